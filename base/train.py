@@ -1,0 +1,211 @@
+"""Makes models/tiny-base: a Qwen3-architecture model of some 4 M parameters, pretrained from scratch on generated text.
+
+`make base` runs it; seeded; on two CPU cores about an hour and a half. What it learns is in base/text.py; the loss counts the answers only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from base import places
+from base.text import KINDS, example
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+OUT = Path("models/tiny-base")
+VOCABULARY, HIDDEN, LAYERS, HEADS = 7000, 192, 6, 6
+TOKENS_A_STEP, WIDTHS = 4096, (48, 64, 96, 128, 160, 192, 256, 384, 512)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{m['role']}}\n{{m['content']}}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(seed: int, examples: int = 40_000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE whose digits and Han characters stay apart; every character of GB 2312's first level is a token."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    rng = random.Random(seed)
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex("[一-鿿]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    frequent, _ = places.characters()
+    texts = ["\n".join(example(rng)) for _ in range(examples)] + [frequent] * 300
+    core.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    """A fresh model with tied embeddings."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=3 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS // 2,
+        head_dim=32,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, parts: tuple[str, str, str]) -> tuple[list[int], int]:
+    """Token ids of one example in the chat template's form, and how many of them are the prompt."""
+    system, user, answer = parts
+    prompt = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    prompt += f"<|im_start|>user\n{user}<|im_end|>\n" if user else ""
+    head = tokenizer._tokenizer.encode(prompt + "<|im_start|>assistant\n").ids
+    return head + tokenizer._tokenizer.encode(answer + "<|im_end|>\n").ids, len(head)
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (input ids, labels), TOKENS_A_STEP in a few fixed shapes; labels are -100 but for the answers.
+
+    Fixed shapes matter: oneDNN compiles a kernel for each new one, which makes freely padded batches five times slower.
+    """
+    import torch
+
+    waiting: dict[int, list[tuple[list[int], int]]] = {width: [] for width in WIDTHS}
+    while True:
+        ids, head = encode(tokenizer, example(rng))
+        if head >= WIDTHS[-1]:
+            continue
+        ids = ids[: WIDTHS[-1]]
+        width = next(w for w in WIDTHS if w >= len(ids))
+        waiting[width].append((ids, head))
+        if len(waiting[width]) < TOKENS_A_STEP // width:
+            continue
+        inputs = torch.full((len(waiting[width]), width), tokenizer.pad_token_id)
+        labels = torch.full_like(inputs, -100)
+        for i, (ids, head) in enumerate(waiting[width]):
+            inputs[i, : len(ids)] = torch.tensor(ids)
+            labels[i, head : len(ids)] = torch.tensor(ids[head:])
+        waiting[width] = []
+        yield inputs, labels
+
+
+def answer_loss(model: Qwen3ForCausalLM, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens; the vocabulary is only projected where an answer is predicted."""
+    import torch
+
+    hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+    target = labels[:, 1:].flatten()
+    wanted = (target != -100).nonzero()[:, 0]
+    wanted = torch.cat(
+        [wanted, wanted.new_zeros(-len(wanted) % 256)]
+    )  # few shapes here, too: position 0 is never an answer
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]).float(), target[wanted])
+
+
+def held_out(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int, rows: int = 100
+) -> dict[str, float]:
+    """Share of fresh examples of each kind whose whole answer the model predicts (given the right tokens before)."""
+    import torch
+
+    rng = random.Random(seed)
+    shares = {}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for make, _ in KINDS:
+            right = 0
+            for _ in range(rows):
+                ids, head = encode(tokenizer, make(rng))
+                ids = ids[: WIDTHS[-1]]
+                guess = model(input_ids=torch.tensor([ids])).logits[0, head - 1 : -1].argmax(-1)
+                right += guess.tolist() == ids[head:]
+            shares[make.__name__] = right / rows
+    return shares
+
+
+def main() -> None:
+    """Trains and saves; prints the loss every hundred steps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(2)
+    rng = random.Random(args.seed)
+    tokenizer = make_tokenizer(args.seed + 1)
+    model = make_model(tokenizer, args.seed)
+    model.set_attn_implementation("eager")  # faster than the fused kernel at these lengths on a CPU
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    muon = torch.optim.Muon(matrices, lr=5e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01)
+    peaks = [(muon, 5e-3), (adam, 3e-3)]
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
+    start, smooth, seen = time.time(), None, 0
+    stream = batches(tokenizer, rng)
+    for step in range(args.steps):
+        warm, left = min(1.0, (step + 1) / 100), min(1.0, (args.steps - step) / (0.5 * args.steps))
+        for optimizer, peak in peaks:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * warm * left
+        inputs, labels = next(stream)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = answer_loss(model, inputs, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, _ in peaks:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        seen += inputs.numel()
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        if step % 100 == 99:
+            spent = time.time() - start
+            print(f"{step + 1}/{args.steps}  {spent:.0f} s  loss {smooth:.4f}  {seen / spent:.0f} tokens/s", flush=True)
+        if step % 1000 == 999 or step + 1 == args.steps:
+            scores = held_out(model, tokenizer, args.seed + 2)
+            print(scores, flush=True)
+            args.out.mkdir(parents=True, exist_ok=True)
+            tokenizer.save_pretrained(args.out)
+            copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.out)
+    record = {
+        "steps": args.steps,
+        "seed": args.seed,
+        "tokens": seen,
+        "seconds": round(time.time() - start),
+        "held_out": scores,
+    }
+    (args.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
