@@ -1,0 +1,35 @@
+# The front door: every target first makes .venv when it is missing or its lock file has changed.
+PYTHON ?= python3
+PY := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+TASK ?=
+NAME ?=
+SLOW ?=
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
+
+setup: .venv/ready ## the environment alone: .venv from the lock file, CPU or CUDA by what the machine has
+
+repro: .venv/ready ## the whole pipeline; TASK=name makes that task the active one
+	@$(if $(TASK),$(PY) -m potstill.profile --task $(TASK) && )$(PY) -m dvc repro $(if $(shell grep -s 'remote *= *' .dvc/config .dvc/config.local),--pull)
+
+eval: .venv/ready ## predict and score only, with the model that is there
+	@$(PY) -m potstill.evaluate
+
+profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=published TASK=address
+	@$(PY) -m potstill.profile $(NAME) $(TASK)
+
+test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
+	@$(PY) -m ruff check && $(PY) -m ruff format --check && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
+
+base: .venv/ready ## make models/tiny-base again from scratch (hours)
+	@$(PY) -m base.train
+
+lock: .venv/ready ## resolve requirements/*.in again into the lock files
+	@$(PYTHON) -m potstill.setup lock
+
+.venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
+	@$(PYTHON) -m potstill.setup
+
+.PHONY: help setup repro eval profile test base lock
