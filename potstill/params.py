@@ -1,0 +1,93 @@
+"""params.yaml, checked whole before anything runs."""
+
+import difflib
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from potstill.errors import UserError
+
+PATH = Path("params.yaml")
+SCHEMA = Path("schemas/params.json")
+
+
+def load(*names: str) -> SimpleNamespace:
+    """The named parameters; the whole file is checked against schemas/params.json first. Raises UserError."""
+    params = parse(read_text(PATH), PATH)
+    validate(params)
+    return SimpleNamespace(**{name: params[name] for name in names})
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that the user may have lost or saved in another encoding."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start + 1} is not UTF-8: save the file as UTF-8") from None
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping. DVC writes YAML 1.2, where PyYAML (1.1) reads `1e-05` as a text and `no` as false."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)  # the C loader knows YAML 1.1 only
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: found {type(loaded).__name__}, expected `name: value` lines")
+    return loaded
+
+
+def validate(params: dict[str, Any], path: Path = PATH) -> None:
+    """Raises UserError for the first unknown, missing, mistyped or out-of-range parameter."""
+    known = json.loads(read_text(SCHEMA))["properties"]
+    for name in params:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UserError(f"{_line(path, name)}: unknown parameter {name!r}: {hint}")
+    for name, rule in known.items():
+        if name not in params:
+            raise UserError(f"{path}: parameter {name} is missing, expected {_expected(rule)}")
+        if not _fits(params[name], rule):
+            raise UserError(f"{_line(path, name)}: {name} is {_found(params[name])}, expected {_expected(rule)}")
+
+
+def _fits(value: object, rule: dict[str, Any]) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    from jsonschema import Draft202012Validator
+
+    return bool(Draft202012Validator(rule).is_valid(value))
+
+
+def _found(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _line(path: Path, name: object) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((f"{path}:{i}" for i, line in enumerate(lines, 1) if line.startswith(f"{name}:")), str(path))
+
+
+def _expected(rule: dict[str, Any]) -> str:
+    if "enum" in rule:
+        return "one of " + ", ".join(map(str, rule["enum"]))
+    if "pattern" in rule:
+        return str(rule["description"])
+    kind = {"integer": "a whole number", "number": "a number", "string": "a text"}[rule["type"]]
+    low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum")
+    above = "above" if "exclusiveMinimum" in rule else "from"
+    if low is not None and high is not None:
+        return f"{kind} {above} {low} to {high}" if above == "from" else f"{kind} above {low}, at most {high}"
+    return kind if low is None else f"{kind} {above} {low} up" if above == "from" else f"{kind} above {low}"

@@ -1,0 +1,54 @@
+"""Writes a profile of a task, or the task's name, into params.yaml and keeps its comments.
+
+python -m potstill.profile NAME [TASK]    every value of tasks/TASK/profiles/NAME.yaml, and `task: TASK` when it is given
+python -m potstill.profile --task TASK    `task: TASK` alone
+"""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from potstill import errors, params, rows, task
+
+
+def apply(changes: dict[str, Any], source: Path) -> list[str]:
+    """Sets the parameters that `source` holds in params.yaml, all or none; gives one line for each that changed. Raises
+    UserError."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 4096
+    text = params.read_text(params.PATH)
+    before = params.parse(text, params.PATH)
+    params.validate({**before, **changes}, source)
+    document = yaml.load(text)
+    changed = {name: value for name, value in changes.items() if before.get(name) != value}
+    document.update(changed)
+    out = io.StringIO()
+    yaml.dump(document, out)
+    rows.write_text(params.PATH, out.getvalue())
+    return [f"{name}: {before.get(name)} → {value}" for name, value in changed.items()]
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["--task", name]:
+            source, changes = task.load(name).dir / "task.yaml", {"task": name}
+        case [profile, *rest] if len(rest) <= 1 and not profile.startswith("-"):
+            t = task.load(rest[0] if rest else params.load("task").task)
+            source = t.dir / "profiles" / f"{profile}.yaml"
+            if not source.is_file():
+                there = ", ".join(sorted(path.stem for path in source.parent.glob("*.yaml"))) or "none"
+                raise errors.UserError(
+                    f"task {t.name} has no profile {profile!r} ({source} is missing); there are: {there}"
+                )
+            changes = {"task": t.name, **params.parse(params.read_text(source), source)}
+        case _:
+            raise errors.UserError("expected `python -m potstill.profile NAME [TASK]` or `--task TASK`")
+    changed = apply(changes, source)
+    print(*changed, f"params.yaml: {len(changed)} values changed, now as in {source}", sep="\n")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,93 @@
+"""A task: one folder under tasks/ that drives prompts, schema, checks and metric."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import UserError
+from potstill.params import parse, read_text
+from potstill.rows import Row, read_jsonl, squeeze
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+KEYS = {"description", "input", "user", "headline_slice", "checks"}
+
+
+@dataclass
+class Task:
+    """One task's definition (task.yaml) and the folders of its files."""
+
+    name: str
+    config: dict[str, Any]
+    dir: Path
+    data: Path
+    models: Path
+    reports: Path
+    _templates: dict[str, "Template"] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer, schemas/<name>.json."""
+        path = Path("schemas") / f"{self.name}.json"
+        try:
+            return dict(json.loads(read_text(path)))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+
+    def messages(self, kind: str, row: Row) -> list[dict[str, str]]:
+        """The chat messages that ask for `row`: the system prompt prompts/<kind>.md (`teacher` or `student`) and the
+        user's turn, both rendered with the row's fields."""
+        system = self._render(f"{self.dir}/prompts/{kind}.md", row)
+        user = self._render("user", row)
+        return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+
+    def inputs(self, path: str | Path, *more: str) -> list[Row]:
+        """The rows of a file of inputs, each with an id, the task's input fields as non-empty texts, and the keys
+        `more`. Raises UserError with file and line."""
+        fields = self.config["input"]
+        rows = read_jsonl(path, ("id", *fields, *more))
+        for number, row in enumerate(rows, 1):
+            for name in fields:
+                if not isinstance(row[name], str) or not row[name].strip():
+                    raise UserError(f"{path}:{number}: {name} is {row[name]!r}, expected a text that is not empty")
+        return rows
+
+    def fingerprint(self, row: Row) -> str:
+        """The row's input with all white space removed: equal for two rows that ask for the same."""
+        return "\x1f".join(squeeze(row[name]) for name in self.config["input"])
+
+    def _render(self, name: str, row: Row) -> str:
+        from jinja2 import TemplateError
+
+        if name not in self._templates:
+            self._templates[name] = self._template(name)
+        try:
+            return self._templates[name].render(row)
+        except TemplateError as error:
+            raise UserError(f"{name}: cannot be filled in with row {row.get('id')}: {error}") from None
+
+    def _template(self, name: str) -> "Template":
+        from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
+
+        source = self.config["user"] if name == "user" else read_text(Path(name)).strip()
+        try:
+            return Environment(undefined=StrictUndefined, autoescape=False).from_string(source)
+        except TemplateSyntaxError as error:
+            raise UserError(f"{name}:{error.lineno}: not a Jinja2 template: {error.message}") from None
+
+
+def load(name: str) -> Task:
+    """The task called `name`. Raises UserError, with the tasks there are, when it has no tasks/<name>/task.yaml."""
+    folder = Path("tasks") / name
+    path = folder / "task.yaml"
+    if not re.fullmatch(r"[a-z0-9_-]+", name) or not path.is_file():
+        there = ", ".join(sorted(p.parent.name for p in Path("tasks").glob("*/task.yaml"))) or "none"
+        raise UserError(f"params.yaml: there is no task {name!r} ({path} is missing); tasks there are: {there}")
+    config = {"user": "{{ text }}", "input": ["text"], "checks": [], **parse(read_text(path), path)}
+    if unknown := set(config) - KEYS:
+        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}, known are {', '.join(sorted(KEYS))}")
+    return Task(name, config, folder, Path("data") / name, Path("models") / name, Path("reports") / name)

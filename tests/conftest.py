@@ -1,0 +1,182 @@
+"""What the tests share: a small project to run in, and a fake OpenAI-compatible teacher that keeps a ledger of its calls."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from potstill import rows
+
+ROOT = Path(__file__).resolve().parents[1]
+Body = dict[str, Any]
+KEY = "canary-key-5f3a"
+
+TOY_TASK = """
+input: [text]
+user: "{{ text }}"
+checks: [json_schema, {grounded: {fields: {word: ""}}}]
+"""
+TOY_SCHEMA = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}, "length": {"type": "integer"}},
+    "required": ["word", "length"],
+    "additionalProperties": False,
+}
+TOY_TEACHER = """
+import json
+def answer(messages, seed):
+    word = messages[-1]["content"].split()[-1]
+    return json.dumps({"length": len(word), "word": word}, ensure_ascii=False)
+"""
+
+
+class Project:
+    """A checkout of one small task, `toy`: the last word of a line and its length."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dir = folder
+        shutil.copytree(ROOT / "schemas", folder / "schemas")
+        shutil.copy(ROOT / "params.yaml", folder)
+        self.write("tasks/toy/task.yaml", TOY_TASK)
+        self.write("tasks/toy/teacher.py", TOY_TEACHER)
+        self.write("tasks/toy/prompts/teacher.md", "You find the last word. Answer with JSON only.\n")
+        self.write("tasks/toy/prompts/student.md", "last word\n")
+        self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))
+        self.set(task="toy")
+
+    def write(self, path: str, text: str) -> Path:
+        target = self.dir / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        return target
+
+    def set(self, **params: object) -> None:
+        """Sets parameters in params.yaml."""
+        path = self.dir / "params.yaml"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        path.write_text("".join(f"{_set(line, params)}\n" for line in lines), encoding="utf-8")
+
+    def seeds(self, count: int) -> list[rows.Row]:
+        """`count` seeds on disk."""
+        found = [
+            {"id": rows.row_id({"text": f"line {i} ends in word{i}"}), "text": f"line {i} ends in word{i}"}
+            for i in range(count)
+        ]
+        rows.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
+        return found
+
+    def read(self, name: str) -> list[rows.Row]:
+        """A data file of the toy task; [] when it is empty."""
+        return [json.loads(line) for line in (self.dir / "data/toy" / name).read_text(encoding="utf-8").splitlines()]
+
+    def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
+        """Starts `python -m …` in the project."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=self.dir,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *command: str, **env: str) -> tuple[int, str]:
+        """Exit code and output of `python -m …` in the project."""
+        process = self.start(*command, **env)
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out
+
+
+def _set(line: str, params: dict[str, object]) -> str:
+    name = line.partition(":")[0]
+    if name not in params:
+        return line
+    value = params[name] if isinstance(params[name], str) and params[name] else json.dumps(params[name])
+    return f"{name}: {value}".ljust(line.index("#")) + line[line.index("#") :]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A small project, which is the working folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DVC_ROOT", "TEACHER_BASE_URL", "TEACHER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return Project(tmp_path)
+
+
+def completion(text: str, reason: str = "stop") -> Body:
+    """A chat.completion reply."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return {"object": "chat.completion", "choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+
+
+@dataclass
+class FakeTeacher:
+    """An OpenAI-compatible endpoint on loopback. `calls` is the ledger: every request body, in order. `behave` may answer the
+    n-th call (from 0) with a reply of its own; where it gives None the answer is right."""
+
+    calls: list[Body] = field(default_factory=list)
+    behave: Callable[[int, Body, web.Request], Awaitable[web.StreamResponse | None]] | None = None
+    url: str = ""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.calls.append(body)
+        reply = await self.behave(len(self.calls) - 1, body, request) if self.behave else None
+        if reply is not None:
+            return reply
+        word = body["messages"][-1]["content"].split()[-1]
+        return web.json_response(completion(json.dumps({"word": word, "length": len(word)})))
+
+    def env(self) -> dict[str, str]:
+        """The environment that points at this teacher."""
+        return {"TEACHER_BASE_URL": self.url, "TEACHER_API_KEY": KEY}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTeacher]:
+    """A running fake teacher, named in the environment."""
+    teacher, loop = FakeTeacher(), asyncio.new_event_loop()
+    application = web.Application()
+    application.add_routes([web.post("/v1/chat/completions", teacher.chat)])
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        teacher.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    for name, value in teacher.env().items():
+        monkeypatch.setenv(name, value)
+    yield teacher
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(5)
+    loop.close()
+
+
+@pytest.fixture
+def teacher_params() -> SimpleNamespace:
+    """The teacher's parameters for a fake endpoint."""
+    return SimpleNamespace(
+        teacher_model="fake-235b",
+        teacher_temperature=0.0,
+        teacher_max_tokens=64,
+        teacher_concurrency=16,
+        teacher_timeout=5,
+        teacher_retries=3,
+    )

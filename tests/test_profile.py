@@ -1,0 +1,99 @@
+"""potstill.profile: params.yaml changes as told, all or nothing, and keeps its comments."""
+
+import sys
+
+import pytest
+
+from potstill import params, profile
+from tests.conftest import ROOT, Project
+
+PUBLISHED = {  # published.md, section A
+    "model": "Qwen/Qwen3-0.6B",
+    "tuner_type": "lora",
+    "torch_dtype": "bfloat16",
+    "num_train_epochs": 10,
+    "per_device_train_batch_size": 20,
+    "per_device_eval_batch_size": 20,
+    "learning_rate": 0.0001,
+    "lora_rank": 8,
+    "lora_alpha": 32,
+    "target_modules": "all-linear",
+    "gradient_accumulation_steps": 16,
+    "save_steps": 1,
+    "save_total_limit": 2,
+    "logging_steps": 2,
+    "max_length": 2048,
+    "warmup_ratio": 0.05,
+    "dataloader_num_workers": 4,
+}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["profile", *arguments])
+    profile.main()
+
+
+def test_published_carries_the_recipe_and_keeps_the_comments(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("published", "cpu"):
+        project.write(f"tasks/toy/profiles/{name}.yaml", (ROOT / f"tasks/address/profiles/{name}.yaml").read_text())
+    path = project.dir / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    run(monkeypatch, "published")
+    assert "learning_rate: 0.002 → 0.0001" in capsys.readouterr().out
+    assert vars(params.load(*PUBLISHED)) == PUBLISHED
+    after = path.read_text(encoding="utf-8")
+    assert [line.partition("#")[2] for line in after.splitlines()] == [
+        line.partition("#")[2] for line in before.splitlines()
+    ]
+    run(monkeypatch, "cpu", "toy")
+    assert path.read_text(encoding="utf-8") == before
+    run(monkeypatch, "cpu")
+    assert capsys.readouterr().out.endswith("params.yaml: 0 values changed, now as in tasks/toy/profiles/cpu.yaml\n")
+
+
+def test_the_committed_parameters_are_the_cpu_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cpu = params.parse((ROOT / "tasks/address/profiles/cpu.yaml").read_text(), ROOT)
+    assert vars(params.load(*cpu)) == cpu
+    assert cpu["lora_rank"] != 16  # `dvc exp run -S lora_rank=16` must change something
+
+
+def test_task_alone(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    project.write("tasks/other/task.yaml", "checks: []\n")
+    before = (project.dir / "params.yaml").read_text()
+    run(monkeypatch, "--task", "other")
+    assert (
+        capsys.readouterr().out == "task: toy → other\nparams.yaml: 1 values changed, now as in tasks/other/task.yaml\n"
+    )
+    assert (project.dir / "params.yaml").read_text().split() == before.replace("task: toy", "task: other").split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["nosuch"],
+            "error: task toy has no profile 'nosuch' (tasks/toy/profiles/nosuch.yaml is missing); there are: high, odd",
+        ),
+        (["high"], "error: tasks/toy/profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64"),
+        (["odd"], "error: tasks/toy/profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?"),
+        (["--task", "nosuch"], "error: params.yaml: there is no task 'nosuch'"),
+        ([], "error: expected `python -m potstill.profile NAME [TASK]`"),
+        (["--help"], "error: expected `python -m potstill.profile NAME [TASK]`"),
+    ],
+)
+def test_a_mistake_changes_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str
+) -> None:
+    from potstill import errors
+
+    project.write("tasks/toy/profiles/high.yaml", "seed: 1\nlora_rank: 999\n")
+    project.write("tasks/toy/profiles/odd.yaml", "lora_rnk: 8\n")
+    before = (project.dir / "params.yaml").read_text()
+    monkeypatch.setattr(sys, "argv", ["profile", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        errors.run(profile.main)
+    assert str(stop.value.code).startswith(expected)
+    assert (project.dir / "params.yaml").read_text() == before
