@@ -1,0 +1,105 @@
+"""Answers against what is expected: the numbers of reports/<task>/metrics.json."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from potstill import checks
+from potstill.errors import UserError
+from potstill.rows import Row
+from potstill.task import Task
+
+MODELS = ("base", "sft", "teacher")
+
+
+def metrics(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> dict[str, Any]:
+    """One object a model: the rows of the task's headline slice (all rows when it names none), other slices inside it.
+
+    Raises UserError when a model's predictions are not those of the test rows, one for each.
+    """
+    headline = task.config.get("headline_slice")
+    slices: dict[str | None, list[int]] = {}
+    for index, row in enumerate(tests):
+        slices.setdefault(row["slice"] if headline else None, []).append(index)
+    if headline not in slices:
+        raise UserError(
+            f"{task.dir}/task.yaml: headline_slice is {headline!r}, but the test rows' slices are {', '.join(map(str, slices))}"
+        )
+    found: dict[str, Any] = {"rows": len(slices[headline])}
+    for model, answers in predictions.items():
+        _same_rows(task, model, tests, answers)
+        marks = [mark(task, test, answer) for test, answer in zip(tests, answers, strict=True)]
+        total = {name: summary([marks[i] for i in indices]) for name, indices in slices.items()}
+        if sum(one["rows"] for one in total.values()) != len(tests):
+            raise AssertionError(f"{model}: of {len(tests)} test rows some are not scored")
+        found[model] = total.pop(headline) | {str(name): one for name, one in total.items()}
+        del found[model]["rows"]
+    _validate(found)
+    return found
+
+
+def _same_rows(task: Task, model: str, tests: list[Row], answers: list[Row]) -> None:
+    """Scored + unscored = test rows: nothing is scored unless each test row has its answer."""
+    path = task.data / f"5-predictions-{model}.jsonl"
+    if len(answers) != len(tests):
+        raise UserError(
+            f"{path}: {len(answers)} rows, expected one for each of the {len(tests)} test rows: run `dvc repro -f predict-{model}`"
+        )
+    for number, (test, answer) in enumerate(zip(tests, answers, strict=True), 1):
+        if test["id"] != answer["id"]:
+            raise UserError(
+                f"{path}:{number}: id is {answer['id']}, expected {test['id']}: run `dvc repro -f predict-{model}`"
+            )
+
+
+def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
+    """One answer's marks. `right`: the answer is JSON with exactly the expected keys, and each has the expected value,
+    white space ignored."""
+    text = answer["answer"] or ""
+    parsed, reason = checks.parse(task, text)
+    keys = checks.exact_match(test["expected"], parsed)
+    return {
+        "right": all(keys.values()) and set(parsed) == set(keys),
+        "valid_json": reason is None,
+        "schema_valid": reason is None and checks.json_schema(task, test, parsed, text) is None,
+        "keys": keys,
+        "prompt_tokens": answer["prompt_tokens"] or 0,
+        "completion_tokens": answer["completion_tokens"] or 0,
+    }
+
+
+def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Shares and means over rows; tokens are means a row."""
+    right = sum(one["right"] for one in marks)
+    return {
+        "rows": len(marks),
+        "accuracy": _mean([one["right"] for one in marks]),
+        "right": right,
+        "wrong": len(marks) - right,
+        "valid_json": _mean([one["valid_json"] for one in marks]),
+        "schema_valid": _mean([one["schema_valid"] for one in marks]),
+        "keys": {key: _mean([one["keys"][key] for one in marks]) for key in marks[0]["keys"]},
+        "prompt_tokens": _mean([one["prompt_tokens"] for one in marks]),
+        "completion_tokens": _mean([one["completion_tokens"] for one in marks]),
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return round(fmean(values), 4)
+
+
+def _validate(found: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    Draft202012Validator(json.loads(Path("schemas/metrics.json").read_text(encoding="utf-8"))).validate(found)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The before and after in three lines."""
+    rows = found["rows"]
+    return "\n".join(
+        f"{model:<8}{rows:6,} rows {found[model]['right']:6,} right {found[model]['wrong']:6,} wrong"
+        f" {found[model]['accuracy']:7.1%}  {says}"
+        for model, says in (("teacher", "the teacher"), ("base", "before"), ("sft", "after"))
+    )

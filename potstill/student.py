@@ -1,0 +1,56 @@
+"""Where the student's weights are: a folder, or a name on the hub."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import UserError
+
+
+def at_hub(model: str) -> bool:
+    """Whether `model` is a name on the hub such as Qwen/Qwen3-0.6B. Raises UserError for a folder without a model."""
+    folder = Path(model)
+    if not folder.exists():
+        if model.count("/") == 1 and not model.startswith(("models/", ".", "/", "~")):
+            return True
+        raise UserError(
+            f"params.yaml: model is {model!r}, and there is no such folder: `git checkout {model}`, or `make base`"
+        )
+    check_folder(folder, "`git checkout` it, or `make base`")
+    return False
+
+
+def check_folder(folder: Path, remedy: str) -> dict[str, Any]:
+    """The config.json of a model's folder. Raises UserError, ending in `remedy`, when the folder has no whole model."""
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        lacks = "has no config.json with *.safetensors beside it" if folder.is_dir() else "is missing"
+        raise UserError(f"{folder} {lacks}, expected a model: {remedy}")
+    try:
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{folder}/config.json: not JSON ({error}): {remedy}") from None
+
+
+def environment(hub: bool) -> dict[str, str]:
+    """What ms-swift and vLLM need in their environment: no telemetry, and no look-ups on a hub that is not asked for."""
+    common = {
+        "USE_HF": "1",  # one hub for training and prediction; ms-swift's own default is another
+        "VLLM_PLUGINS": "",  # ms-swift registers a plug-in that needs torchvision
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return common if hub else common | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def on_cuda() -> bool:
+    """Whether torch sees a GPU. A CPU build of torch is told by its version alone, without importing it (2 s)."""
+    from importlib.metadata import version
+
+    if version("torch").endswith("+cpu") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,130 @@
+"""One training by `swift sft`: its configuration, its folder of checkpoints, and what is kept of it."""
+
+import hashlib
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from potstill import swift
+from potstill.errors import UserError
+from potstill.rows import write_json, write_jsonl
+from potstill.student import at_hub
+
+OURS = (
+    "task",
+    "model",
+    "model_revision",
+    "torch_dtype",
+    "target_modules",
+)  # parameters that are not passed on as they are
+ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
+ABOUT_THE_RUN = ("args.json", "additional_config.json", "README.md")  # they name folders of this machine
+
+
+def config(p: SimpleNamespace, train: Path, valid: Path) -> swift.Config:
+    """ms-swift's arguments for the parameters `p`, whose names are ms-swift's own but for OURS. Raises UserError."""
+    for path in (train, valid):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run `dvc repro split`")
+    return {
+        **swift.model_config(p.model, p.model_revision),
+        "dataset": [str(train)],
+        "val_dataset": [str(valid)],
+        **{name: value for name, value in vars(p).items() if name not in OURS},
+        "data_seed": p.seed,
+        "target_modules": p.target_modules.split(),
+        **swift.device_config(p.torch_dtype),
+        "strict": True,  # the default drops malformed rows without a word
+        "add_version": False,
+        "check_model": False,  # asks the hub whether the model is the latest: up to 22 s of retries when offline
+        "report_to": "none",
+    }
+
+
+def key(config: swift.Config) -> str:
+    """16 hex digits that change with whatever the trained weights depend on."""
+    digest = hashlib.sha256(json.dumps([config, *map(version, ("ms-swift", "torch"))], sort_keys=True).encode())
+    paths = [Path(path) for path in config["dataset"] + config["val_dataset"]]
+    if not at_hub(config["model"]):
+        paths += sorted(path for path in Path(config["model"]).iterdir() if path.is_file())
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def train(config: swift.Config, work: Path, adapter: Path, base: str) -> int:
+    """Trains in `work`, from its last complete checkpoint when it has one, and puts the result into `adapter`.
+
+    Returns the steps of the whole training. `base` is the base model's name to write into the adapter. Raises UserError.
+    """
+    run = work / "run"
+    resumed = swift.last_checkpoint(run)
+    for checkpoint in run.glob("checkpoint-*"):
+        if resumed is None or step(checkpoint) > step(resumed):
+            shutil.rmtree(checkpoint)  # torn
+    if resumed:
+        print(f"sft: goes on from {resumed}", flush=True)
+        config = config | {"resume_from_checkpoint": str(resumed)}
+    swift.run("sft", config | {"output_dir": str(run)}, work, lambda: progress(run / "logging.jsonl"))
+    last = swift.last_checkpoint(run)
+    state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8")) if last else {}
+    if last is None or state["global_step"] != state["max_steps"]:
+        raise UserError(f"swift sft ended early, at {last or 'no checkpoint'}: see {work}/sft.log")
+    keep(last, adapter, base)
+    write_jsonl(part(adapter) / "logging.jsonl", history(state))
+    replace(adapter)
+    return int(state["max_steps"])
+
+
+def step(checkpoint: Path) -> int:
+    """The N of checkpoint-N."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def progress(log: Path) -> str | None:
+    """A line about a training under way, from ms-swift's logging.jsonl."""
+    try:
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[-20:]]
+    except (OSError, ValueError):
+        return None
+    last = next((line for line in reversed(lines) if "loss" in line), None)
+    return last and (
+        f"sft: step {last['global_step/max_steps']}, loss {last['loss']:.4f}, about {last['remaining_time']} left"
+    )
+
+
+def history(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The losses of a trainer_state.json, without its timings: equal trainings have equal logs, resumed or not."""
+    names = ("step", "epoch", "loss", "eval_loss")
+    return [
+        {name: row[name] for name in names if name in row}
+        for row in state["log_history"]
+        if "loss" in row or "eval_loss" in row
+    ]
+
+
+def part(folder: Path) -> Path:
+    """Where `folder` is put together before it gets its name."""
+    return folder.with_name(folder.name + ".part")
+
+
+def keep(checkpoint: Path, folder: Path, base: str) -> None:
+    """Copies what a model or adapter needs from `checkpoint` to `part(folder)`."""
+    shutil.rmtree(part(folder), ignore_errors=True)
+    shutil.copytree(checkpoint, part(folder), ignore=shutil.ignore_patterns(*ONLY_TO_RESUME, *ABOUT_THE_RUN))
+    path = part(folder) / "adapter_config.json"
+    if path.is_file():
+        adapter = json.loads(path.read_text(encoding="utf-8"))
+        modules = adapter["target_modules"]  # a set: its order changes from run to run
+        ordered = modules if isinstance(modules, str) else sorted(modules)
+        write_json(path, adapter | {"base_model_name_or_path": base, "target_modules": ordered})
+
+
+def replace(folder: Path) -> None:
+    """Gives the finished `part(folder)` its name: a folder that exists is complete."""
+    shutil.rmtree(folder, ignore_errors=True)
+    part(folder).rename(folder)

@@ -1,0 +1,58 @@
+"""4-train.jsonl, 4-valid.jsonl → models/<task>/sft/adapter: LoRA by `swift sft`, with the training's log.
+
+A line of adapter/logging.jsonl: {"step": 100, "epoch": 0.41, "loss": 0.0213} or {"step": 100, "epoch": 0.41, "eval_loss": 0.0198}
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+
+from potstill import errors, params, task, training
+
+
+def main() -> None:
+    p = params.load(
+        "task",
+        "model",
+        "model_revision",
+        "seed",
+        "tuner_type",
+        "torch_dtype",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "learning_rate",
+        "lr_scheduler_type",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "gradient_accumulation_steps",
+        "save_steps",
+        "save_total_limit",
+        "eval_steps",
+        "logging_steps",
+        "max_length",
+        "warmup_ratio",
+        "weight_decay",
+        "dataloader_num_workers",
+    )
+    t = task.load(p.task)
+    start = time.monotonic()
+    config = training.config(p, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
+    work = Path(os.environ.get("DVC_ROOT", "."), ".cache", "sft", training.key(config))
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.UserError(f"{work}: another process trains the same: wait for it, or stop it") from None
+        steps = training.train(config, work, t.models / "sft" / "adapter", base=p.model)
+        shutil.rmtree(work)
+    print(f"sft: {steps:,} steps in {time.monotonic() - start:.0f} s → {t.models}/sft/adapter")
+
+
+if __name__ == "__main__":
+    errors.run(main)

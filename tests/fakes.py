@@ -1,0 +1,81 @@
+"""A stand-in for ms-swift: a package `swift` whose sft and export write what the real ones leave, in milliseconds."""
+
+import json
+import os
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+CLI = """
+import yaml
+def parse_yaml_args(argv):
+    argv[:1] = [yaml.safe_load(open(argv[0], encoding="utf-8"))]
+"""
+PIPELINES = """
+import json, os, sys, time
+sys.path.insert(0, TESTS)
+import fakes
+def sft_main(argv):
+    config = argv[0]
+    print("INFO: training"); print(json.dumps(config))
+    behaviour = os.environ.get("FAKE_SWIFT", "")
+    if behaviour == "fail":
+        print("Traceback (most recent call last):"); print("ValueError: no such thing"); print("a last remark")
+        raise SystemExit(1)
+    if behaviour == "sleep":
+        open(os.path.join(os.path.dirname(config["output_dir"]), "pid"), "w").write(str(os.getpid()))
+        time.sleep(60)
+    fakes.checkpoint(config["output_dir"], 2 if behaviour == "short" else 4, 4)
+def export_main(argv):
+    if os.environ.get("FAKE_SWIFT") == "fail":
+        fakes.model(argv[0]["output_dir"], 16)
+        raise RuntimeError("no space left")
+    fakes.model(argv[0]["output_dir"], 16)
+    open(os.path.join(argv[0]["output_dir"], "args.json"), "w").write("{}")
+"""
+LOG = [{"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)]
+LOG += [{"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4}, {"step": 4, "train_runtime": 3.21}]
+
+
+def install(folder: Path) -> str:
+    """Writes the package and returns the PYTHONPATH that puts it before the real one."""
+    (folder / "swift" / "cli").mkdir(parents=True)
+    for path, text in (("__init__", ""), ("cli/__init__", ""), ("cli/main", CLI), ("pipelines", PIPELINES)):
+        (folder / "swift" / f"{path}.py").write_text(text.replace("TESTS", repr(str(Path(__file__).parent))))
+    return os.pathsep.join((str(folder), str(Path(__file__).resolve().parents[1])))
+
+
+def weights(path: Path) -> None:
+    """A small whole .safetensors file."""
+    import numpy
+
+    save_file({"w": numpy.zeros(4, "float32")}, path)
+
+
+def model(folder: str | Path, positions: int = 2048) -> Path:
+    """A folder that looks like a model's."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"model_type": "qwen3", "max_position_embeddings": positions}))
+    (path / "chat_template.jinja").write_text("{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}")
+    weights(path / "model.safetensors")
+    return path
+
+
+def checkpoint(run: str | Path, step: int, steps: int) -> Path:
+    """A complete checkpoint-STEP of a training of `steps` steps."""
+    import zipfile
+
+    path = Path(run) / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    weights(path / "adapter_model.safetensors")
+    adapter = {"base_model_name_or_path": str(Path.cwd()), "target_modules": ["up_proj", "down_proj"], "r": 4}
+    (path / "adapter_config.json").write_text(json.dumps(adapter))
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        with zipfile.ZipFile(path / name, "w") as file:
+            file.writestr("data.pkl", "state")
+    (path / "args.json").write_text("{}")
+    (path / "trainer_state.json").write_text(
+        json.dumps({"global_step": step, "max_steps": steps, "log_history": LOG}), encoding="utf-8"
+    )
+    return path

@@ -1,0 +1,156 @@
+"""Prediction: the stage around vLLM, and in the tests marked slow vLLM itself."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from conftest import ROOT, Project
+
+from potstill import engine, rows, student
+from potstill.errors import UserError
+from stages import predict
+
+ANSWER = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
+Asked = list[list[dict[str, str]]]
+
+
+@pytest.fixture
+def tests(project: Project) -> list[rows.Row]:
+    """Three test rows of the toy task, which has a base and a merged model."""
+    fakes.model("models/tiny-base")
+    fakes.model("models/toy/sft/merged")
+    found = [
+        {"id": f"{i:016x}", "text": f"line {i} of text", "slice": "a", "expected": {"word": "text", "length": "4"}}
+        for i in range(3)
+    ]
+    rows.write_jsonl("data/toy/4-test.jsonl", found)
+    return found
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the engine is called with; it answers with the end of the system prompt and the user's turn."""
+    calls: list[tuple[Any, ...]] = []
+
+    def fake(model: str, messages: Asked, *rest: Any) -> list[dict[str, Any]]:
+        calls.append((model, *rest))
+        return [{"answer": f"{chat[0]['content'][:9]}|{chat[1]['content']}", **ANSWER} for chat in messages]
+
+    monkeypatch.setattr(engine, "predict", fake)
+    return calls
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Runs the stage in this process."""
+    monkeypatch.setattr(sys, "argv", ["predict", *arguments])
+    predict.main()
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "called"),
+    [
+        ("base", "You find ", ("models/tiny-base", 256, "float32", 2048, "main")),
+        ("sft", "last word", ("models/toy/sft/merged", 256, "float32", 2048)),
+    ],
+)
+def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
+    tests: list[rows.Row],
+    asked: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    project: Project,
+    model: str,
+    prompt: str,
+    called: tuple[Any, ...],
+) -> None:
+    run(monkeypatch, model)
+    found = project.read(f"5-predictions-{model}.jsonl")
+    assert found == [{"id": row["id"], "answer": f"{prompt}|{row['text']}", **ANSWER} for row in tests]
+    assert asked == [called]
+    path = f"data/toy/5-predictions-{model}.jsonl"
+    assert capsys.readouterr().out == f"predict {model}: 3 rows, 0 of them cut off by their length → {path}\n"
+
+
+def test_the_teacher_answers_the_test_rows_itself(
+    tests: list[rows.Row], monkeypatch: pytest.MonkeyPatch, project: Project
+) -> None:
+    run(monkeypatch, "teacher")
+    found = project.read("5-predictions-teacher.jsonl")
+    assert [row["id"] for row in found] == [row["id"] for row in tests]
+    assert json.loads(found[0]["answer"]) == {"word": "text", "length": 4}
+    assert set(found[0]) == set(predict.FIELDS)
+
+
+def test_a_missing_model_says_what_to_run(
+    tests: list[rows.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree("models/toy")
+    with pytest.raises(UserError, match="^models/toy/sft/merged is missing, expected a model: run `make repro` first$"):
+        run(monkeypatch, "sft")
+    fakes.model("models/toy/sft/merged").joinpath("model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"has no config\.json with \*\.safetensors"):
+        run(monkeypatch, "sft")
+    assert asked == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("both",), ("base", "sft")])
+def test_usage(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"^usage: python -m stages.predict base\|sft\|teacher$"):
+        run(monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("model", "hub"), [("Qwen/Qwen3-0.6B", True), ("models/tiny-base", False), ("./models/tiny-base", False)]
+)
+def test_a_folder_or_a_name_on_the_hub(tests: list[rows.Row], model: str, hub: bool) -> None:
+    assert student.at_hub(model) == hub
+    assert ("HF_HUB_OFFLINE" in student.environment(hub)) != hub
+
+
+@pytest.mark.parametrize("model", ["models/none", "none", "a/b/c", "/none/x"])
+def test_a_model_that_is_nowhere(tests: list[rows.Row], model: str) -> None:
+    with pytest.raises(UserError, match=f"^params.yaml: model is '{model}', and there is no such folder"):
+        student.at_hub(model)
+
+
+def test_a_context_that_the_model_does_not_have_is_refused_before_the_start(tests: list[rows.Row]) -> None:
+    fakes.model("models/tiny-base", positions=512)
+    with pytest.raises(UserError, match="max_model_len is 513, but models/tiny-base reads at most 512 tokens"):
+        engine.predict("models/tiny-base", [], 8, "float32", 513)
+
+
+@pytest.mark.slow
+def test_vllm_keeps_the_order_and_answers_alike_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = str(ROOT / "models/tiny-base")
+    chats = [[{"role": "system", "content": "复述"}, {"role": "user", "content": f"第{i}号"}] for i in range(20)]
+    found = engine.predict(base, chats, 12, "float32", 128)
+    assert len(found) == 20
+    assert len({row["prompt_tokens"] for row in found}) <= 2
+    assert all(0 < row["completion_tokens"] <= 12 for row in found)
+    assert {row["finish_reason"] for row in found} <= {"stop", "length"}
+    assert engine.predict(base, chats[::-1], 12, "float32", 128)[::-1] == found
+    with pytest.raises(UserError, match="max_model_len is 16, but the prompt of test row 1 has [0-9]+ tokens"):
+        engine.predict(base, [[{"role": "user", "content": "长" * 40}]], 8, "float32", 16)
+
+
+@pytest.mark.slow
+def test_the_prompt_that_is_trained_on_is_the_prompt_that_is_predicted_from() -> None:
+    from swift.model import get_processor
+    from swift.template import get_template
+
+    from potstill import swift
+
+    base = str(ROOT / "models/tiny-base")
+    config = swift.model_config(base, "main")
+    tokenizer = get_processor(base, model_type=config["model_type"])
+    template = get_template(tokenizer, template_type=config["template"])
+    template.set_mode("train")
+    chat = [{"role": "system", "content": "提取"}, {"role": "user", "content": "云南省大理市 123"}]
+    trained = template.encode({"messages": [*chat, {"role": "assistant", "content": "{}"}]})["input_ids"]
+    asked = engine._tokens(tokenizer, chat)
+    assert trained[: len(asked)] == asked
+    assert Path(base).is_dir()

@@ -1,0 +1,58 @@
+"""Merging: a model that exists is whole."""
+
+import os
+from pathlib import Path
+
+import fakes
+import pytest
+from conftest import Project
+
+from potstill import rows
+
+MERGED = Path("models/toy/sft/merged")
+
+
+@pytest.fixture
+def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The toy project with a base and an adapter, where `swift` is the stand-in."""
+    monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
+    fakes.model("models/tiny-base")
+    fakes.checkpoint("models/toy/sft", 4, 4).rename("models/toy/sft/adapter")
+    return project
+
+
+def merge(project: Project, **env: str) -> tuple[int, str]:
+    """Exit code and output of the stage."""
+    return project.run("stages.merge", **{"PYTHONPATH": os.environ["PYTHONPATH"], **env})
+
+
+def test_the_merged_model_takes_the_place_of_an_old_one(ready: Project) -> None:
+    for stale in (MERGED, Path("models/toy/sft/merged.part")):
+        fakes.weights(fakes.model(stale) / "stale.safetensors")
+    code, out = merge(ready)
+    assert (code, out) == (0, "merge: merged models/tiny-base and models/toy/sft/adapter → models/toy/sft/merged\n")
+    assert {path.name for path in MERGED.iterdir()} == {"config.json", "chat_template.jinja", "model.safetensors"}
+    assert not Path("models/toy/sft/merged.part").exists()
+
+
+def test_a_merge_that_breaks_off_shows_no_model(ready: Project) -> None:
+    code, out = merge(ready, FAKE_SWIFT="fail")
+    assert code == 1
+    assert out.startswith("error: swift export failed: RuntimeError: no space left (the whole log: ")
+    assert not MERGED.exists()
+
+
+def test_a_missing_adapter_says_what_to_run(ready: Project) -> None:
+    Path("models/toy/sft/adapter/adapter_model.safetensors").unlink()
+    expected = "error: models/toy/sft/adapter is missing, expected the trained adapter: run `dvc repro sft`\n"
+    assert merge(ready) == (1, expected)
+
+
+def test_a_full_training_needs_no_merging(ready: Project) -> None:
+    adapter = Path("models/toy/sft/adapter")
+    (adapter / "adapter_config.json").unlink()
+    fakes.model(adapter)
+    rows.write_jsonl(adapter / "logging.jsonl", [{"step": 1}])
+    assert merge(ready)[0] == 0
+    assert (MERGED / "model.safetensors").is_file()
+    assert not (MERGED / "logging.jsonl").exists()

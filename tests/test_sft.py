@@ -1,0 +1,223 @@
+"""Training: what `swift sft` is given, where it goes on after a kill, what is kept of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fakes
+import pytest
+from conftest import ROOT, Project
+
+from potstill import params, rows, swift, training
+from potstill.errors import UserError
+
+MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+SFT = ("stages.sft",)
+
+
+@pytest.fixture
+def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The toy project with split data and a model, where `swift` is the stand-in."""
+    monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
+    fakes.model("models/tiny-base")
+    for name in ("4-train", "4-valid"):
+        rows.write_jsonl(project.dir / f"data/toy/{name}.jsonl", [{"id": "0", "messages": MESSAGES}])
+    return project
+
+
+def sft(project: Project, **env: str) -> tuple[int, str]:
+    """Exit code and output of the stage."""
+    return project.run(*SFT, **{"PYTHONPATH": os.environ["PYTHONPATH"], **env})
+
+
+def config(**changes: Any) -> swift.Config:
+    """ms-swift's arguments for the toy project."""
+    p = SimpleNamespace(**{**params.parse(params.PATH.read_text(), params.PATH), **changes})
+    return training.config(p, Path("data/toy/4-train.jsonl"), Path("data/toy/4-valid.jsonl"))
+
+
+def files(folder: str) -> set[str]:
+    """The names of a folder's files."""
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> None:
+    code, out = sft(ready)
+    assert code == 0, out
+    assert out.startswith("sft: 4 steps in ")
+    assert files("models/toy/sft/adapter") == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
+    adapter = json.loads(Path("models/toy/sft/adapter/adapter_config.json").read_text())
+    assert adapter == {
+        "base_model_name_or_path": "models/tiny-base",
+        "target_modules": ["down_proj", "up_proj"],
+        "r": 4,
+    }
+    assert rows.read_jsonl("models/toy/sft/adapter/logging.jsonl")[-2:] == [
+        {"step": 4, "epoch": 1.0, "loss": 2.25},
+        {"step": 4, "epoch": 1.0, "eval_loss": 2.0},
+    ]
+    assert files("models/toy/sft") == {"adapter"}
+    assert files(".cache/sft") == set()
+
+
+def test_a_failure_leaves_the_checkpoints_and_no_adapter(ready: Project) -> None:
+    code, out = sft(ready, FAKE_SWIFT="fail")
+    assert (code, out.count("\n")) == (1, 1)
+    assert out.startswith("error: swift sft failed: ValueError: no such thing (the whole log: ")
+    assert not Path("models/toy/sft").exists()
+
+
+def test_a_training_that_ended_early_is_no_result(ready: Project) -> None:
+    code, out = sft(ready, FAKE_SWIFT="short")
+    assert code == 1
+    assert out.startswith("error: swift sft ended early, at ")
+    assert not Path("models/toy/sft").exists()
+
+
+def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
+    Path("data/toy/4-valid.jsonl").unlink()
+    assert sft(ready) == (1, "error: data/toy/4-valid.jsonl is missing: run `dvc repro split`\n")
+    shutil.rmtree("models/tiny-base")
+    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "0", "messages": MESSAGES}])
+    code, out = sft(ready)
+    assert code == 1
+    assert "model is 'models/tiny-base', and there is no such folder" in out
+
+
+def test_a_second_training_of_the_same_waits_for_nobody(ready: Project) -> None:
+    first = ready.start(*SFT, PYTHONPATH=os.environ["PYTHONPATH"], FAKE_SWIFT="sleep")
+    deadline = time.monotonic() + 20
+    while not list(Path(".cache").glob("sft/*/pid")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    code, out = sft(ready)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 130
+    assert code == 1
+    assert "another process trains the same" in out
+
+
+def test_parameters_reach_ms_swift_under_their_own_names(ready: Project) -> None:
+    found = config(lora_rank=7, target_modules="q_proj v_proj", seed=5)
+    assert found["lora_rank"] == 7
+    assert found["target_modules"] == ["q_proj", "v_proj"]
+    assert (found["seed"], found["data_seed"]) == (5, 5)
+    assert (found["strict"], found["add_version"], found["check_model"]) == (True, False, False)
+    assert "task" not in found
+
+
+def test_the_folder_of_checkpoints_is_that_of_the_same_parameters_data_and_base(ready: Project) -> None:
+    key = training.key(config())
+    assert key == training.key(config())
+    assert key != training.key(config(lora_rank=7))
+    for path in ("data/toy/4-train.jsonl", "data/toy/4-valid.jsonl", "models/tiny-base/model.safetensors"):
+        before = Path(path).read_bytes()
+        Path(path).write_bytes(before + b"\n")
+        assert training.key(config()) != key, path
+        Path(path).write_bytes(before)
+    assert training.key(config()) == key
+
+
+@pytest.mark.parametrize(("steps", "expected"), [([1, 2], 2), ([], None)])
+def test_training_goes_on_from_the_last_complete_checkpoint(
+    ready: Project, monkeypatch: pytest.MonkeyPatch, steps: list[int], expected: int | None
+) -> None:
+    work = Path("work")
+    for step in steps:
+        fakes.checkpoint(work / "run", step, 4)
+    torn = fakes.checkpoint(work / "run", 3, 4)
+    (torn / "trainer_state.json").write_text('{"global_')
+    given: list[swift.Config] = []
+
+    def run(command: str, config: swift.Config, folder: Path, progress: object) -> None:
+        given.append(config)
+        assert not torn.exists()
+        fakes.checkpoint(work / "run", 4, 4)
+
+    monkeypatch.setattr(swift, "run", run)
+    assert training.train(config(), work, Path("models/toy/sft/adapter"), "models/tiny-base") == 4
+    assert given[0].get("resume_from_checkpoint") == (expected and f"work/run/checkpoint-{expected}")
+
+
+def test_progress_is_one_short_line(tmp_path: Path) -> None:
+    log = tmp_path / "logging.jsonl"
+    assert training.progress(log) is None
+    line = {"loss": 0.01234, "global_step/max_steps": "120/570", "remaining_time": "3m 2s"}
+    rows.write_jsonl(log, [line, {"eval_loss": 1}])
+    assert training.progress(log) == "sft: step 120/570, loss 0.0123, about 3m 2s left"
+
+
+@pytest.fixture
+def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The toy project with the real ms-swift and base, and 64 lessons."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copytree(ROOT / "models/tiny-base", "models/tiny-base")
+    found = [
+        {
+            "id": str(i),
+            "messages": [{"role": "user", "content": f"{i} {i * i}"}, {"role": "assistant", "content": f"{i}"}],
+        }
+        for i in range(64)
+    ]
+    for name, part in (("4-train", found[:56]), ("4-valid", found[56:])):
+        rows.write_jsonl(project.dir / f"data/toy/{name}.jsonl", part)
+    project.set(
+        num_train_epochs=3, save_steps=4, eval_steps=8, logging_steps=2, max_length=64, lora_rank=4, lora_dropout=0.1
+    )
+    return project
+
+
+def train_for_real(project: Project, kill_at: int | None = None) -> dict[str, bytes]:
+    """Runs the stage; with `kill_at` kills it (SIGKILL) when checkpoint-`kill_at` begins to exist. Gives the adapter's
+    files."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *SFT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if kill_at:
+        while not list(Path(".cache").glob(f"sft/*/run/checkpoint-{kill_at}")):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        process.kill()
+    out = process.communicate()[0]
+    assert kill_at or process.returncode == 0, out
+    assert kill_at or ("goes on from" in out) == bool(project.dir.joinpath("killed").exists())
+    return {path.name: path.read_bytes() for path in Path("models/toy/sft/adapter").glob("*")}
+
+
+@pytest.mark.slow
+def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_one_does(real: Project) -> None:
+    first = train_for_real(real)
+    assert set(first) == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
+    shutil.rmtree("models/toy")
+    assert train_for_real(real, kill_at=8) == {}
+    Path("killed").touch()
+    resumed = train_for_real(real)
+    Path("killed").unlink()
+    assert resumed["logging.jsonl"] == first["logging.jsonl"]
+    shutil.rmtree("models/toy")
+    assert train_for_real(real) == first
+    assert resumed == first
+
+
+def test_a_refused_parameter_is_one_sentence(ready: Project) -> None:
+    ready.set(lora_rank=65)
+    code, out = sft(ready)
+    assert code == 1
+    assert "lora_rank" in out
+    assert not Path(".cache").exists()
+
+
+def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
+    declared = set(params.parse(params.PATH.read_text(), params.PATH))
+    plain = {name for name in declared & set(config()) if name not in training.OURS}
+    changed = config(**dict.fromkeys(plain, "changed"))
+    assert {name for name in plain if changed[name] != "changed"} == set()
+    with pytest.raises(UserError):
+        config(model="models/none")
