@@ -7,10 +7,11 @@ them from characters drawn at random, so that the base learns to copy any name a
 from __future__ import annotations
 
 import csv
-import importlib.resources
+import importlib.util
 import random
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 PLACEHOLDERS = {"市辖区", "县", "省直辖县级行政区划", "自治区直辖县级行政区划"}
@@ -42,7 +43,10 @@ class Place(NamedTuple):
 @lru_cache(1)
 def places() -> list[Place]:
     """Every place of the gazetteer that an address can stand in, in code order."""
-    source = importlib.resources.files("cpca").joinpath("resources/adcodes.csv").read_text("utf8")
+    spec = importlib.util.find_spec("cpca")  # not imported: that would load pandas
+    if not spec or not spec.origin:
+        raise ModuleNotFoundError("cpca, whose gazetteer this reads")
+    source = Path(spec.origin).with_name("resources").joinpath("adcodes.csv").read_text("utf8")
     names = {row["adcode"][:6]: row["name"] for row in csv.DictReader(source.splitlines())}
     found: list[Place] = []
     parents = {code[:4] for code, name in names.items() if code[4:] != "00" and name not in PLACEHOLDERS}

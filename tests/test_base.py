@@ -1,0 +1,90 @@
+"""The base's text: a base, not an answer."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from base import places, text
+from base.prose import prose
+from potstill.rows import read_jsonl, squeeze
+
+SIX = [set(text.FIELDS[kind][0]) for kind in ("province", "city", "district", "location", "name", "phone")]
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[text.Example]:
+    rng = random.Random(123)
+    return [text.example(rng) for _ in range(8000)]
+
+
+def test_equal_seeds_give_equal_text(examples: list[text.Example]) -> None:
+    rng = random.Random(123)
+    assert [text.example(rng) for _ in range(200)] == examples[:200]
+
+
+def test_no_answer_holds_the_six_keys_of_the_address_task(examples: list[text.Example]) -> None:
+    objects = [json.loads(answer) for _, _, answer in examples if answer.startswith("{")]
+    assert len(objects) > 3000
+    for found in objects:
+        assert not all(names & set(found) for names in SIX), found
+
+
+def test_it_has_no_prompt_seed_or_gold_row_of_the_address_task(examples: list[text.Example]) -> None:
+    prompts = {Path(f"tasks/address/prompts/{kind}.md").read_text().strip() for kind in ("teacher", "student")}
+    typed = {squeeze(row["text"]) for name in ("seeds", "gold") for row in read_jsonl(f"data/address/{name}.jsonl")}
+    for system, user, answer in examples:
+        assert not any(prompt in system or prompt in user for prompt in prompts)
+        assert squeeze(user) not in typed
+        assert squeeze(answer) not in typed
+
+
+@pytest.mark.parametrize(
+    "mark", ["【", "★", "│", "→", "=>", "&", "<收件人>", "#收件#", "（1", "(1", "麻烦寄到", "我叫"]
+)
+def test_it_avoids_the_layouts_kept_for_unseen_layout(mark: str) -> None:
+    rng = random.Random(7)
+    assert not any(mark in text.record(rng, True)[1] for _ in range(3000))
+
+
+def test_a_typed_place_follows_the_contract() -> None:
+    rng = random.Random(5)
+    by_name = {place.district: place for place in places.places() if place.kind == "county_city"}
+    found = {places.typed(rng, by_name["大理市"]) for _ in range(300)}
+    for line, place in found:
+        expected = (
+            "大理白族自治州"
+            if "州" in line or line.startswith(("大理大理市", "云南大理大理市", "云南省大理大理市"))
+            else "大理市"
+        )
+        if line.replace("大理市", "").rstrip(" -/,，").endswith("大理"):
+            expected = "大理白族自治州"
+        assert (place.city, place.district) == (expected, "大理市"), line
+    alone = {
+        place.city
+        for line, place in (places.typed(rng, by_name["昆山市"]) for _ in range(300))
+        if line.count("昆山市") == 1
+    }
+    assert alone == {"苏州市"}
+
+
+def test_prose_of_a_stated_length_has_it() -> None:
+    import re
+
+    rng = random.Random(3)
+    checked = 0
+    for _ in range(4000):
+        _, user, answer = prose(rng)
+        if found := re.search(r"(?:正好|刚好|恰好)(\d+)个?字", user):
+            checked += 1
+            assert len(squeeze(answer)) == int(found[1]), (user, answer)
+    assert checked > 50
+
+
+def test_every_kind_of_place_occurs() -> None:
+    kinds = Counter(place.kind for place in places.places())
+    assert set(kinds) == {"district", "county", "county_city", "direct", "whole"}
+    assert sum(kinds.values()) > 2800
+    assert len({place.province for place in places.places()}) == 31
