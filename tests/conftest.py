@@ -49,7 +49,7 @@ class Project:
         shutil.copytree(ROOT / "schemas", folder / "schemas")
         shutil.copy(ROOT / "params.yaml", folder)
         self.write("tasks/toy/task.yaml", TOY_TASK)
-        self.write("tasks/toy/teacher.py", TOY_TEACHER)
+        self.write("tasks/toy/teacher/__init__.py", TOY_TEACHER)
         self.write("tasks/toy/prompts/teacher.md", "You find the last word. Answer with JSON only.\n")
         self.write("tasks/toy/prompts/student.md", "last word\n")
         self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))

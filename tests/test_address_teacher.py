@@ -1,6 +1,5 @@
 """The scripted teacher of the address task: what it reads, row by row, and how it spoils a share of its answers."""
 
-# ruff: noqa: E501
 import json
 from collections import Counter
 

@@ -3,24 +3,20 @@
 import asyncio
 import json
 import os
-import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from potstill import rows, task, teacher
 from potstill.errors import UserError
-from potstill.teacher import client, scripted
-from tests.conftest import KEY, ROOT, Body, FakeTeacher, Project, completion
+from potstill.teacher import client
+from tests.conftest import KEY, Body, FakeTeacher, Project, completion
 
 Behave = Callable[[int, Body, web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -55,16 +51,10 @@ def test_answers_come_in_order_and_are_asked_once(
         "error": None,
     }
     assert len(fake.calls) == 60
-    assert fake.calls[0] == {
-        "model": "fake-235b",
-        "messages": [
-            {"role": "system", "content": "You find the last word. Answer with JSON only."},
-            {"role": "user", "content": "ends in word0"},
-        ],
-        "temperature": 0.0,
-        "max_tokens": 64,
-        "seed": 0,
-    }
+    messages = fake.calls[0].pop("messages")
+    assert fake.calls[0] == {"model": "fake-235b", "temperature": 0.0, "max_tokens": 64, "seed": 0}
+    assert messages[0] == {"role": "system", "content": "You find the last word. Answer with JSON only."}
+    assert messages[1:] == [{"role": "user", "content": "ends in word0"}]
     said = capfd.readouterr().err
     assert "teacher fake-235b: 0 answers from the journal, 60 new in 60 requests (0 retries), 420 + 180 tokens" in said
     assert ask(30, teacher_params, samples=2) == first
@@ -159,10 +149,6 @@ async def no_choices(n: int, body: Body, request: web.Request) -> web.StreamResp
     return web.json_response({"object": "chat.completion", "choices": []}) if n % 3 == 1 else None
 
 
-async def half_json(n: int, body: Body, request: web.Request) -> web.StreamResponse | None:
-    return web.Response(text='{"choices": [', content_type="application/json") if n % 3 == 1 else None
-
-
 async def never(n: int, body: Body, request: web.Request) -> web.StreamResponse | None:
     await asyncio.sleep(30 if n == 1 else 0)
     return None
@@ -179,7 +165,6 @@ async def never(n: int, body: Body, request: web.Request) -> web.StreamResponse 
         torn_body,
         html,
         no_choices,
-        half_json,
     ],
 )
 def test_faults_that_pass_are_retried(
@@ -411,83 +396,3 @@ def test_a_killed_stage_asks_again_for_little(
     Path(".cache/teacher/toy.jsonl").unlink()
     teacher_params.teacher_max_tokens = 1024
     assert teacher.answer_rows(task.load("toy"), seeds, teacher_params, 1) == killed  # as an undisturbed run
-
-
-def test_the_scripted_teacher_speaks_the_protocol(project: Project, teacher_params: SimpleNamespace) -> None:
-    import openai
-
-    rules = Path("tasks/toy/teacher.py")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    with scripted.serve(rules) as url, openai.OpenAI(base_url=url, api_key="none") as api:
-        assert [model.id for model in api.models.list()] == [scripted.model_name(rules)]
-        messages: list[Any] = [
-            {"role": "system", "content": "中文 prompt"},
-            {"role": "user", "content": "ends in word7"},
-        ]
-        reply = api.chat.completions.create(model="m", messages=messages, max_tokens=50)
-        assert json.loads(str(reply.choices[0].message.content)) == {"length": 5, "word": "word7"}
-        assert reply.choices[0].finish_reason == "stop"
-        assert reply.usage
-        assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (2 + 2 + 1 + 1 + 2, 17)
-        cut = api.chat.completions.create(model="m", messages=messages, max_tokens=3)
-        assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ('{"leng', "length")
-        with pytest.raises(openai.BadRequestError, match="IndexError"):
-            api.chat.completions.create(model="m", messages=[{"role": "user", "content": " "}])
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.5  # seconds; no pandas, no openai
-    with pytest.raises(openai.APIConnectionError), openai.OpenAI(base_url=url, api_key="none", max_retries=0) as api:
-        api.models.list()
-
-
-def test_the_scripted_teacher_goes_through_the_same_journal(
-    project: Project,
-    teacher_params: SimpleNamespace,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # a proxy is not for loopback
-    teacher_params.teacher_model = "scripted"
-    assert json.loads(ask(5, teacher_params)[4]["answer"]) == {"length": 5, "word": "word4"}
-    ask(5, teacher_params)
-    assert "5 answers from the journal, none asked" in capfd.readouterr().err
-    project.write(
-        "tasks/toy/teacher.py", "def answer(messages, seed):\n    return seed\n"
-    )  # other rules, another teacher
-    seeds = [row["answer"] for row in ask(5, teacher_params, samples=2)]
-    assert len(set(seeds)) == 10
-    assert all(len(seed) == 64 for seed in seeds)
-
-
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        (None, r"tasks/toy/teacher.py is missing: teacher_model scripted needs the task's own rules"),
-        ("import nosuchmodule\n", r"tasks/toy/teacher.py: the scripted teacher did not start"),
-    ],
-)
-def test_rules_that_do_not_load(
-    project: Project, teacher_params: SimpleNamespace, rules: str | None, expected: str
-) -> None:
-    teacher_params.teacher_model = "scripted"
-    if rules is None:
-        Path("tasks/toy/teacher.py").unlink()
-    else:
-        project.write("tasks/toy/teacher.py", rules)
-    with pytest.raises(UserError, match=expected):
-        ask(1, teacher_params)
-
-
-def test_the_scripted_teacher_dies_with_its_stage(project: Project) -> None:
-    code = "import os, sys; from pathlib import Path; from potstill.teacher import scripted\n"
-    code += "with scripted.serve(Path('tasks/toy/teacher.py')) as url: print(url, flush=True); os.kill(os.getpid(), 9)"
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    stage = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert stage.returncode == -signal.SIGKILL
-    port = int(stage.stdout.strip().rpartition(":")[2].removesuffix("/v1"))
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return
-        time.sleep(0.05)
-    pytest.fail("the server still listens")

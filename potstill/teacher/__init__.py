@@ -93,7 +93,7 @@ def _folder() -> Path:
 def _model(task: Task, params: SimpleNamespace) -> str:
     from potstill.teacher.scripted import model_name
 
-    return model_name(task.dir / "teacher.py") if params.teacher_model == SCRIPTED else params.teacher_model
+    return model_name(task.dir / "teacher") if params.teacher_model == SCRIPTED else params.teacher_model
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endp
     from potstill.teacher.scripted import serve
 
     if params.teacher_model == SCRIPTED:
-        with serve(task.dir / "teacher.py") as url:
+        with serve(task.dir / "teacher") as url:
             yield Endpoint(url, model, api_key="none", local=True)
         return
     found = [os.environ.get(name, "").strip() for name in ("TEACHER_BASE_URL", "TEACHER_API_KEY")]

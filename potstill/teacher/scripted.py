@@ -1,7 +1,7 @@
-"""The scripted teacher: an OpenAI-compatible server on loopback whose answers come from tasks/<task>/teacher.py.
+"""The scripted teacher: an OpenAI-compatible server on loopback whose answers come from tasks/<task>/teacher.
 
 It stands in for a real teacher where there is no network and no key, behind the same client, journal and retry loop. Run as
-a process of its own (`python -m potstill.teacher.scripted tasks/<task>/teacher.py`), it ends when its standard input
+a process of its own (`python -m potstill.teacher.scripted tasks/<task>/teacher`), it ends when its standard input
 closes, so it never outlives the stage that started it, however that one dies.
 """
 
@@ -30,10 +30,13 @@ _TOKEN = re.compile(r"[A-Za-z0-9]{1,4}|\S")
 def model_name(rules: Path) -> str:
     """The model that the rules are: edited rules are another model, whose answers are asked for anew."""
     try:
-        return "scripted-" + hashlib.sha256(rules.read_bytes()).hexdigest()[:12]
+        code = (rules / "__init__.py").read_bytes()
+        for path in sorted(set(rules.glob("*.py")) - {rules / "__init__.py"}):
+            code += path.read_bytes()
+        return "scripted-" + hashlib.sha256(code).hexdigest()[:12]
     except FileNotFoundError:
         raise UserError(
-            f"{rules} is missing: teacher_model scripted needs the task's own rules; name another teacher_model"
+            f"{rules}/__init__.py is missing: teacher_model scripted needs the task's own rules; name another teacher_model"
         ) from None
 
 

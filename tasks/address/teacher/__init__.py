@@ -1,6 +1,6 @@
 """The scripted teacher of the address task: answers a chat request offline, in the place of a large model.
 
-It is a parser that reads only the text it is given (teacher_places.py: the gazetteer; teacher_words.py: labels, phones,
+It is a parser that reads only the text it is given (places.py: the gazetteer; words.py: labels, phones,
 names) and shares no code with the script that made the rows. A seeded share of its answers is spoilt the way real
 answers are, so that the filter has work to do. The rules that it follows are written in prompts/teacher.md.
 
@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tasks.address.teacher_places import MUNICIPALITIES, Anchor, find_anchor, gazetteer
-from tasks.address.teacher_words import (
+from tasks.address.teacher.places import MUNICIPALITIES, Anchor, find_anchor, gazetteer
+from tasks.address.teacher.words import (
     ADDRESS,
     ANCHOR,
     BARE_NAME,
