@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # A table's row reads better as one line.
 # fmt: off
@@ -31,7 +32,7 @@ NUMBERS: dict[str, Callable[[random.Random], object]] = {
     "w": lambda r: r.choice("一二三四五"),
 }
 Pattern = list[tuple[str, str]]  # [(literal, slot), ...], the last slot may be ''
-Bank = dict[str, list]
+Bank = dict[str, list[Any]]
 
 
 def _blocks(text: str) -> Bank:

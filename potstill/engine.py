@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def predict(
     made = sum(row["completion_tokens"] for row in results)
     seconds = time.monotonic() - ready
     print(
-        f"vLLM: started in {ready - start:.0f} s, {len(results):,} rows, {made:,} tokens in {seconds:.0f} s",
+        f"vLLM: started in {ready - start:.1f} s, {len(results):,} rows, {made:,} tokens in {seconds:.1f} s",
         file=sys.stderr,
         flush=True,
     )
@@ -76,6 +77,7 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None) ->
     }
     os.environ.update(settings)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    warnings.simplefilter("ignore", FutureWarning)  # vLLM's own business
     cuda = on_cuda()
     from vllm import LLM
 
@@ -87,6 +89,7 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None) ->
         enforce_eager=True,
         generation_config="vllm",  # greedy: nothing from the model's own sampling settings
         disable_log_stats=True,
+        use_tqdm_on_load=False,
         **({} if cuda else {"kv_cache_memory_bytes": KV_CACHE_ON_CPU}),
     )
 

@@ -86,11 +86,13 @@ def make(build: str, locks: list[Path]) -> None:
         next(line for path in locks for line in path.read_text().split() if line.startswith(f"{name}=="))
         for name in ("torch", "uv")
     )
-    subprocess.call([*PIP, "--quiet", uv])
+    subprocess.run([*PIP, "--quiet", uv], capture_output=True)  # without it pip installs the rest
     said = install(torch)
     if said and build == "cpu":
         again = install(torch, "--index-url", TORCH_CPU)
         said = again and said + again
+        if said:
+            sys.exit(f"{said}\nerror: neither the configured package index nor {TORCH_CPU} gives {torch}, see above")
     if said or (said := install(*(word for path in locks for word in ("-r", str(path))))):
         sys.exit(f"{said}\nerror: the environment could not be installed, see above; `make` tries again")
 

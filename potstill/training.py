@@ -56,10 +56,10 @@ def key(config: swift.Config) -> str:
     return digest.hexdigest()[:16]
 
 
-def train(config: swift.Config, work: Path, adapter: Path, base: str) -> int:
+def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[int, float]:
     """Trains in `work`, from its last complete checkpoint when it has one, and puts the result into `adapter`.
 
-    Returns the steps of the whole training. `base` is the base model's name to write into the adapter. Raises UserError.
+    Returns the steps of the whole training and the seconds that the trainer took for those of this run. `base` is the base model's name to write into the adapter. Raises UserError.
     """
     run = work / "run"
     resumed = swift.last_checkpoint(run)
@@ -77,7 +77,9 @@ def train(config: swift.Config, work: Path, adapter: Path, base: str) -> int:
     keep(last, adapter, base)
     write_jsonl(part(adapter) / "logging.jsonl", history(state))
     replace(adapter)
-    return int(state["max_steps"])
+    lines = (run / "logging.jsonl").read_text(encoding="utf-8").splitlines()
+    seconds = next((row["train_runtime"] for row in map(json.loads, reversed(lines)) if "train_runtime" in row), 0.0)
+    return int(state["max_steps"]), float(seconds)
 
 
 def step(checkpoint: Path) -> int:

@@ -49,9 +49,10 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise errors.UserError(f"{work}: another process trains the same: wait for it, or stop it") from None
-        steps = training.train(config, work, t.models / "sft" / "adapter", base=p.model)
+        steps, trained = training.train(config, work, t.models / "sft" / "adapter", base=p.model)
         shutil.rmtree(work)
-    print(f"sft: {steps:,} steps in {time.monotonic() - start:.0f} s → {t.models}/sft/adapter")
+    seconds = time.monotonic() - start
+    print(f"sft: {steps:,} steps, {seconds:.1f} s, {trained:.1f} of them in the trainer → {t.models}/sft/adapter")
 
 
 if __name__ == "__main__":

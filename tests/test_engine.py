@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
-from conftest import ROOT, Project
 
 from potstill import engine, rows, student
 from potstill.errors import UserError
 from stages import predict
+from tests import fakes
+from tests.conftest import ROOT, Project
 
 ANSWER = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
 Asked = list[list[dict[str, str]]]
@@ -89,7 +89,9 @@ def test_a_missing_model_says_what_to_run(
     tests: list[rows.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree("models/toy")
-    with pytest.raises(UserError, match="^models/toy/sft/merged is missing, expected a model: run `make repro` first$"):
+    with pytest.raises(
+        UserError, match=r"^models/toy/sft/merged is missing, expected a model: run `make repro` first$"
+    ):
         run(monkeypatch, "sft")
     fakes.model("models/toy/sft/merged").joinpath("model.safetensors").unlink()
     with pytest.raises(UserError, match=r"has no config\.json with \*\.safetensors"):
@@ -133,7 +135,7 @@ def test_vllm_keeps_the_order_and_answers_alike_twice(monkeypatch: pytest.Monkey
     assert all(0 < row["completion_tokens"] <= 12 for row in found)
     assert {row["finish_reason"] for row in found} <= {"stop", "length"}
     assert engine.predict(base, chats[::-1], 12, "float32", 128)[::-1] == found
-    with pytest.raises(UserError, match="max_model_len is 16, but the prompt of test row 1 has [0-9]+ tokens"):
+    with pytest.raises(UserError, match=r"max_model_len is 16, but the prompt of test row 1 has [0-9]+ tokens"):
         engine.predict(base, [[{"role": "user", "content": "长" * 40}]], 8, "float32", 16)
 
 

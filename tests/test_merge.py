@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import fakes
 import pytest
-from conftest import Project
 
 from potstill import rows
+from tests import fakes
+from tests.conftest import Project
 
 MERGED = Path("models/toy/sft/merged")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
 
 from potstill import rows, score, task
 from potstill.errors import UserError
+from tests.conftest import Project
 
 EXPECTED = {"word": "大理 市", "place": "25号"}
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word", "place"]}
@@ -22,11 +22,8 @@ def toy(project: Project) -> task.Task:
     return task.load("toy")
 
 
-def test_row(id: str, slice: str = "a") -> rows.Row:
+def question(id: str, slice: str = "a") -> rows.Row:
     return {"id": id, "text": "", "slice": slice, "expected": EXPECTED}
-
-
-test_row.__test__ = False  # type: ignore[attr-defined]
 
 
 def answer(text: object, id: str = "0") -> rows.Row:
@@ -52,13 +49,13 @@ def answer(text: object, id: str = "0") -> rows.Row:
     ],
 )
 def test_marks(toy: task.Task, text: object, right: bool, valid: bool, schema: bool, keys: list[bool]) -> None:
-    found = score.mark(toy, test_row("0"), answer(text))
+    found = score.mark(toy, question("0"), answer(text))
     assert (found["right"], found["valid_json"], found["schema_valid"]) == (right, valid, schema)
     assert list(found["keys"].values()) == keys
 
 
 def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -> None:
-    tests = [test_row("0"), test_row("1"), test_row("2", "b"), test_row("3")]
+    tests = [question("0"), question("1"), question("2", "b"), question("3")]
     good, bad = {"word": "大理市", "place": "25号"}, {"word": "大理市", "place": "26号"}
     answers = [answer(text, str(i)) for i, text in enumerate([good, bad, good, "oops"])]
     found = score.metrics(toy, tests, dict.fromkeys(score.MODELS, answers))
@@ -89,7 +86,7 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
 
 def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: [json_schema]\n")
-    tests = [test_row("0"), test_row("1", "b")]
+    tests = [question("0"), question("1", "b")]
     answers = [answer("{}", "0"), answer("{}", "1")]
     found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
     assert (found["rows"], found["base"]["wrong"]) == (2, 2)
@@ -104,22 +101,22 @@ def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> 
 )
 def test_an_unaccounted_row_fails(toy: task.Task, answers: list[rows.Row], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        score.metrics(toy, [test_row("0"), test_row("1")], {"sft": answers})
+        score.metrics(toy, [question("0"), question("1")], {"sft": answers})
 
 
 def test_a_headline_that_no_row_has(toy: task.Task) -> None:
     with pytest.raises(UserError, match="headline_slice is 'a', but the test rows' slices are b"):
-        score.metrics(toy, [test_row("0", "b")], {"sft": [answer("{}")]})
+        score.metrics(toy, [question("0", "b")], {"sft": [answer("{}")]})
 
 
 def test_a_refused_answer_is_a_wrong_one(toy: task.Task) -> None:
     refused: dict[str, Any] = {"id": "0", "answer": "", "finish_reason": None, "prompt_tokens": None}
-    found = score.mark(toy, test_row("0"), {**refused, "completion_tokens": None})
+    found = score.mark(toy, question("0"), {**refused, "completion_tokens": None})
     assert (found["right"], found["prompt_tokens"]) == (False, 0)
 
 
 def test_the_stage_prints_three_lines_and_the_fit(toy: task.Task, project: Project) -> None:
-    tests = [test_row("0"), test_row("1")]
+    tests = [question("0"), question("1")]
     rows.write_jsonl("data/toy/4-test.jsonl", tests)
     for model in score.MODELS:
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", [answer("{}", "0"), answer(EXPECTED, "1")])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fakes
 import pytest
-from conftest import ROOT, Project
 
 from potstill import params, rows, swift, training
 from potstill.errors import UserError
+from tests import fakes
+from tests.conftest import ROOT, Project
 
 MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 SFT = ("stages.sft",)
@@ -51,7 +52,7 @@ def files(folder: str) -> set[str]:
 def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> None:
     code, out = sft(ready)
     assert code == 0, out
-    assert out.startswith("sft: 4 steps in ")
+    assert re.fullmatch(r"sft: 4 steps, [0-9.]+ s, 3\.2 of them in the trainer → models/toy/sft/adapter\n", out)
     assert files("models/toy/sft/adapter") == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
     adapter = json.loads(Path("models/toy/sft/adapter/adapter_config.json").read_text())
     assert adapter == {
@@ -142,7 +143,7 @@ def test_training_goes_on_from_the_last_complete_checkpoint(
         fakes.checkpoint(work / "run", 4, 4)
 
     monkeypatch.setattr(swift, "run", run)
-    assert training.train(config(), work, Path("models/toy/sft/adapter"), "models/tiny-base") == 4
+    assert training.train(config(), work, Path("models/toy/sft/adapter"), "models/tiny-base") == (4, 3.21)
     assert given[0].get("resume_from_checkpoint") == (expected and f"work/run/checkpoint-{expected}")
 
 

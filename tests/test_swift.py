@@ -10,14 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fakes
 import pytest
 import yaml
 from ruamel.yaml import YAML
-from test_dvc import STAGES
 
 from potstill import swift, training
 from potstill.errors import UserError
+from tests import fakes
+from tests.test_dvc import STAGES
 
 STAGE_PARAMS: list[str] = STAGES["sft"]["params"]
 CONFIG: dict[str, Any] = {"model": "base", "output_dir": "work/run"}

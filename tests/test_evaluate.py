@@ -1,0 +1,30 @@
+"""`make eval`: says what is missing, else runs the predicting and scoring stages only."""
+
+import subprocess
+import sys
+
+import pytest
+
+from potstill import errors, evaluate
+from tests.conftest import Project
+
+
+def test_without_a_model_it_says_so(project: Project) -> None:
+    with pytest.raises(errors.UserError, match=r"^no trained model at models/toy/sft/merged: run `make repro` first$"):
+        evaluate.main()
+
+
+def test_it_predicts_and_scores_only(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.dir / "models/toy/sft/merged").mkdir(parents=True)
+    asked: list[list[str]] = []
+
+    def call(command: list[str]) -> int:
+        asked.append(command)
+        return 3
+
+    monkeypatch.setattr(subprocess, "call", call)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main()
+    assert stopped.value.code == 3
+    stages = ["predict-base@toy", "predict-sft@toy", "predict-teacher@toy", "score@toy"]
+    assert asked == [[sys.executable, "-m", "dvc", "repro", "--single-item", *stages]]
