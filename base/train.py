@@ -95,7 +95,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, parts: tuple[str, str, str]) -> t
 def batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input ids, labels), TOKENS_A_STEP in a few fixed shapes; labels are -100 but for the answers.
 
-    Fixed shapes matter: oneDNN compiles a kernel for each new one, which makes freely padded batches five times slower.
+    Every example starts at position 0, as it will in use. Few shapes, since oneDNN compiles kernels for each new one.
     """
     import torch
 
