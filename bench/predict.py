@@ -1,7 +1,7 @@
 """What the stage predict adds to bare vLLM on the same rows: python -m bench.predict, from the repository root.
 
-Needs data/<task>/4-test.jsonl and models/<task>/sft/merged (`dvc repro merge`). Bare vLLM runs twice: with the engine settings
-of the stage, and with its own. `rest` is all that is neither the engine's start nor its generation: Python's start, reading
+Needs data/<task>/4-test.jsonl and models/<task>/sft/merged (`dvc repro merge`). Bare vLLM runs with the engine settings of the
+stage. `rest` is all that is neither the engine's start nor its generation: Python's start, reading
 parameters and rows, prompts, writing.
 """
 
@@ -47,10 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bare.py").write_text(BARE)
-        for title, settings, env in (
-            ("bare vLLM, its own settings", common, base),
-            ("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),
-        ):
+        for title, settings, env in (("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),):
             job = [str(t.models / "sft/merged"), chats, p.predict_max_tokens, settings]
             (folder / "job.json").write_text(json.dumps(job))
             show(title, [str(folder / "bare.py"), str(folder / "job.json")], Path(), env)
