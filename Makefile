@@ -17,6 +17,12 @@ repro: .venv/ready ## the whole pipeline; TASK=name makes that task the active o
 eval: .venv/ready ## predict and score only, with the model that is there
 	@$(PY) -m potstill.evaluate
 
+quote: .venv/ready ## what the teacher would cost, before a call is made
+	@$(PY) -m potstill.teacher.quote
+
+fill: .venv/ready ## fill the journal from the answers that came with the data
+	@$(PY) -m potstill.teacher.fill
+
 profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=published TASK=address
 	@$(PY) -m potstill.profile $(NAME) $(TASK)
 
@@ -32,4 +38,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro eval profile test base lock
+.PHONY: help setup repro eval quote fill profile test base lock

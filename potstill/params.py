@@ -85,9 +85,17 @@ def _expected(rule: dict[str, Any]) -> str:
         return "one of " + ", ".join(map(str, rule["enum"]))
     if "pattern" in rule:
         return str(rule["description"])
-    kind = {"integer": "a whole number", "number": "a number", "string": "a text"}[rule["type"]]
+    types = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "a text",
+        "object": "a mapping such as {top_p: 0.9}",
+    }
+    kind = kinds[types[0]]
+    empty = " or null" if "null" in types else ""
     low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum")
     above = "above" if "exclusiveMinimum" in rule else "from"
     if low is not None and high is not None:
-        return f"{kind} {above} {low} to {high}" if above == "from" else f"{kind} above {low}, at most {high}"
-    return kind if low is None else f"{kind} {above} {low} up" if above == "from" else f"{kind} above {low}"
+        return (f"{kind} {above} {low} to {high}" if above == "from" else f"{kind} above {low}, at most {high}") + empty
+    return (kind if low is None else f"{kind} {above} {low} up" if above == "from" else f"{kind} above {low}") + empty

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,33 @@ def _row(raw: bytes, where: str) -> Row:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes to a temporary name and renames last: a file that exists is complete."""
-    path = Path(path)
+    _write(Path(path), [text])
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Row]) -> int:
+    """Writes one JSON object a line, in the order given, all or nothing; returns how many."""
+    count = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+
+    _write(Path(path), lines())
+    return count
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8", newline="\n")
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(parts)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def write_jsonl(path: str | Path, rows: Iterable[Row]) -> None:
-    """Writes one JSON object a line, in the order given, all or nothing."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_json(path: str | Path, obj: object) -> None:

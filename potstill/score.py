@@ -1,6 +1,8 @@
 """Answers against what is expected: the numbers of reports/<task>/metrics.json."""
 
 import json
+import math
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -83,6 +85,50 @@ def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
         "prompt_tokens": _mean([one["prompt_tokens"] for one in marks]),
         "completion_tokens": _mean([one["completion_tokens"] for one in marks]),
     }
+
+
+def cost(
+    answers: list[Row], tests: list[Row], kept: int, price_in: float | None, price_out: float | None
+) -> dict[str, Any]:
+    """What the teacher's answers took: those to the inputs and those to the test rows, each request once. Money is in the
+    unit of the prices (of a million tokens) and null while they are unknown.
+
+    `break_even_requests`: with so many requests to the teacher, each as dear as one to a test row, the answers bought for
+    the distillation are paid back; machines are not counted.
+    """
+    bought = {row["key"]: row for row in [*answers, *tests] if row["error"] is None}
+
+    def total(some: Iterable[Row], name: str) -> int:
+        return sum(row[name] or 0 for row in some)
+
+    def price(some: Collection[Row]) -> float | None:
+        if price_in is None or price_out is None:
+            return None
+        return (total(some, "prompt_tokens") * price_in + total(some, "completion_tokens") * price_out) / 1e6
+
+    asked = [row for row in tests if row["error"] is None] or list(bought.values())
+    spent = price(bought.values())
+    one = None if spent is None or not asked else (price(asked) or 0.0) / len(asked)
+    money = {"spent": spent, "per_kept_row": None if spent is None else spent / kept, "per_request": one}
+    return {
+        "answers": len(bought),
+        "kept_rows": kept,
+        "prompt_tokens": total(bought.values(), "prompt_tokens"),
+        "completion_tokens": total(bought.values(), "completion_tokens"),
+        **{name: None if value is None else float(f"{value:.4g}") for name, value in money.items()},
+        "break_even_requests": math.ceil(spent / one) if spent and one else None,
+    }
+
+
+def cost_line(found: dict[str, Any]) -> str:
+    """The cost in one line."""
+    tokens = f"{found['prompt_tokens']:,} + {found['completion_tokens']:,} tokens"
+    if found["spent"] is None:
+        return f"cost: {found['answers']:,} answers of the teacher, {tokens}, prices unknown (teacher_price_in, teacher_price_out)"
+    even = (
+        "" if found["break_even_requests"] is None else f"; paid back after {found['break_even_requests']:,} requests"
+    )
+    return f"cost: {found['spent']:g} for {found['answers']:,} answers of the teacher ({tokens}), {found['per_kept_row']:g} a kept row{even}"
 
 
 def _mean(values: list[float]) -> float:

@@ -8,6 +8,7 @@ import sys
 
 from potstill import engine, errors, params, rows, student, task, teacher
 
+PAID = ("key", "model", "max_tokens", "error")  # what the journal needs to be filled again, for the teacher's answers
 FIELDS = ("id", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
 
 
@@ -30,17 +31,9 @@ def sft() -> None:
 
 
 def ask_teacher() -> None:
-    p = params.load(
-        "task",
-        "teacher_model",
-        "teacher_temperature",
-        "teacher_max_tokens",
-        "teacher_concurrency",
-        "teacher_timeout",
-        "teacher_retries",
-    )
+    p = params.load("task", *teacher.PARAMS)
     t, tests = _tests(p.task)
-    _write(t, "teacher", tests, teacher.answer_rows(t, tests, p, samples=1))
+    _write(t, "teacher", tests, list(teacher.answer_rows(t, tests, p, samples=1)))
 
 
 def _tests(name: str) -> tuple[task.Task, list[rows.Row]]:
@@ -51,7 +44,8 @@ def _tests(name: str) -> tuple[task.Task, list[rows.Row]]:
 def _write(t: task.Task, model: str, tests: list[rows.Row], found: list[rows.Row]) -> None:
     answers = [{**row, "id": test["id"]} for test, row in zip(tests, found, strict=True)]
     path = t.data / f"5-predictions-{model}.jsonl"
-    rows.write_jsonl(path, ({field: row[field] for field in FIELDS} for row in answers))
+    fields = FIELDS + (PAID if model == "teacher" else ())
+    rows.write_jsonl(path, ({field: row[field] for field in fields} for row in answers))
     cut = sum(row["finish_reason"] == "length" for row in answers)
     print(f"predict {model}: {len(answers):,} rows, {cut:,} of them cut off by their length → {path}")
 

@@ -1,17 +1,22 @@
-"""5-predictions-*.jsonl and the training's log → reports/<task>: metrics.json, loss curves, and a verdict on the fit.
+"""5-predictions-*.jsonl and the training's log → reports/<task>: metrics.json, cost.json, loss curves, and a verdict on the fit.
 
 metrics.json: {"rows": 400, "base": {"accuracy": 0.0, "right": 0, "wrong": 400, …}, "sft": {…}, "teacher": {…}}
+cost.json:    {"answers": 4494, "kept_rows": 3802, "prompt_tokens": …, "spent": null, "per_kept_row": null, "break_even_requests": null, …}
 """
 
 from potstill import curves, errors, params, rows, score, task
 
 
 def main() -> None:
-    t = task.load(params.load("task").task)
+    p = params.load("task", "teacher_price_in", "teacher_price_out")
+    t = task.load(p.task)
     tests = rows.read_jsonl(t.data / "4-test.jsonl", ("id", "slice", "expected"))
     needed = ("id", "answer", "prompt_tokens", "completion_tokens")
     predictions = {model: rows.read_jsonl(t.data / f"5-predictions-{model}.jsonl", needed) for model in score.MODELS}
     found = score.metrics(t, tests, predictions)
+    answers = rows.read_jsonl(t.data / "2-answers.jsonl", ("key", "error", "prompt_tokens", "completion_tokens"))
+    kept = len(rows.read_jsonl(t.data / "3-kept.jsonl"))
+    cost = score.cost(answers, predictions["teacher"], kept, p.teacher_price_in, p.teacher_price_out)
     train, valid = curves.split(rows.read_jsonl(t.models / "sft" / "adapter" / "logging.jsonl", ("step",)))
     fit = curves.fit(train, valid)
     t.reports.mkdir(parents=True, exist_ok=True)
@@ -20,7 +25,9 @@ def main() -> None:
         curves.draw(t.reports / f"{name}.png", curve, f"{title}, {t.name}")
     rows.write_json(t.reports / "fit.json", fit)
     rows.write_json(t.reports / "metrics.json", found)
+    rows.write_json(t.reports / "cost.json", cost)
     print(score.table(found))
+    print(score.cost_line(cost))
     print(f"fit: {fit['verdict']}; {fit['advice']} (advice only: the score decides)")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,7 +111,7 @@ def _set(line: str, params: dict[str, object]) -> str:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A small project, which is the working folder of the test."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DVC_ROOT", "TEACHER_BASE_URL", "TEACHER_API_KEY"):
+    for name in ("DVC_ROOT", "TEACHER_BASE_URL", "TEACHER_API_KEY", "TEACHER_JOURNAL"):
         monkeypatch.delenv(name, raising=False)
     return Project(tmp_path)
 
@@ -124,9 +125,10 @@ def completion(text: str, reason: str = "stop") -> Body:
 @dataclass
 class FakeTeacher:
     """An OpenAI-compatible endpoint on loopback. `calls` is the ledger: every request body, in order. `behave` may answer the
-    n-th call (from 0) with a reply of its own; where it gives None the answer is right."""
+    n-th call (from 0) with a reply of its own; where it gives None the answer is right. `models` is what it lists."""
 
     calls: list[Body] = field(default_factory=list)
+    models: list[str] = field(default_factory=lambda: ["fake-235b"])
     behave: Callable[[int, Body, web.Request], Awaitable[web.StreamResponse | None]] | None = None
     url: str = ""
 
@@ -139,17 +141,20 @@ class FakeTeacher:
         word = body["messages"][-1]["content"].split()[-1]
         return web.json_response(completion(json.dumps({"word": word, "length": len(word)})))
 
+    async def list_models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
+
     def env(self) -> dict[str, str]:
         """The environment that points at this teacher."""
         return {"TEACHER_BASE_URL": self.url, "TEACHER_API_KEY": KEY}
 
 
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTeacher]:
-    """A running fake teacher, named in the environment."""
+@contextmanager
+def serving() -> Iterator[FakeTeacher]:
+    """A running fake teacher."""
     teacher, loop = FakeTeacher(), asyncio.new_event_loop()
     application = web.Application()
-    application.add_routes([web.post("/v1/chat/completions", teacher.chat)])
+    application.add_routes([web.post("/v1/chat/completions", teacher.chat), web.get("/v1/models", teacher.list_models)])
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
 
     async def start() -> None:
@@ -160,13 +165,22 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTeacher]:
     loop.run_until_complete(start())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    for name, value in teacher.env().items():
-        monkeypatch.setenv(name, value)
-    yield teacher
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(5)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
+    try:
+        yield teacher
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTeacher]:
+    """A running fake teacher, named in the environment."""
+    with serving() as teacher:
+        for name, value in teacher.env().items():
+            monkeypatch.setenv(name, value)
+        yield teacher
 
 
 @pytest.fixture
@@ -179,4 +193,11 @@ def teacher_params() -> SimpleNamespace:
         teacher_concurrency=16,
         teacher_timeout=5,
         teacher_retries=3,
+        teacher_redraw=0,
+        teacher_extra_body={},
+        teacher_rpm=None,
+        teacher_tpm=None,
+        teacher_price_in=None,
+        teacher_price_out=None,
+        teacher_budget=None,
     )

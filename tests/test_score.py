@@ -115,11 +115,15 @@ def test_a_refused_answer_is_a_wrong_one(toy: task.Task) -> None:
     assert (found["right"], found["prompt_tokens"]) == (False, 0)
 
 
-def test_the_stage_prints_three_lines_and_the_fit(toy: task.Task, project: Project) -> None:
+def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, project: Project) -> None:
     tests = [question("0"), question("1")]
     rows.write_jsonl("data/toy/4-test.jsonl", tests)
+    paid = {"key": "", "error": None}
     for model in score.MODELS:
-        rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", [answer("{}", "0"), answer(EXPECTED, "1")])
+        found = [answer("{}", "0") | paid | {"key": "0"}, answer(EXPECTED, "1") | paid | {"key": "1"}]
+        rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
+    rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
+    rows.write_jsonl("data/toy/3-kept.jsonl", [{"id": "2"}])
     log = [{"step": i, "loss": 1 / (i + 1)} for i in range(8)] + [
         {"step": i, "eval_loss": 1 / (i + 1)} for i in range(8)
     ]
@@ -130,11 +134,48 @@ def test_the_stage_prints_three_lines_and_the_fit(toy: task.Task, project: Proje
         "teacher      2 rows      1 right      1 wrong   50.0%  the teacher",
         "base         2 rows      1 right      1 wrong   50.0%  before",
         "sft          2 rows      1 right      1 wrong   50.0%  after",
+        "cost: 3 answers of the teacher, 30 + 12 tokens, prices unknown (teacher_price_in, teacher_price_out)",
         "fit: under-fitted; both losses were still falling: more epochs or a higher rank (advice only: the score decides)",
     ]
     reports = Path("reports/toy")
-    names = {"metrics.json", "fit.json", "train_loss.csv", "eval_loss.csv", "train_loss.png", "eval_loss.png"}
+    names = {
+        "metrics.json",
+        "cost.json",
+        "fit.json",
+        "train_loss.csv",
+        "eval_loss.csv",
+        "train_loss.png",
+        "eval_loss.png",
+    }
     assert {path.name for path in reports.iterdir()} == names
     before = {path.name: path.read_bytes() for path in reports.iterdir()}
     assert project.run("stages.score")[0] == 0
     assert {path.name: path.read_bytes() for path in reports.iterdir()} == before
+
+
+def test_the_cost_counts_each_request_once_and_no_failure() -> None:
+    def paid(key: str, error: str | None = None) -> rows.Row:
+        return answer("{}") | {"key": key, "error": error}
+
+    answers = [paid("a"), paid("a"), paid("b"), paid("c", "400")]
+    found = score.cost(answers, [paid("t")], 2, 1000.0, 5000.0)  # 10 and 4 tokens a request: 0.03 each
+    assert found == {
+        "answers": 3,
+        "kept_rows": 2,
+        "prompt_tokens": 30,
+        "completion_tokens": 12,
+        "spent": 0.09,
+        "per_kept_row": 0.045,
+        "per_request": 0.03,
+        "break_even_requests": 3,
+    }
+    assert score.cost_line(found) == (
+        "cost: 0.09 for 3 answers of the teacher (30 + 12 tokens), 0.045 a kept row; paid back after 3 requests"
+    )
+
+
+@pytest.mark.parametrize("prices", [(None, None), (1.0, None), (None, 1.0)])
+def test_an_unknown_price_is_null_and_never_0(prices: tuple[float | None, float | None]) -> None:
+    found = score.cost([answer("{}") | {"key": "a", "error": None}], [], 1, *prices)
+    assert [found[name] for name in ("spent", "per_kept_row", "per_request", "break_even_requests")] == [None] * 4
+    assert "prices unknown" in score.cost_line(found)

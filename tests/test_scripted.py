@@ -23,7 +23,7 @@ from tests.conftest import ROOT, Project
 
 def ask(count: int, params: SimpleNamespace, samples: int = 1) -> list[Row]:
     inputs = [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(count)]
-    return teacher.answer_rows(task.load("toy"), inputs, params, samples)
+    return list(teacher.answer_rows(task.load("toy"), inputs, params, samples))
 
 
 def test_the_scripted_teacher_speaks_the_protocol(project: Project, teacher_params: SimpleNamespace) -> None:

@@ -7,8 +7,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -18,54 +20,176 @@ from potstill.rows import Row
 from potstill.task import Task
 
 if TYPE_CHECKING:
-    from potstill.teacher.client import Endpoint
-
-SCRIPTED = "scripted"
-FIELDS = ("answer", "finish_reason", "prompt_tokens", "completion_tokens")
-
-
-def answer_rows(task: Task, rows: list[Row], params: SimpleNamespace, samples: int) -> list[Row]:
-    """The teacher's raw answers, `samples` for each row, in the order of the rows.
-
-    `params` holds the teacher_… parameters. A result is {"id", "sample", "key", "answer", "finish_reason", "prompt_tokens",
-    "completion_tokens", "error"}; a request that the endpoint refused has an empty answer and says why in `error`.
-    What the journal holds is not asked again. Raises UserError when the endpoint cannot be used, KeyboardInterrupt after
-    a signal.
-    """
-    from potstill.teacher.client import Client, Request
+    from potstill.teacher.client import Client, Endpoint, Request
     from potstill.teacher.journal import Journal
 
+SCRIPTED, AUTO = "scripted", "auto"
+# The parameters that every stage which asks a teacher loads.
+PARAMS = (
+    "teacher_model",
+    "teacher_temperature",
+    "teacher_max_tokens",
+    "teacher_redraw",
+    "teacher_extra_body",
+    "teacher_concurrency",
+    "teacher_rpm",
+    "teacher_tpm",
+    "teacher_timeout",
+    "teacher_retries",
+    "teacher_price_in",
+    "teacher_price_out",
+    "teacher_budget",
+)
+SMOKE = 16  # answers that are looked at before the rest is asked for
+FIELDS = ("model", "max_tokens", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
+Check = Callable[[Row, str], list[str]]
+
+
+class Questions:
+    """All that is asked of the teacher in one go: `samples` answers to each row, by the prompt prompts/<kind>.md.
+
+    Iterating gives (row, sample, Request), any number of times, without holding them. The key of a request is the hash of what decides an answer: model, messages, temperature, extra body,
+    schema, sample and redraw. Neither the endpoint's address nor the length allowed, the limits and retries belong to it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rows: Collection[Row],
+        params: SimpleNamespace,
+        model: str,
+        samples: int,
+        kind: str = "teacher",
+    ) -> None:
+        self.task, self.rows, self.samples, self.kind = task, rows, samples, kind
+        listed = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in task.config["checks"]]
+        self.schema = task.schema if "json_schema" in listed else None
+        settings = [
+            model,
+            float(params.teacher_temperature),
+            params.teacher_extra_body,
+            self.schema,
+            params.teacher_redraw,
+        ]
+        self._start = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        self._after = lru_cache(16)(self._hash_of_first)  # a system prompt of thousands of characters is hashed once
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.samples
+
+    def __iter__(self) -> Iterator[tuple[Row, int, "Request"]]:
+        from potstill.teacher.client import Request
+
+        for row in self.rows:
+            messages = self.task.messages(self.kind, row)
+            asked = self._after(messages[0]["role"], messages[0]["content"]).copy()
+            for message in messages[1:]:
+                asked.update(_framed(message["role"], message["content"]))
+            for sample in range(self.samples):
+                one = asked.copy()
+                one.update(b"%d" % sample)
+                yield row, sample, Request(one.hexdigest()[:32], messages, sample, self.schema)
+
+    def _hash_of_first(self, role: str, content: str) -> "hashlib._Hash":
+        one = self._start.copy()
+        one.update(_framed(role, content))
+        return one
+
+
+def _framed(role: str, content: str) -> bytes:
+    """A message as bytes that no other message has."""
+    raw = content.encode("utf-8", "surrogatepass")
+    return f"{role}:{len(raw)}:".encode() + raw
+
+
+def answer_rows(
+    task: Task,
+    rows: Collection[Row],
+    params: SimpleNamespace,
+    samples: int,
+    *,
+    check: Check | None = None,
+    good_share: float = 0.0,
+) -> Iterator[Row]:
+    """The teacher's raw answers, `samples` for each row, in the order of the rows.
+
+    `params` holds PARAMS. A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason", "prompt_tokens",
+    "completion_tokens", "error"}, and "reasoning" where the model gave it; a request that got no answer has an empty one and says why in `error`.
+    What the journal holds is not asked again. When `check` finds reasons against more than 1 - good_share of the first SMOKE
+    answers, no more are asked for. Raises UserError when that is so or the endpoint cannot be used, KeyboardInterrupt
+    after a signal.
+    """
+    from potstill.teacher.client import Client
+
     start = time.monotonic()
-    model = _model(task, params)
-    requests = {}
-    wanted = []
-    for row in rows:
-        messages = task.messages("teacher", row)
-        for sample in range(samples):
-            key = _key(model, messages, params.teacher_temperature, sample)
-            requests[key] = Request(key, messages, sample)
-            wanted.append((row["id"], sample, key))
-    journal = Journal(_folder() / f"{task.name}.jsonl")
+    if params.teacher_budget is not None and None in (params.teacher_price_in, params.teacher_price_out):
+        raise UserError(
+            f"teacher_budget is {params.teacher_budget:g}, but without teacher_price_in and teacher_price_out no cost is known: "
+            "give both prices or no budget"
+        )
+    model = model_name(task, params)
+    questions = Questions(task, rows, params, model, samples)
+    journal = open_journal(task)
     if journal.damaged:
         print(
             f"{journal.path}: {journal.damaged} damaged lines left out, their answers are asked for again",
             file=sys.stderr,
         )
-    missing = [request for key, request in requests.items() if not journal.find(key, params.teacher_max_tokens)]
+    room = params.teacher_max_tokens
+    missing = (request for _, _, request in questions if not journal.has(request.key, room))
     failed: dict[str, str] = {}
-    if missing:
-        with _endpoint(task, params, model) as endpoint:
-            client = Client(endpoint, params, journal, len(missing))
+    if next(missing, None):
+        with endpoint(task, params, model) as there:
+            client = Client(there, params, journal, len(questions))
             try:
-                asyncio.run(client.run(missing))
+                asyncio.run(_ask(client, questions, check, good_share))
             finally:
-                _say(model, len(requests) - len(missing), f"{client.summary()}, {time.monotonic() - start:.1f} s")
+                _say(model, client.found, f"{client.summary()}, {time.monotonic() - start:.1f} s")
             failed = client.failed
     else:
-        _say(model, len(requests), "none asked")
-    return [
-        _result(id, sample, key, journal.find(key, params.teacher_max_tokens), failed) for id, sample, key in wanted
-    ]
+        _say(model, len(questions), "none asked")
+    for row, sample, request in questions:
+        yield _result(row["id"], sample, request.key, journal.find(request.key, room), failed)
+
+
+async def _ask(client: "Client", questions: Questions, check: Check | None, good_share: float) -> None:
+    """Asks what the journal does not hold: the first SMOKE questions and, when their answers are good, the rest."""
+
+    def missing(some: Iterable[tuple[Row, int, "Request"]]) -> Iterator["Request"]:
+        for _, _, request in some:
+            if client.holds(request):
+                client.found += 1
+            else:
+                yield request
+
+    async with client.session():
+        todo = iter(questions)
+        if check and good_share:
+            first = list(islice(todo, SMOKE))
+            await client.ask(missing(first))
+            _smoke(client, questions.task, first, check, good_share)
+        await client.ask(missing(todo))
+
+
+def _smoke(
+    client: "Client", task: Task, first: list[tuple[Row, int, "Request"]], check: Check, good_share: float
+) -> None:
+    """Raises UserError when too few of the first answers pass the task's checks."""
+    reasons = []
+    for row, _, request in first:
+        found = client.journal.find(request.key, client.params.teacher_max_tokens)
+        if found is None:
+            reasons.append(client.failed[request.key])
+        elif found["finish_reason"] not in ("stop", None):
+            reasons.append(f"finish_reason: {found['finish_reason']}")
+        else:
+            reasons += check(row, found["answer"])[:1]
+    if len(first) - len(reasons) < good_share * len(first):
+        raise UserError(
+            f"teacher {client.endpoint.model}: only {len(first) - len(reasons)} of the first {len(first)} answers pass the checks of "
+            f"{task.dir}/task.yaml ({reasons[0]}), expected a share of {good_share:g} (teacher_good_share): mend "
+            f"{task.dir}/prompts/teacher.md before the rest is paid for; these answers are in the journal"
+        )
 
 
 def _say(model: str, kept: int, rest: str) -> None:
@@ -73,39 +197,58 @@ def _say(model: str, kept: int, rest: str) -> None:
 
 
 def _result(id: str, sample: int, key: str, answer: Row | None, failed: dict[str, str]) -> Row:
-    nothing = dict.fromkeys(FIELDS) | {"answer": ""}
-    found = answer or nothing
-    error = None if answer else failed[key]
-    return {"id": id, "sample": sample, "key": key, **{name: found[name] for name in FIELDS}, "error": error}
+    found = answer or {**dict.fromkeys(FIELDS), "answer": ""}
+    error = None if answer else failed.get(key, "the journal lost it: run again")
+    thought = {"reasoning": found["reasoning"]} if "reasoning" in found else {}
+    return {"id": id, "sample": sample, "key": key, **{name: found[name] for name in FIELDS}, **thought, "error": error}
 
 
-def _key(model: str, messages: list[dict[str, str]], temperature: float, sample: int) -> str:
-    """The journal's key: what decides an answer. Neither the endpoint's address nor the length allowed belongs to it."""
-    asked = [model, messages, {"temperature": float(temperature)}, sample]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+def folder() -> Path:
+    """Where the journals are: $TEACHER_JOURNAL, which may be shared, or .cache/teacher of the user's own repository, which
+    DVC_ROOT is even when an experiment runs in a copy of it."""
+    shared = os.environ.get("TEACHER_JOURNAL", "").strip()
+    return Path(shared) if shared else Path(os.environ.get("DVC_ROOT", "."), ".cache", "teacher")
 
 
-def _folder() -> Path:
-    """Where the journals are. DVC_ROOT is the user's own repository even when an experiment runs in a copy of it."""
-    return Path(os.environ.get("DVC_ROOT", "."), ".cache", "teacher")
+def open_journal(task: Task) -> "Journal":
+    """The task's journal, one for all stages."""
+    from potstill.teacher.journal import Journal
+
+    return Journal(folder() / f"{task.name}.jsonl")
 
 
-def _model(task: Task, params: SimpleNamespace) -> str:
-    from potstill.teacher.scripted import model_name
+def model_name(task: Task, params: SimpleNamespace) -> str:
+    """The teacher's name, which is part of every key: what teacher_model says, the hash of the task's own rules for
+    `scripted`, the one model that the endpoint lists for `auto`."""
+    from potstill.teacher import client, scripted
 
-    return model_name(task.dir / "teacher") if params.teacher_model == SCRIPTED else params.teacher_model
+    if params.teacher_model == SCRIPTED:
+        return scripted.model_name(task.dir / "teacher")
+    if params.teacher_model != AUTO:
+        return str(params.teacher_model)
+    there = client.Endpoint(*_address(AUTO), model=AUTO)
+    names = asyncio.run(client.model_names(there, params.teacher_timeout))
+    if len(names) != 1:
+        listed = ", ".join(names[:8]) or "none"
+        raise UserError(f"teacher_model is auto, but the endpoint has {len(names)} models ({listed}): name one")
+    return names[0]
 
 
 @contextmanager
-def _endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endpoint"]:
+def endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endpoint"]:
     """The endpoint to ask: the task's own rules, served for as long as this lasts, or the one that the environment names."""
     from potstill.teacher.client import Endpoint
     from potstill.teacher.scripted import serve
 
     if params.teacher_model == SCRIPTED:
         with serve(task.dir / "teacher") as url:
-            yield Endpoint(url, model, api_key="none", local=True)
+            yield Endpoint(url, "none", model, local=True)
         return
+    yield Endpoint(*_address(model), model, memory=folder() / "endpoints.json")
+
+
+def _address(model: str) -> tuple[str, str]:
+    """Base URL and key from the environment."""
     found = [os.environ.get(name, "").strip() for name in ("TEACHER_BASE_URL", "TEACHER_API_KEY")]
     if not all(found):
         raise UserError(
@@ -114,4 +257,4 @@ def _endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endp
         )
     if not re.fullmatch(r"https?://[^\s@?]+", found[0]):
         raise UserError("TEACHER_BASE_URL is no address such as https://host/v1, without user, password or query")
-    yield Endpoint(found[0], model, found[1])
+    return found[0], found[1]

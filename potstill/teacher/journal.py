@@ -1,7 +1,8 @@
 """The journal of the teacher's answers: append-only JSON lines that outlive any stage, so no answer is bought twice.
 
 A line is `{"sum":"<16 hex>","row":{…}}`, the sum taken over the row's bytes. Lines that are torn or damaged are counted
-and left out, which means that they are asked for again. Several processes may append to one journal.
+and left out, which means that they are asked for again. Several processes may append to one journal. Memory holds an
+index of some 100 bytes an answer; the answers themselves stay on disk.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.rows import Row
@@ -16,29 +18,65 @@ from potstill.rows import Row
 GROUP = 64  # answers in one write and fsync, at most
 DELAY = 0.05  # seconds that an answer waits for others to be written with
 _HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","row":', b"}"
+MALFORMED = (
+    "malformed"  # the finish_reason of a reply that is no chat completion: kept to be looked at, never an answer
+)
+
+
+@dataclass
+class Used:
+    """What a model's answers in the journal took, answers that a later one replaced included."""
+
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    estimated: int = 0  # tokens that the prompts were guessed to have, to be compared with prompt_tokens
 
 
 class Journal:
-    """Answers by key. `answers` holds what is on disk, `damaged` counts the lines that were left out."""
+    """Answers by key (32 hex digits). `damaged` counts the lines left out, `used` the tokens by model."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.answers: dict[str, Row] = {}
         self.damaged = 0
+        self.used: dict[str, Used] = {}
+        self._index: dict[
+            int, int
+        ] = {}  # 60 bits of the key → place in the file, doubled; odd where the answer is cut off
+        self._failed_keys: set[int] = set()  # 60 bits of each key whose reply was no answer
+        self._end = 0  # bytes of the file that are indexed
+        self._fd = -1
         self._pending: list[Row] = []
         self._timer: asyncio.Task[None] | None = None
         self._failed: OSError | None = None
         self._lock = asyncio.Lock()
-        for line in path.read_bytes().split(b"\n") if path.exists() else ():
-            if row := _decode(line):
-                self._keep(row)
-            elif line:
-                self.damaged += 1
+        if path.exists():
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                self._read(file.fileno())
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def has(self, key: str, max_tokens: int) -> bool:
+        """Whether an answer is on disk or on its way there; reads the disk for answers that were cut off only."""
+        if any(row["key"] == key for row in self._pending):
+            return True
+        place = self._index.get(_short(key))
+        return place is not None and (not place & 1 or self.find(key, max_tokens) is not None)
 
     def find(self, key: str, max_tokens: int) -> Row | None:
-        """The answer kept under `key`; one cut off by fewer than `max_tokens` tokens does not count."""
-        row = self.answers.get(key)
-        return row if row and (row["finish_reason"] != "length" or row["max_tokens"] >= max_tokens) else None
+        """The answer on disk under `key`; one cut off by fewer than `max_tokens` tokens does not count."""
+        place = self._index.get(_short(key))
+        row = None if place is None else self._at(place >> 1)
+        if row is None or row["key"] != key:
+            return None
+        return row if row["finish_reason"] != "length" or row["max_tokens"] >= max_tokens else None
+
+    def failed(self, key: str) -> bool:
+        """Whether a reply under `key` that is on disk was no answer."""
+        return _short(key) in self._failed_keys
 
     async def put(self, row: Row) -> None:
         """Hands over an answer. It is on disk within DELAY seconds; a full group is written before this returns.
@@ -51,7 +89,7 @@ class Journal:
         elif self._timer is None or self._timer.done():
             self._timer = asyncio.create_task(self._commit_later())
 
-    async def close(self) -> None:
+    async def flush(self) -> None:
         """Writes what is still waiting. Raises OSError when that, or an earlier write, failed."""
         if self._timer:
             await self._timer
@@ -73,11 +111,9 @@ class Journal:
             if group:
                 await asyncio.to_thread(self._append, group)
                 del self._pending[: len(group)]
-                for row in group:
-                    self._keep(row)
 
     def _append(self, group: list[Row]) -> None:
-        """One locked append and fsync; what a full disk tore off is taken back."""
+        """One locked append and fsync; what a full disk tore off is taken back. What others appended is indexed, too."""
         data = b"".join(_encode(row) for row in group)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -94,15 +130,58 @@ class Journal:
                 os.ftruncate(fd, end)
                 error.filename = str(self.path)
                 raise
+            self._read(fd)
         finally:
             os.close(fd)
 
-    def _keep(self, row: Row) -> None:
+    def _read(self, fd: int) -> None:
+        """Indexes what the file, locked by the caller, has gained."""
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(self._end)
+            for line in file:
+                if row := _decode(line.rstrip(b"\n")):
+                    self._keep(row, self._end)
+                elif line != b"\n":
+                    self.damaged += 1
+                self._end += len(line)
+
+    def _keep(self, row: Row, place: int) -> None:
         """Of two answers to one key the whole one counts, then the one that had more room, then the first."""
-        old = self.answers.setdefault(row["key"], row)
-        better = row["finish_reason"] != "length" or row["max_tokens"] > old["max_tokens"]
-        if old["finish_reason"] == "length" and better:
-            self.answers[row["key"]] = row
+        if row["finish_reason"] == MALFORMED:
+            self._failed_keys.add(_short(row["key"]))
+            return
+        used = self.used.setdefault(row.get("model", ""), Used())
+        used.answers += 1
+        used.prompt_tokens += row.get("prompt_tokens") or 0
+        used.completion_tokens += row.get("completion_tokens") or 0
+        used.seconds += row.get("seconds") or 0.0
+        used.estimated += row.get("estimated") or 0
+        short, cut = _short(row["key"]), row["finish_reason"] == "length"
+        old = self._index.get(short)
+        if old is not None and old & 1:
+            before = self._at(old >> 1)
+            if cut and before and before["max_tokens"] >= row["max_tokens"]:
+                return
+        elif old is not None:
+            return
+        self._index[short] = place << 1 | cut
+
+    def _at(self, place: int) -> Row | None:
+        """The row whose line starts at byte `place`; None when it is damaged by now."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        size = 4096
+        while (line := os.pread(self._fd, size, place)).find(b"\n") < 0 and len(line) == size:
+            size *= 8
+        return _decode(line.partition(b"\n")[0])
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+
+def _short(key: str) -> int:
+    return int(key[:15], 16)
 
 
 def _sum(raw: bytes) -> bytes:
@@ -110,7 +189,7 @@ def _sum(raw: bytes) -> bytes:
 
 
 def _encode(row: Row) -> bytes:
-    raw = json.dumps(row, separators=(",", ":")).encode()  # ASCII: lone surrogates in an answer can be written, too
+    raw = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return _HEAD + _sum(raw) + _MIDDLE + raw + _TAIL + b"\n"
 
 

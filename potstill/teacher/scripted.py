@@ -76,12 +76,12 @@ def count_tokens(text: str) -> int:
 
 
 def complete(answer: Answer, body: dict[str, Any], model: str) -> dict[str, Any]:
-    """The chat.completion object for one request body; `max_tokens` cuts the answer off."""
+    """The chat.completion object for one request body; `max_completion_tokens` or `max_tokens` cuts the answer off."""
     messages = body["messages"]
     seed = hashlib.sha256(json.dumps([messages, body.get("seed")]).encode()).hexdigest()
     text, reason = answer(messages, seed), "stop"
     ends = [match.end() for match in _TOKEN.finditer(text)]
-    limit = body.get("max_tokens") or len(ends)
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(ends)
     if len(ends) > limit:
         text, reason = text[: ends[limit - 1]], "length"
     used = {

@@ -1,0 +1,110 @@
+"""What holds requests back: the window of requests under way, requests and tokens a minute, a shared pause, the budget."""
+
+import asyncio
+import time
+from collections import deque
+
+
+class Window:
+    """Adaptive concurrency (AIMD): each good answer opens the window a little, an overload halves it.
+
+    Starts fully open, at the user's ceiling; one round trip of overload halves it once, however many requests it hit.
+    """
+
+    def __init__(self, ceiling: int) -> None:
+        self.ceiling = ceiling
+        self.size = float(ceiling)
+        self.flying = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._cut_at = 0.0
+
+    async def enter(self) -> None:
+        """Waits for a place."""
+        while self.flying >= int(self.size):
+            place = asyncio.get_running_loop().create_future()
+            self._waiting.append(place)
+            await place
+        self.flying += 1
+
+    def leave(self) -> None:
+        """Gives the place back."""
+        self.flying -= 1
+        self.wake(int(self.size) - self.flying)
+
+    def wake(self, places: int) -> None:
+        """Lets up to `places` of those that wait look again."""
+        while places > 0 and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                places -= 1
+
+    def good(self) -> None:
+        """An answer came in."""
+        self.size = min(self.ceiling, self.size + 1 / self.size)
+
+    def bad(self, sent: float) -> None:
+        """A request sent at `sent` (time.monotonic) met an overload."""
+        if sent > self._cut_at:
+            self.size = max(1.0, self.size / 2)
+            self._cut_at = time.monotonic()
+
+
+class Pace:
+    """At most `per_minute` units a minute (None: no limit), in an even flow; a second's worth may go at once."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._second = per_minute / 60 if per_minute else None
+        self._free_at = 0.0
+
+    def due(self) -> float:
+        """Seconds until what is reserved next may be used."""
+        return 0.0 if self._second is None else max(0.0, self._free_at - time.monotonic())
+
+    def reserve(self, amount: float = 1) -> float:
+        """Takes `amount` units and says how many seconds to wait before using them."""
+        wait = self.due()
+        if self._second is not None:
+            self._free_at = max(self._free_at, time.monotonic() - 1) + amount / self._second
+        return wait
+
+    def refund(self, amount: float) -> None:
+        """Gives back what was reserved and not used; a negative amount takes more."""
+        if self._second is not None:
+            self._free_at -= amount / self._second
+
+
+class Budget:
+    """Money, in the unit of the prices (each for a million tokens). An unknown price makes every cost None, never 0."""
+
+    def __init__(self, price_in: float | None, price_out: float | None, cap: float | None) -> None:
+        self.price_in, self.price_out, self.cap = price_in, price_out, cap
+        self.spent = 0.0
+        self._reserved = 0.0
+
+    def cost(self, tokens_in: float, tokens_out: float) -> float | None:
+        """What so many tokens cost."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+    def fits(self, most: float | None) -> bool | None:
+        """Whether a request that costs at most `most` may go now: False when it never will, None when it may once
+        requests under way have come in for less than they might cost. True reserves `most`."""
+        if self.cap is None or most is None:
+            return True
+        if self.spent + self._reserved + most <= self.cap:
+            self._reserved += most
+            return True
+        return None if self._reserved > 1e-12 else False
+
+    def settle(self, most: float | None, spent: float | None) -> None:
+        """Turns the reservation `most` into what was `spent`."""
+        if self.cap is not None and most is not None:
+            self._reserved -= most
+        self.spent += spent or 0.0
+
+
+def estimate(text: str) -> int:
+    """Tokens that a text may have, rather too many: a third of its UTF-8 bytes, thus one for a Chinese character."""
+    return len(text.encode("utf-8", "surrogatepass")) // 3 + 4
