@@ -274,7 +274,7 @@ def _title(rng: random.Random) -> tuple[str, str, str]:
         return _pick(rng, HELP), _pick(rng, ask, x=text), w.topic["names"][0]
     a, b = rng.choice((("短句", "长句"), ("主题", "说明"), ("要点", "详情"), ("一句话", "展开"), ("名称", "描述"), ("小标题", "段落")))
     ask = "围绕{t}，用JSON给出{a}和{b}|写{t}，输出JSON，键为{a}、{b}|输出JSON对象（{a}、{b}），内容关于{t}|{t}：按{a}、{b}两项返回JSON|以JSON格式写{t}，包括{a}与{b}|关于{t}，返回{a}、{b}两个字段|JSON，字段：{a}、{b}。话题：{t}|请用JSON写一写{t}，字段为{a}和{b}"
-    return _pick(rng, HELP), _pick(rng, ask, t=name, a=a, b=b), json.dumps({a: short, b: text}, ensure_ascii=False)
+    return _pick(rng, HELP), _pick(rng, ask, t=name, a=a, b=b), json.dumps({a: short, b: text}, ensure_ascii=False, separators=(",", ":"))
 
 
 # A kind of fact: sentence | field=pool or pattern=question; ... ; the fields of the sentence in braces
@@ -336,7 +336,7 @@ def _facts(rng: random.Random) -> tuple[str, str, str]:
         ask = "{x}\n问：{q}？|材料：{x}\n问题：{q}？|根据下文回答：{q}？\n{x}|{q}？\n{x}|阅读后回答。{x}{q}？|已知信息：{x}\n请问{q}？|文中说：{x}那么{q}？|{x}\n{q}？"
         return system, _pick(rng, ask, x=text, q=question), answer
     if how < 0.65:
-        answer = json.dumps({f[0]: values[f[0]] for f in some}, ensure_ascii=False)
+        answer = json.dumps({f[0]: values[f[0]] for f in some}, ensure_ascii=False, separators=(",", ":"))
         ask = "提取{k}，输出JSON：{x}|从文中找出{k}，用JSON表示。{x}|{x}\n请以JSON输出{k}。|抽取字段（{k}）：{x}|把这句话转成JSON，键为{k}：{x}|JSON，{k}：{x}|整理成JSON，只要{k}：{x}|文本：{x}\n字段：{k}"
         return system, _pick(rng, ask, k=keys, x=text), answer
     if how < 0.9:
@@ -344,7 +344,7 @@ def _facts(rng: random.Random) -> tuple[str, str, str]:
         rng.shuffle(items)
         given = rng.choice(("，", "；", "\n")).join(f"{k}：{v}" for k, v in items)
         if rng.random() < 0.25:
-            given = json.dumps(dict(items), ensure_ascii=False)
+            given = json.dumps(dict(items), ensure_ascii=False, separators=(",", ":"))
         if rng.random() < 0.3:
             ask = "填空。模板：{t}信息：{x}|按模板填写：{t}\n{x}|{x}\n套用模板：{t}|用这些信息补全句子：{x}\n{t}"
             return system, _pick(rng, ask, t=re.sub(r"\{(\w+)\}", r"【\1】", sentence), x=given), text

@@ -21,6 +21,7 @@ OURS = (
     "target_modules",
 )  # parameters that are not passed on as they are
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
+ABOUT_THE_BASE = ("README.md", "training.json")  # no part of the model (.dvcignore leaves them out, too)
 ABOUT_THE_RUN = ("args.json", "additional_config.json", "README.md")  # they name folders of this machine
 
 
@@ -49,7 +50,8 @@ def key(config: swift.Config) -> str:
     digest = hashlib.sha256(json.dumps([config, *map(version, ("ms-swift", "torch"))], sort_keys=True).encode())
     paths = [Path(path) for path in config["dataset"] + config["val_dataset"]]
     if not at_hub(config["model"]):
-        paths += sorted(path for path in Path(config["model"]).iterdir() if path.is_file())
+        there = (path for path in Path(config["model"]).iterdir() if path.is_file())
+        paths += sorted(path for path in there if path.name not in ABOUT_THE_BASE)
     for path in paths:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
