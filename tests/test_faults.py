@@ -157,7 +157,7 @@ def test_retry_after_holds_everybody_back_and_narrows_the_window(
     async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
         if call.n >= 600 and call.at < ledger.calls[600].at + 3:
             return busy(429, **{"Retry-After": "3"})
-        await asyncio.sleep(0.2 if call.n > N - 300 else 0.02)  # at the end slow enough to fill the window
+        await asyncio.sleep(0.2 if call.n < CONCURRENCY or call.n > N - 300 else 0.02)  # slow enough to fill the window
         return None
 
     ledger = Ledger(fake, limit)
@@ -405,7 +405,7 @@ def test_what_is_no_answer_is_kept_raw_and_rejected(ready: Project, fake: FakeTe
     assert all("content policy" in row["error"] for row in found[20::40])
     raw = Path(JOURNAL).read_text()
     assert raw.count("<html>welcome</html>") == 2 * each
-    assert raw.count(r'\"choices\": []') == 2 * each
+    assert raw.count(r"\"choices\": []") == 2 * each
     sift.main()
     assert len(ready.read("3-kept.jsonl")) == N - 5 * each
     reasons = Counter(re.split(r" the teacher| Error", row["reason"])[0] for row in ready.read("3-dropped.jsonl"))
@@ -785,11 +785,11 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
 def test_the_budget_is_a_hard_cap(project: Project, fake: FakeTeacher, params: SimpleNamespace) -> None:
     """An answer costs 7 x 10 + 3 x 30 millionths and may cost five times as much: what is under way must fit, too."""
     ledger = Ledger(fake)
-    price, most, count = 1.6e-4, 7.8e-4, 600
+    price, most, count = 1.6e-4, 7.9e-4, 600
     params.teacher_price_in, params.teacher_price_out, params.teacher_budget = 10, 30, 0.05
     params.teacher_max_tokens = 16
     expected = (
-        r"^teacher_budget 0.05 is used up: 0.049\d* spent, and the next request may cost 0.00078: raise teacher_budget; "
+        r"^teacher_budget 0.05 is used up: 0.049\d* spent, and the next request may cost 0.00079: raise teacher_budget; "
         r"(\d+) new answers are in the journal: the same command goes on from there$"
     )
     with pytest.raises(UserError, match=expected) as error:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.teacher import limits
 from potstill.teacher.limits import Budget, Pace, Window, estimate
 
 
@@ -46,7 +45,7 @@ def test_no_more_enter_than_the_window_is_wide() -> None:
 
 def test_the_pace_spreads_and_takes_back_what_was_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
+    monkeypatch.setattr("potstill.teacher.limits.time.monotonic", lambda: now)
     assert [Pace(None).reserve(1e9) for _ in range(3)] == [0, 0, 0]
     pace = Pace(600)  # ten a second, a second's worth at once
     waits = [round(pace.reserve(), 6) for _ in range(30)]
@@ -60,7 +59,8 @@ def test_the_pace_spreads_and_takes_back_what_was_not_used(monkeypatch: pytest.M
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 1)), min_size=1, max_size=60))
 def test_the_budget_is_never_exceeded(requests: list[tuple[float, float]]) -> None:
-    budget, under_way = Budget(1.0, 1.0, 5.0), []
+    budget = Budget(1.0, 1.0, 5.0)
+    under_way: list[tuple[float, float]] = []
     for most, share in requests:
         while (fits := budget.fits(most)) is None:
             budget.settle(*under_way.pop())

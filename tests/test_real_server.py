@@ -85,7 +85,9 @@ def test_structured_output_from_a_real_server(project: Project, server: str) -> 
     code, again = project.run("stages.generate", **env)
     assert (code, project.read("2-answers.jsonl"), Path(".cache/teacher/toy.jsonl").read_bytes()) == (0, found, journal)
     assert "48 answers from the journal, none asked" in again
-    code, refused = project.run("stages.generate", **(env | {"TEACHER_API_KEY": "wrong-key"}), TEACHER_JOURNAL="elsewhere")
+    code, refused = project.run(
+        "stages.generate", **(env | {"TEACHER_API_KEY": "wrong-key"}), TEACHER_JOURNAL="elsewhere"
+    )
     assert code == 1
     assert "check TEACHER_API_KEY" in refused or "no list of models" in refused
     assert "wrong-key" not in refused
