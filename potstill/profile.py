@@ -19,6 +19,7 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
 
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.representer.add_representer(type(None), _null)
     text = params.read_text(params.PATH)
     before = params.parse(text, params.PATH)
     params.validate({**before, **changes}, source)
@@ -29,6 +30,10 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
     yaml.dump(document, out)
     rows.write_text(params.PATH, out.getvalue())
     return [f"{name}: {before.get(name)} → {value}" for name, value in changed.items()]
+
+
+def _null(representer: Any, value: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")  # its own way is to write nothing
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def test_the_teacher_answers_the_test_rows_itself(
     found = project.read("5-predictions-teacher.jsonl")
     assert [row["id"] for row in found] == [row["id"] for row in tests]
     assert json.loads(found[0]["answer"]) == {"word": "text", "length": 4}
-    assert set(found[0]) == set(predict.FIELDS)
+    assert set(found[0]) == {*predict.FIELDS, *predict.PAID}
 
 
 def test_a_missing_model_says_what_to_run(

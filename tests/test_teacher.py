@@ -529,8 +529,9 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
     assert first[4][:10] == "No answer of this model is in the journal".split() + ["yet:"]
     assert first[5:] == ["time: about 81 s".split(), "cost: 251.24 to come, 0.00 spent so far".split()]
     assert fake.calls == []
+    project.set(teacher_rpm=None)
     assert len(list(teacher.answer_rows(task.load("toy"), seeds, params.load(*names), 1))) == 40
-    project.set(teacher_budget=1)
+    project.set(teacher_rpm=60, teacher_budget=1)
     # Now by what the 40 answers took: 7 tokens in and 3 out each.
     after = quoted()
     assert after[2] == ["generate", "80", "40", "40", "280", "120", "0.64"]
