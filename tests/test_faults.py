@@ -25,7 +25,7 @@ from aiohttp import web
 
 from potstill import rows, task, teacher
 from potstill.errors import UserError
-from potstill.teacher import client, limits
+from potstill.teacher import client, endpoint, limits
 from potstill.teacher.journal import GROUP, Journal
 from stages import filter as sift
 from stages import generate
@@ -200,28 +200,33 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
     async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
         return busy(429, **{"Retry-After": "3"}) if draw.random() < 0.2 else None
 
-    real = client.Client._try
+    real = endpoint.Connection._try
+    under_way: set[object] = set()
     sent: list[float] = []
     flying: list[int] = []  # at each time of `sent`
     pauses: list[float] = []
 
-    async def timed(self: client.Client, *rest: Any) -> rows.Row:
+    async def timed(self: endpoint.Connection, *rest: Any) -> rows.Row:
+        me = object()
+        under_way.add(me)
         sent.append(clock.monotonic())
-        flying.append(self.window.flying)
+        flying.append(len(under_way))
         try:
             return await real(self, *rest)
-        except client.Retry:
+        except endpoint.Retry:
             pauses.append(clock.monotonic())
             raise
+        finally:
+            under_way.discard(me)
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() * SPEED, time=time.time)
     ledger = Ledger(fake, limit)
     params.teacher_retries, params.teacher_timeout = 0, 3600
     with monkeypatch.context() as patch:
-        for module in (client, limits):
+        for module in (client, endpoint, limits):
             patch.setattr(module, "time", clock)
         patch.setattr("asyncio.events.new_event_loop", FastLoop)
-        patch.setattr(client.Client, "_try", timed)
+        patch.setattr(endpoint.Connection, "_try", timed)
         check_answers(ask(project, params))  # with no retries allowed: a 429 costs none
     refused = ledger.faults
     assert len(ledger.calls) == len(sent) == N + len(refused)

@@ -10,7 +10,7 @@ from potstill.teacher.limits import Budget, estimate
 
 @dataclass
 class Line:
-    """One stage's requests. Tokens are those of the requests to be asked; `sure` when the answers' length is known."""
+    """One stage's requests, `held` of them in the journal. Tokens are those of the requests to be asked."""
 
     stage: str
     requests: int
