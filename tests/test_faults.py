@@ -840,7 +840,7 @@ def test_calls_without_a_reply_count_against_the_budget_of_later_runs(
 
     async def hang(call: Call, request: web.Request) -> web.StreamResponse | None:
         if call.n < lost:
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.6)
         return None
 
     ledger, price, most = Ledger(fake, hang), 1.6e-4, 7.9e-4
