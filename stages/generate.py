@@ -14,6 +14,7 @@ def main() -> None:
     p = params.load("task", *teacher.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
     seeds = t.inputs(t.data / "seeds.jsonl")
+    rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
     refused = 0
 
     def counted(answers: Iterable[rows.Row]) -> Iterator[rows.Row]:
