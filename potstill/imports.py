@@ -30,11 +30,10 @@ def convert(t: task.Task, found: validate.File) -> tuple[list[rows.Row], list[ro
     for row in found.rows:
         input = {t.config["input"][0]: row["instruction"]}
         if "output" in row:
-            answer = {"role": "assistant", "content": row["output"]}
-            messages = {"messages": [*t.messages("student", input), answer]}
-            chats[id := rows.row_id(messages)] = {"id": id, **messages}
+            lesson = {"messages": [*t.messages("student", input), {"role": "assistant", "content": row["output"]}]}
+            chats[rows.row_id(lesson)] = {"id": rows.row_id(lesson), **lesson}
         else:
-            seeds[id := rows.row_id(input)] = {"id": id, **input}
+            seeds[rows.row_id(input)] = {"id": rows.row_id(input), **input}
     return list(seeds.values()), list(chats.values())
 
 

@@ -15,6 +15,12 @@ def main() -> None:
     t = task.load(p.task)
     seeds = t.inputs(t.data / "seeds.jsonl")
     rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
+    ids = {row["id"] for row in seeds}
+    for number, row in enumerate(seeds, 1):
+        if row.get("family", row["id"]) not in ids:
+            raise errors.UserError(
+                f"{t.data}/seeds.jsonl:{number}: family is {row['family']!r}, expected the id of a row"
+            )
     refused = 0
 
     def counted(answers: Iterable[rows.Row]) -> Iterator[rows.Row]:

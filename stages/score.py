@@ -27,6 +27,7 @@ def main() -> None:
     rows.write_json(t.reports / "fit.json", fit)
     rows.write_json(t.reports / "metrics.json", found)
     rows.write_json(t.reports / "cost.json", cost)
+    print(f"score: {len(answers):,} answers of the teacher, {kept:,} kept rows, {len(tests):,} test rows")
     print(score.table(found))
     print(score.cost_line(cost))
     print(f"fit: {fit['verdict']}; {fit['advice']} (advice only: the score decides)")

@@ -132,6 +132,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     code, out = project.run("stages.score")
     assert code == 0, out
     assert out.splitlines() == [
+        "score: 1 answers of the teacher, 1 kept rows, 2 test rows",
         "teacher      2 rows      1 right      1 wrong   50.0%  the teacher",
         "base         2 rows      1 right      1 wrong   50.0%  before",
         "sft          2 rows      1 right      1 wrong   50.0%  after",
