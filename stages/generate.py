@@ -13,6 +13,7 @@ from potstill import checks, errors, params, rows, task, teacher
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
+    checks.validate(t)
     seeds = t.inputs(t.data / "seeds.jsonl")
     rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
     ids = {row["id"] for row in seeds}
