@@ -143,7 +143,7 @@ def answer_rows(
     journal = open_journal(task)
     if journal.damaged:
         print(
-            f"{journal.path}: {journal.damaged} damaged lines left out, their answers are asked for again",
+            f"{journal.path}: {journal.damaged} damaged lines left out; what they held is asked for again when it is needed",
             file=sys.stderr,
         )
     room = params.teacher_max_tokens

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.teacher.endpoint import Connection, Endpoint, Fatal, Refused, Request, Retry, connect
-from potstill.teacher.journal import MALFORMED, Journal
+from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window, estimate
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds of back-off before the first and before any later retry
@@ -33,8 +33,6 @@ class Client:
         self.window = Window(params.teacher_concurrency)
         self.requests, self.tokens = Pace(params.teacher_rpm), Pace(params.teacher_tpm)
         self.budget = Budget(params.teacher_price_in, params.teacher_price_out, params.teacher_budget)
-        if before := journal.used.get(endpoint.model):
-            self.budget.spent = self.budget.cost(before.prompt_tokens, before.completion_tokens) or 0.0
         self._taken: set[str] = set()  # keys of the requests under way
         self._given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
@@ -116,14 +114,22 @@ class Client:
         endpoint."""
         self.failed[request.key] = reason
         known = self.journal.failed(request.key)
-        nothing = {"max_tokens": self.params.teacher_max_tokens, "prompt_tokens": None, "completion_tokens": None}
-        kept = {"key": request.key, "model": self.endpoint.model, "answer": raw, "finish_reason": MALFORMED}
         try:
-            await self.journal.put(kept | nothing)
+            await self.journal.put(self._no_answer(request, MALFORMED, raw))
         except OSError as full:
             self._end(full)
         if not known:
             self._gave_up(reason)
+
+    def _no_answer(self, request: Request, what: str, raw: str = "", tokens_in: int = 0, tokens_out: int = 0) -> Row:
+        """The journal's row for a try that brought no answer."""
+        said = {
+            "key": request.key,
+            "model": self.endpoint.model,
+            "max_tokens": self.params.teacher_max_tokens,
+            "answer": raw,
+        }
+        return said | {"finish_reason": what, "prompt_tokens": tokens_in, "completion_tokens": tokens_out}
 
     async def _ask(self, request: Request) -> Row | None:
         """The answer to one request, after as many tries as the parameters allow; None when the run is stopping."""
@@ -134,26 +140,27 @@ class Client:
         while True:
             await self._pace(reserved)
             await self.window.enter()
-            sent, used, spent = 0.0, 0, 0.0
+            sent, used = 0.0, 0
             try:
                 if not await self._may_go(most):
                     return None
                 sent = time.monotonic()
                 row = await self._connection.ask(request)
                 row |= {"estimated": guessed, "seconds": round(time.monotonic() - sent, 3)}
-                used, spent = self._count(row, guessed)
+                used = self._count(row)
                 self.window.good()
                 return row
             except Retry as error:
                 if error.limit or error.overload:
                     self.window.bad(sent)
                 if error.billed:
-                    used, spent = reserved, most or 0.0
+                    used = reserved
+                    await self.journal.put(self._no_answer(request, LOST, "", guessed, self.params.teacher_max_tokens))
                 failure = error
             finally:
                 self.window.leave()
                 if sent:
-                    self.budget.settle(most, spent)
+                    self.budget.release(most)
                 self.tokens.refund(reserved - used)
             counted += not failure.limit
             await self._before_the_next_try(failure, tries, counted)
@@ -172,14 +179,14 @@ class Client:
         while not self._stop.is_set():
             if (wait := self._open_at - time.monotonic()) > 0:
                 await self._sleep(wait)
-            elif fits := self.budget.fits(most):
+            elif fits := self.budget.fits(most, self._spent()):
                 return True
             elif fits is None:
                 await self._sleep(0.05)
             else:
                 self._end(
                     UserError(
-                        f"teacher_budget {self.budget.cap:g} is used up: {self.budget.spent:.4g} spent, and the next request may cost "
+                        f"teacher_budget {self.budget.cap:g} is used up: {self._spent():.4g} spent, and the next request may cost "
                         f"{most:.2g}: raise teacher_budget"
                     )
                 )
@@ -200,15 +207,19 @@ class Client:
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
         await self._sleep(random.uniform(ceiling / 2, ceiling))
 
-    def _count(self, row: Row, guessed: int) -> tuple[int, float]:
-        """The tokens that an answer took, and its cost; a server that does not say is taken at our guess."""
-        tokens_in = guessed if row["prompt_tokens"] is None else row["prompt_tokens"]
-        tokens_out = row["completion_tokens"]
-        tokens_out = estimate(row["answer"]) if tokens_out is None else tokens_out
+    def _count(self, row: Row) -> int:
+        """The tokens that an answer took; a server that does not say is taken at our guess."""
+        tokens_in, tokens_out = tokens(row)
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
         self._good_at = time.monotonic()
-        return tokens_in + tokens_out, self.budget.cost(tokens_in, tokens_out) or 0.0
+        return tokens_in + tokens_out
+
+    def _spent(self) -> float:
+        """What all answers of the model in the journal cost, those of earlier runs and of other processes included, and
+        what may have been billed without an answer."""
+        used = self.journal.used.get(self.endpoint.model, Used())
+        return self.budget.cost(used.prompt_tokens + used.lost_in, used.completion_tokens + used.lost_out) or 0.0
 
     def summary(self) -> str:
         """What was asked and what it took, for the last line of a run."""
