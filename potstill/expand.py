@@ -192,6 +192,7 @@ class Growth:
                     {"inputs": call["examples"], "material": call["material"]}, ensure_ascii=False
                 )
             else:
+                one.calls -= 1  # the second is not made
                 one.asked += call["new"]
                 one.refused[f"material: {reason}"] += call["new"]
                 one.dry += 1
