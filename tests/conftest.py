@@ -69,12 +69,13 @@ class Project:
         path.write_text("".join(f"{_set(line, params)}\n" for line in lines), encoding="utf-8")
 
     def seeds(self, count: int) -> list[rows.Row]:
-        """`count` seeds on disk."""
+        """`count` seeds on disk, and the inputs that expand makes of them as they are."""
         found = [
             {"id": rows.row_id({"text": f"line {i} ends in word{i}"}), "text": f"line {i} ends in word{i}"}
             for i in range(count)
         ]
         rows.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
+        rows.write_jsonl(self.dir / "data/toy/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found))
         return found
 
     def read(self, name: str) -> list[rows.Row]:

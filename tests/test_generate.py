@@ -31,18 +31,18 @@ def test_the_default_teacher_needs_no_network_and_no_key(project: Project) -> No
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('{"id": "x", "text": ', "data/toy/seeds.jsonl:4: not JSON"),
-        ('{"id": "x"}', "data/toy/seeds.jsonl:4: key 'text' is missing"),
-        ('{"id": "x", "text": ""}', "data/toy/seeds.jsonl:4: text is '', expected a text that is not empty"),
+        ('{"id": "x", "text": ', "data/toy/1-inputs.jsonl:4: not JSON"),
+        ('{"id": "x"}', "data/toy/1-inputs.jsonl:4: key 'text' is missing"),
+        ('{"id": "x", "text": ""}', "data/toy/1-inputs.jsonl:4: text is '', expected a text that is not empty"),
     ],
 )
-def test_a_bad_seed_is_said_before_anything_is_asked(
+def test_a_bad_input_is_said_before_anything_is_asked(
     project: Project, fake: FakeTeacher, line: str, expected: str
 ) -> None:
     project.seeds(3)
     project.set(teacher_model="fake-235b")
-    with Path("data/toy/seeds.jsonl").open("a") as seeds:
-        seeds.write(line + "\n")
+    with Path("data/toy/1-inputs.jsonl").open("a") as inputs:
+        inputs.write(line + "\n")
     with pytest.raises(UserError, match=expected):
         generate.main()
     assert fake.calls == []
