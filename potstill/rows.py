@@ -41,7 +41,7 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
     rows: list[Row] = []
     seen: dict[tuple[Any, Any], int] = {}
     for number, raw in enumerate(lines, 1):
-        row = _row(raw, f"{path}:{number}")
+        row = parse_row(raw, f"{path}:{number}")
         for key in required:
             if key not in row:
                 raise UserError(f"{path}:{number}: key {key!r} is missing, expected the keys {', '.join(required)}")
@@ -57,7 +57,8 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
     return rows
 
 
-def _row(raw: bytes, where: str) -> Row:
+def parse_row(raw: bytes, where: str) -> Row:
+    """One line as an object. Raises UserError that begins with `where`."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
