@@ -6,13 +6,23 @@ starts with the check's name.
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from potstill.errors import UserError
 from potstill.rows import Row, squeeze
 from potstill.task import Task
 
 Check = Callable[..., str | None]
+
+
+class Verdict(NamedTuple):
+    """What one check says of one answer. `passed` is None where the check has nothing to judge by: unscored, which never
+    counts as passed. `distance` ranks answers: 0 is perfect, larger is worse."""
+
+    name: str
+    passed: bool | None
+    reason: str | None
+    distance: float
 
 
 def parse(task: Task, text: str) -> tuple[Any, str | None]:
@@ -25,13 +35,22 @@ def parse(task: Task, text: str) -> tuple[Any, str | None]:
         return None, "json: nested too deep"
 
 
-def check(task: Task, row: Row, text: str) -> list[str]:
-    """The reasons of all checks of the task that the answer `text` to `row` fails; [] when it passes."""
+def check(task: Task, row: Row, text: str, training: bool = False) -> list[str]:
+    """The reasons of all checks of the task that the answer `text` to `row` fails; [] when it passes. With `training`, what
+    a check's option `train` holds stands in for its other options."""
+    return [v.reason for v in verdicts(task, row, text, training) if v.passed is False and v.reason]
+
+
+def verdicts(task: Task, row: Row, text: str, training: bool = False) -> list[Verdict]:
+    """What each check of the task says of the answer `text` to `row`, in the order of task.yaml."""
     parsed, reason = parse(task, text)
     if reason:
-        return [reason]
-    failed = (CHECKS[name](task, row, parsed, text, **options) for name, options in _listed(task))
-    return [reason for reason in failed if reason]
+        return [Verdict("json_schema", False, reason, 1.0)]
+    found = []
+    for name, options in _listed(task):
+        reason = CHECKS[name](task, row, parsed, text, **options)
+        found.append(Verdict(name, reason is None, reason, float(reason is not None)))
+    return found
 
 
 def exact_match(expected: dict[str, str], parsed: object) -> dict[str, bool]:
