@@ -83,7 +83,7 @@ class Desk:
             "id": answer["id"],
             "input": {name: row[name] for name in self.task.config["input"]},
             "about": {name: row[name] for name in ("category", "family") if name in row}
-            | {name: answer[name] for name in ("sample", "model", "finish_reason", "completion_tokens")},
+            | {name: answer[name] for name in ("sample", "model", "completion_tokens")},
             "prompt": self.task.messages("teacher", row),
             "answer": text,
             "pretty": relaid(text, 2),
