@@ -89,7 +89,7 @@ class Desk:
             "pretty": relaid(text, 2),
             "checks": listed,
             "passed": passed(listed),
-            "said": said and {**said, "pretty": relaid(said.get("output", text), 2)},
+            "said": said and {**said, "pretty": relaid(str(said.get("output", text)), 2)},
         }
 
     def compare(self, pair: tuple[rows.Row, rows.Row]) -> rows.Row:
@@ -281,7 +281,7 @@ async def _body(request: web.Request, verdicts: Iterable[str] = ()) -> rows.Row:
         body = await request.json()
     except ValueError:
         body = None
-    if not isinstance(body, dict) or (verdicts and body.get("verdict") not in verdicts):
+    if not isinstance(body, dict) or (verdicts and str(body.get("verdict")) not in verdicts):
         raise web.HTTPBadRequest(text=f"expected a JSON object with index and verdict ({', '.join(verdicts)})")
     return body
 
