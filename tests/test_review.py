@@ -477,6 +477,18 @@ def test_the_page_by_its_keys_in_chromium(served: str, chromium: str, project: P
         expect(page.locator("#said-a")).to_have_text("tie")
         assert (page.title(), outside, faults) == ("Review toy · Potstill", [], [])
         assert len(kept()) == 3
+
+        keys.press("m")
+        page.select_option("#filter", "all")
+        for judged in range(2, 6):
+            keys.press("r")
+            expect(page.locator("#progress")).to_have_text(f"{judged} of 5 judged")
+        expect(page.locator("#notice")).to_contain_text("Every answer shown has a verdict")
+        keys.press("e")  # there is no next one to go to
+        page.fill("#edit", SECOND)
+        page.get_by_role("button", name="Save the edit").click()
+        expect(page.locator("#said")).to_have_text(re.compile("^edited"))
+        expect(page.locator("#editor")).to_be_hidden()
         for width in (320, 390, 1280):  # nothing sticks out
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
