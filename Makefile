@@ -4,6 +4,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TASK ?=
 NAME ?=
+FILE ?=
 SLOW ?=
 N ?=
 SEED ?=
@@ -26,6 +27,12 @@ quote: .venv/ready ## what the teacher would cost, before a call is made
 fill: .venv/ready ## fill the journal from the answers that came with the data
 	@$(PY) -m potstill.teacher.fill
 
+validate: .venv/ready ## your own rows against the rules, every violation with its line: FILE=rows.jsonl
+	@$(PY) -m potstill.validate "$(FILE)"
+
+import: .venv/ready ## your own rows become the task's: FILE=inputs.json TASK=address
+	@$(PY) -m potstill.imports "$(FILE)" $(TASK)
+
 review: .venv/ready ## judge and rank answers yourself on a local page; N=200 draws more of them, SEED=1 others
 	@$(PY) -m potstill.review $(if $(TASK),--task $(TASK)) $(if $(N),--rows $(N)) $(if $(SEED),--seed $(SEED))
 
@@ -47,4 +54,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro eval quote fill review trace profile test base lock
+.PHONY: help setup repro eval quote fill validate import review trace profile test base lock

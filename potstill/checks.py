@@ -1,18 +1,37 @@
-"""The checks that task.yaml names: small declarative rules about one answer.
-
-A check takes the task, the input row, the parsed answer and its raw text, and returns None (passes) or a reason that
-starts with the check's name.
+"""The checks that task.yaml names: small declarative rules about one answer, the same for filter, ranking, pairs, metric and
+reward. A check says pass, fail with a reason that starts with its name, or unscored.
 """
 
+import inspect
 import json
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, NamedTuple, get_args
 
+from potstill import rules
 from potstill.errors import UserError
-from potstill.rows import Row, squeeze
+from potstill.grounded import grounded
+from potstill.rows import Row
 from potstill.task import Task
 
-Check = Callable[..., str | None]
+CHECKS: dict[str, Callable[..., rules.Rule]] = {
+    rule.__name__: rule
+    for rule in (
+        rules.json_schema,
+        rules.exact_match,
+        rules.max_chars,
+        rules.length_within,
+        rules.excludes_input,
+        rules.ends_with,
+        rules.one_sentence,
+        rules.regex,
+        rules.language,
+        rules.repetition,
+        grounded,
+    )
+}
 
 
 class Verdict(NamedTuple):
@@ -25,95 +44,156 @@ class Verdict(NamedTuple):
     distance: float
 
 
+def check(task: Task, row: Row, text: str, training: bool = False) -> list[str]:
+    """The reasons of all checks of the task that the answer `text` to `row` fails; [] when it passes. With `training`, what
+    a check's option `train` holds stands in for its other options."""
+    parsed, reason = parse(task, text)
+    if reason:
+        return [reason]
+    found = ((name, rule(row, parsed, text)) for name, rule in _compiled(task).rules[training])
+    return [f"{name}: {why}" for name, (passed, why, _) in found if passed is False]
+
+
+def verdicts(task: Task, row: Row, text: str, training: bool = False) -> list[Verdict]:
+    """What each check of the task says of the answer `text` to `row`, in the order of task.yaml. An answer that cannot be
+    parsed fails them all."""
+    parsed, reason = parse(task, text)
+    rules = _compiled(task).rules[training]
+    if reason:
+        return [Verdict(name, False, reason, 1.0) for name, _ in rules]
+    found = ((name, rule(row, parsed, text)) for name, rule in rules)
+    return [Verdict(name, passed, why and f"{name}: {why}", off) for name, (passed, why, off) in found]
+
+
 def parse(task: Task, text: str) -> tuple[Any, str | None]:
-    """The answer as an object and None, or None and the reason. The whole answer must be JSON, nothing around it."""
+    """The answer and None, or None and the reason. Where the task lists json_schema the whole answer must be JSON, nothing
+    around it; elsewhere it is the text itself, which must not be empty."""
+    if not _compiled(task).json:
+        return (text, None) if text and not text.isspace() else (None, "text: empty")
     try:
-        return json.loads(text, parse_constant=_no_constant), None
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite), None
     except ValueError as error:
         return None, f"json: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
     except RecursionError:
         return None, "json: nested too deep"
 
 
-def check(task: Task, row: Row, text: str, training: bool = False) -> list[str]:
-    """The reasons of all checks of the task that the answer `text` to `row` fails; [] when it passes. With `training`, what
-    a check's option `train` holds stands in for its other options."""
-    return [v.reason for v in verdicts(task, row, text, training) if v.passed is False and v.reason]
+def validate(task: Task) -> None:
+    """Raises UserError when task.yaml names an unknown check, or gives one an option that it does not take: a stage that
+    asks the teacher calls this first."""
+    _compiled(task)
 
 
-def verdicts(task: Task, row: Row, text: str, training: bool = False) -> list[Verdict]:
-    """What each check of the task says of the answer `text` to `row`, in the order of task.yaml."""
-    parsed, reason = parse(task, text)
-    if reason:
-        return [Verdict("json_schema", False, reason, 1.0)]
-    found = []
-    for name, options in _listed(task):
-        reason = CHECKS[name](task, row, parsed, text, **options)
-        found.append(Verdict(name, reason is None, reason, float(reason is not None)))
-    return found
+@dataclass
+class _Compiled:
+    """A task's checks, ready to judge; `rules[training]` are (name, rule)."""
+
+    task: Task
+    listed: Any
+    json: bool
+    rules: tuple[list[tuple[str, rules.Rule]], list[tuple[str, rules.Rule]]]
 
 
-def exact_match(expected: dict[str, str], parsed: object) -> dict[str, bool]:
-    """For each key of `expected`, whether the parsed answer has the same text there, white space ignored."""
-    found = parsed if isinstance(parsed, dict) else {}
-    return {
-        key: isinstance(found.get(key), str) and squeeze(found[key]) == squeeze(value)
-        for key, value in expected.items()
-    }
+_READY: dict[int, _Compiled] = {}  # by id of the task, which the entry keeps alive
 
 
-def json_schema(task: Task, row: Row, parsed: object, text: str) -> str | None:
-    """The answer obeys schemas/<task>.json."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(task.schema).iter_errors(parsed))
-    if error is None:
-        return None
-    key = error.json_path.removeprefix("$").removeprefix(".") or "answer"
-    return f"json_schema: {key}: {error.validator}"
+def _compiled(task: Task) -> _Compiled:
+    """The task's checks, made once. Raises UserError with what is wrong in task.yaml."""
+    ready = _READY.get(id(task))
+    if ready is None or ready.listed is not task.config["checks"]:
+        ready = _READY[id(task)] = _compile(task)
+    return ready
 
 
-def grounded(
-    task: Task, row: Row, parsed: object, text: str, *, fields: dict[str, str], before_number: str = ""
-) -> str | None:
-    """Each of `fields` stands in the row's input. White space and the field's own ignored characters do not count; a
-    number must stand there whole, but for digits `before_number` (a country code)."""
-    source = "\n".join(row[name] for name in task.config["input"])
-    for key, ignored in fields.items():
-        value = parsed.get(key) if isinstance(parsed, dict) else None
-        if not isinstance(value, str) or not _stands_in(value, source, ignored, before_number):
-            return f"grounded: {key}"
-    return None
+def _compile(task: Task) -> _Compiled:
+    where, listed = f"{task.dir}/task.yaml", task.config["checks"]
+    if not isinstance(listed, list):
+        raise UserError(f"{where}: checks is {listed!r}, expected a list of checks")
+    entries = [_entry(where, entry) for entry in listed]
+    is_json = any(name == "json_schema" for name, _ in entries)
+    metric, training = [], []
+    for name, options in entries:
+        train = options.pop("train", {})
+        for given in (options, train):
+            if not isinstance(given, dict):
+                raise UserError(f"{where}: {name}: option train is {given!r}, expected a mapping of options")
+            _check_options(task, f"{where}: {name}", CHECKS[name], given, is_json)
+        metric.append((name, _rule(task, f"{where}: {name}", CHECKS[name], options)))
+        same = metric[-1] if not train else (name, _rule(task, f"{where}: {name}", CHECKS[name], {**options, **train}))
+        training.append(same)
+    return _Compiled(task, listed, is_json, (metric, training))
 
 
-CHECKS: dict[str, Check] = {"json_schema": json_schema, "grounded": grounded}
+def _entry(where: str, entry: object) -> tuple[str, dict[str, Any]]:
+    """A check's name and options."""
+    name, options = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
+    if name not in CHECKS if isinstance(name, str) else True:
+        raise UserError(f"{where}: unknown check {name!r}, known are {', '.join(CHECKS)}")
+    if not isinstance(options, dict):
+        raise UserError(f"{where}: {name}: options are {options!r}, expected a mapping such as {{field: title}}")
+    return str(name), dict(options)
 
 
-def _stands_in(value: str, source: str, ignored: str, before_number: str) -> bool:
-    places = [i for i, c in enumerate(source) if not c.isspace() and c not in ignored]
-    heap = "".join(source[i] for i in places)
-    needle = "".join(c for c in value if not c.isspace() and c not in ignored)
-    at = heap.find(needle) if needle else -1
-    while at >= 0:
-        before, after = source[: places[at]], source[places[at + len(needle) - 1] + 1 :]
-        code = bool(before_number) and before.endswith(before_number)
-        cut_before = needle[0].isdigit() and before[-1:].isdigit() and not code
-        if not cut_before and not (needle[-1].isdigit() and after[:1].isdigit()):
-            return True
-        at = heap.find(needle, at + 1)
-    return False
+# what task.yaml may say, by the type of the option
+_TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number, 0 or more", lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 0),
+    bool: ("true or false", lambda x: isinstance(x, bool)),
+    str: ("a text", lambda x: isinstance(x, str)),
+    list[str]: ("a list of texts", lambda x: isinstance(x, list) and x != [] and all(isinstance(y, str) for y in x)),
+    dict[str, str]: (
+        "a mapping of texts to texts",
+        lambda x: isinstance(x, dict) and x != {} and all(isinstance(y, str) for y in (*x, *x.values())),
+    ),
+}
 
 
-def _listed(task: Task) -> list[tuple[str, dict[str, Any]]]:
-    """The task's checks as (name, options)."""
-    listed = []
-    for entry in task.config["checks"]:
-        name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
-        if name not in CHECKS:
-            raise UserError(f"{task.dir}/task.yaml: unknown check {name!r}, known are {', '.join(CHECKS)}")
-        listed.append((name, options))
-    return listed
+def _check_options(
+    task: Task, where: str, check: Callable[..., rules.Rule], given: dict[str, Any], is_json: bool
+) -> None:
+    known = _options(check)
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown option {name!r}, known are {', '.join([*known, 'train'])}")
+        wanted = known[name].annotation
+        types = [_TYPES[x] for x in (get_args(wanted) if isinstance(wanted, UnionType) else [wanted]) if x in _TYPES]
+        if not any(fits(value) for _, fits in types):
+            raise UserError(f"{where}: option {name} is {value!r}, expected {' or '.join(says for says, _ in types)}")
+        if name in ("field", "fields"):
+            _check_fields(task, f"{where}: option {name}", [value] if name == "field" else list(value), is_json)
+
+
+def _check_fields(task: Task, where: str, fields: list[str], is_json: bool) -> None:
+    if not is_json:
+        raise UserError(f"{where} is given, but the answers are plain text: list json_schema among the checks")
+    known = task.schema.get("properties", {})
+    for field in fields:
+        if known and field not in known:
+            raise UserError(
+                f"{where} is {field!r}, expected a property of schemas/{task.name}.json: {', '.join(known)}"
+            )
+
+
+def _options(check: Callable[..., rules.Rule]) -> dict[str, inspect.Parameter]:
+    """A check's options: its keyword arguments."""
+    found = inspect.signature(check).parameters
+    return {name: option for name, option in found.items() if option.kind is option.KEYWORD_ONLY}
+
+
+def _rule(task: Task, where: str, check: Callable[..., rules.Rule], options: dict[str, Any]) -> rules.Rule:
+    for name, option in _options(check).items():
+        if option.default is option.empty and name not in options:
+            raise UserError(f"{where}: option {name} is missing")
+    try:
+        return check(task, **options)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def _no_constant(name: str) -> None:

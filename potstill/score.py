@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from potstill import checks
+from potstill import checks, rules
 from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.task import Task
@@ -56,35 +56,42 @@ def _same_rows(task: Task, model: str, tests: list[Row], answers: list[Row]) -> 
 
 
 def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
-    """One answer's marks. `right`: the answer is JSON with exactly the expected keys, and each has the expected value,
-    white space ignored."""
+    """One answer's marks. `right`: it passes every check of the task. `unscored`: it fails none, but one has nothing to
+    judge by. A task of JSON answers has more: whether the answer is JSON and obeys the schema, and each expected key."""
     text = answer["answer"] or ""
     parsed, reason = checks.parse(task, text)
-    keys = checks.exact_match(test["expected"], parsed)
-    return {
-        "right": all(keys.values()) and set(parsed) == set(keys),
-        "valid_json": reason is None,
-        "schema_valid": reason is None and checks.json_schema(task, test, parsed, text) is None,
-        "keys": keys,
-        "prompt_tokens": answer["prompt_tokens"] or 0,
-        "completion_tokens": answer["completion_tokens"] or 0,
-    }
+    found = checks.verdicts(task, test, text)
+    failed = reason is not None or any(verdict.passed is False for verdict in found)
+    unscored = not failed and any(verdict.passed is None for verdict in found)
+    marks: dict[str, Any] = {"right": not failed and not unscored, "unscored": unscored}
+    if schema := next((verdict for verdict in found if verdict.name == "json_schema"), None):
+        marks |= {"valid_json": reason is None, "schema_valid": bool(schema.passed)}
+    if isinstance(expected := test.get("expected"), dict):
+        there = parsed if isinstance(parsed, dict) else {}
+        marks["keys"] = {key: key in there and rules.same(there[key], value) for key, value in expected.items()}
+    return marks | {name: answer[name] or 0 for name in ("prompt_tokens", "completion_tokens")}
 
 
 def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Shares and means over rows; tokens are means a row."""
-    right = sum(one["right"] for one in marks)
-    return {
+    """Counts, shares and means over rows: right + wrong + unscored = rows; tokens are means a row."""
+    right, unscored = (sum(one[name] for one in marks) for name in ("right", "unscored"))
+    found: dict[str, Any] = {
         "rows": len(marks),
         "accuracy": _mean([one["right"] for one in marks]),
         "right": right,
-        "wrong": len(marks) - right,
-        "valid_json": _mean([one["valid_json"] for one in marks]),
-        "schema_valid": _mean([one["schema_valid"] for one in marks]),
-        "keys": {key: _mean([one["keys"][key] for one in marks]) for key in marks[0]["keys"]},
-        "prompt_tokens": _mean([one["prompt_tokens"] for one in marks]),
-        "completion_tokens": _mean([one["completion_tokens"] for one in marks]),
+        "wrong": len(marks) - right - unscored,
+        "unscored": unscored,
     }
+    for name in ("valid_json", "schema_valid"):
+        if name in marks[0]:
+            found[name] = _mean([one[name] for one in marks])
+    by_key: dict[str, list[float]] = {}
+    for one in marks:
+        for key, right in one.get("keys", {}).items():
+            by_key.setdefault(key, []).append(right)
+    if by_key:
+        found["keys"] = {key: _mean(values) for key, values in by_key.items()}
+    return found | {name: _mean([one[name] for one in marks]) for name in ("prompt_tokens", "completion_tokens")}
 
 
 def cost(
@@ -102,7 +109,8 @@ def cost(
         return sum(row[name] or 0 for row in some)
 
     def price(some: Collection[Row]) -> float | None:
-        if price_in is None or price_out is None:
+        unknown = any(None in (row["prompt_tokens"], row["completion_tokens"]) for row in some)
+        if price_in is None or price_out is None or unknown:
             return None
         return (total(some, "prompt_tokens") * price_in + total(some, "completion_tokens") * price_out) / 1e6
 
@@ -146,6 +154,10 @@ def table(found: dict[str, Any]) -> str:
     rows = found["rows"]
     return "\n".join(
         f"{model:<8}{rows:6,} rows {found[model]['right']:6,} right {found[model]['wrong']:6,} wrong"
-        f" {found[model]['accuracy']:7.1%}  {says}"
+        f" {found[model]['accuracy']:7.1%}  {says}{_unscored(found[model]['unscored'])}"
         for model, says in (("teacher", "the teacher"), ("base", "before"), ("sft", "after"))
     )
+
+
+def _unscored(count: int) -> str:
+    return f", {count:,} rows unscored" if count else ""

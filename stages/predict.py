@@ -38,7 +38,7 @@ def ask_teacher() -> None:
 
 def _tests(name: str) -> tuple[task.Task, list[rows.Row]]:
     t = task.load(name)
-    return t, rows.read_jsonl(t.data / "4-test.jsonl", ("id", *t.config["input"], "slice", "expected"))
+    return t, rows.read_jsonl(t.data / "4-test.jsonl", ("id", *t.config["input"], "slice"))
 
 
 def _write(t: task.Task, model: str, tests: list[rows.Row], found: list[rows.Row]) -> None:

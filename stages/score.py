@@ -10,7 +10,7 @@ from potstill import curves, errors, params, rows, score, task
 def main() -> None:
     p = params.load("task", "teacher_price_in", "teacher_price_out")
     t = task.load(p.task)
-    tests = rows.read_jsonl(t.data / "4-test.jsonl", ("id", "slice", "expected"))
+    tests = rows.read_jsonl(t.data / "4-test.jsonl", ("id", "slice"))
     needed = ("id", "answer", "prompt_tokens", "completion_tokens")
     predictions = {model: rows.read_jsonl(t.data / f"5-predictions-{model}.jsonl", needed) for model in score.MODELS}
     found = score.metrics(t, tests, predictions)
