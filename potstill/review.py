@@ -29,6 +29,11 @@ from potstill import checks, errors, params, reviews, rows, task
 from potstill.errors import UserError
 
 PAGE = Path(__file__).with_name("review.html")
+BREAKING = (
+    "json",
+    "text",
+    "json_schema",
+)  # a failure of these cannot be overruled: no later step could read the answer
 HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -68,6 +73,8 @@ class Desk:
 
     def judge(self, answer: rows.Row, text: str) -> list[rows.Row]:
         """Each check's verdict on `text` as an answer to the input of `answer`."""
+        if reason := checks.parse(self.task, text)[1]:  # then all fail, for this one reason
+            return [{"name": reason.split(":")[0], "passed": False, "reason": reason}]
         found = checks.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
         listed = [{"name": one.name, "passed": one.passed, "reason": one.reason} for one in found]
         if text == answer["answer"] and answer["finish_reason"] not in ("stop", None):
@@ -306,8 +313,8 @@ def _edited(body: rows.Row) -> str:
 
 
 def _broken(listed: list[rows.Row]) -> str | None:
-    """The reason why no later step could read an answer, or None: the one failure that a person cannot overrule."""
-    return next((one["reason"] for one in listed if one["name"] == "json_schema" and one["passed"] is False), None)
+    """The reason why no later step could read an answer, or None."""
+    return next((one["reason"] for one in listed if one["name"] in BREAKING and one["passed"] is False), None)
 
 
 async def serve(made: Desk, opens: bool) -> None:
