@@ -29,11 +29,8 @@ from potstill import checks, errors, params, reviews, rows, task
 from potstill.errors import UserError
 
 PAGE = Path(__file__).with_name("review.html")
-BREAKING = (
-    "json",
-    "text",
-    "json_schema",
-)  # a failure of these cannot be overruled: no later step could read the answer
+# A failure of these cannot be overruled: no later step could read the answer.
+BREAKING = ("json", "text", "json_schema")
 HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -108,6 +108,26 @@ def test_an_answer_that_was_cut_off_has_not_passed(project: Project) -> None:
     assert not view["passed"]
 
 
+def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: [{max_chars: {limit: 9, train: {limit: 2}}}]\n")
+    seeds = project.seeds(1)
+    rows.write_jsonl("data/toy/2-answers.jsonl", [answer(seeds[0]["id"], "三个字"), answer(seeds[0]["id"], " ", 1)])
+    made = desk()
+    too_long, empty = place(made, "三个字"), place(made, " ")
+    assert made.view(made.answers[too_long])["checks"] == [
+        {"name": "max_chars", "passed": False, "reason": "max_chars: 3 characters, at most 2"}
+    ]
+
+    async def act(client: Client) -> None:
+        for index, verdict, status in ((too_long, "accept", 200), (empty, "accept", 422), (empty, "edit", 422)):
+            reply = await client.post("/secret/verdict", json={"index": index, "verdict": verdict, "output": "\n"})
+            assert reply.status == status
+        reply = await client.post("/secret/verdict", json={"index": empty, "verdict": "edit", "output": " 两字\n"})
+        assert (await reply.json())["said"]["output"] == " 两字\n"
+
+    at_desk(made, act)
+
+
 # ---- the calls ----------------------------------------------------------------------------------------------------
 
 

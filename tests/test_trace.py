@@ -48,7 +48,7 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
     grown = {"id": "0" * 16, "text": "the word0", "category": "short", "family": id}
     rows.write_jsonl(DATA / "1-inputs.jsonl", [*seeds, grown])
     texts = [GOOD, BAD, "broken", ""]
-    found = [answer(id, text, i) for i, text in enumerate(texts)]
+    found = [answer(id, text, i) for i, text in enumerate([*texts, "late"])]
     found[3] |= {
         "error": "400: content policy",
         "finish_reason": None,
@@ -57,7 +57,7 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
     }
     rows.write_jsonl(DATA / "2-answers.jsonl", found)
     story = told(id)
-    assert story.count("not filtered yet: run `dvc repro filter`") == 4
+    assert story.count("not filtered yet: run `dvc repro filter`") == 5
     rows.write_jsonl(DATA / "3-kept.jsonl", [{**seeds[0], "family": id, "sample": 1, "output": {"word": "word0"}}])
     dropped = [(0, "spare: a person edited another"), (2, "json: Expecting value"), (3, "refused: 400: content policy")]
     ends = [{"id": id, "sample": sample, "reason": reason, "answer": ""} for sample, reason in dropped]
@@ -88,11 +88,23 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
         "m, 0 + 0 tokens, finish reason None",
         "refused: 400: content policy",
         "dropped: refused: 400: content policy",
+        "answer 4 late",  # since the last run of filter
+        "m, 1,700 + 3 tokens, finish reason stop",
+        "check json_schema: failed (json: Expecting value)",
+        "check grounded: failed (json: Expecting value)",
+        "not filtered yet: run `dvc repro filter`",
         "split on no side: not split yet (`dvc repro split`), or beyond train_rows of params.yaml",
     ]
     grown_story = told("0" * 16)
     assert {"input data/toy/1-inputs.jsonl:7", f"family {id}", "category short"} < set(grown_story)
     assert not any(line.startswith("seed") for line in grown_story)
+
+
+def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: [{max_chars: {limit: 9, train: {limit: 2}}}]\n")
+    seeds = project.seeds(1)
+    rows.write_jsonl(DATA / "2-answers.jsonl", [answer(seeds[0]["id"], "三个字")])
+    assert "check max_chars: failed (3 characters, at most 2)" in told(seeds[0]["id"])
 
 
 @pytest.mark.parametrize("side", ["train", "valid"])
