@@ -11,7 +11,7 @@ from potstill.task import Task
 
 # what of a free text must stand in its input; numbers are compared by value, titles and quotations by what is inside
 KINDS = {
-    "number": rf"(?:{lengths.NUMBER})",
+    "number": rf"\d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?[百千万]?|{lengths.NUMERAL}",
     "latin": "[A-Za-zＡ-Ｚａ-ｚ]+",
     "title": "《([^《》]+)》",
     "quote": "“([^“”]+)”|「([^「」]+)」|『([^『』]+)』",

@@ -32,7 +32,8 @@ class Length(NamedTuple):
 WIDE = str.maketrans("０１２３４５６７８９", "0123456789")
 DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
-NUMBER = r"\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?[百千万]|\d+|[零〇一二两三四五六七八九十百千万]+"
+NUMERAL = "[零〇一二两三四五六七八九十百千万]+"
+NUMBER = rf"\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+(?:\.\d+)?[百千万]|\d+|{NUMERAL}"
 _ONE = "[一二两三四五六七八九]"
 _SECTION = re.compile(
     rf"(?:({_ONE})千)?(?:(?<![十百千万])零?({_ONE})百|(?<=千)零?({_ONE})百)?(?:零?({_ONE})十)?(?:(零?)({_ONE}))?"
@@ -72,19 +73,20 @@ def number(text: str) -> Decimal | None:
     text = text.translate(WIDE)
     if text[:1].isdigit():
         value = Decimal(text.rstrip("百千万").replace(",", ""))
-        return value * UNITS.get(text[-1], 1)
+        return value * UNITS[text[-1]] if text[-1] in UNITS else value
     if len(text) > 1 and text[0] not in "零〇" and "〇" in text.replace("零", "〇") and all(c in DIGITS for c in text):
         return Decimal("".join(str(DIGITS[c]) for c in text))
+    text = "一" + text if text[:1] in UNITS else text
     if "万" not in text:
         return _section(text)
     high, _, low = text.partition("万")
-    myriads, rest = _section(high or "一"), _section(low.removeprefix("零")) if low else Decimal(0)
+    myriads, rest = _section(high), _section(low.removeprefix("零")) if low else Decimal(0)
     return None if myriads is None or rest is None or (low in DIGITS) else myriads * 10_000 + rest
 
 
 def _section(text: str) -> Decimal | None:
     """The value of a Chinese numeral under 10,000."""
-    match = _SECTION.fullmatch("一" + text if text[:1] in UNITS else text)
+    match = _SECTION.fullmatch(text)
     if not text or match is None or text in ("零", "〇"):
         return None
     thousand, hundred, late, ten, zero, one = match.groups(default="")
@@ -112,7 +114,7 @@ def _length(text: str, match: re.Match[str]) -> Length | None:
     before = text[max(0, start - 16) : start]
     counted = _COUNT.search(before)
     a, b = number(match["a"]), number(match["b"] or match["a"])
-    if a is None or b is None or a % 1 or b % 1:
+    if a is None or b is None or max(a, b) > 10**8 or a % 1 or b % 1:
         return None
     if match["a"][0] in "十百千万" and before[-1:] in tuple("几数上好近成") and not counted:
         return None

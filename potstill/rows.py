@@ -1,14 +1,22 @@
-"""JSON lines in and out, with the file and line of whatever is wrong."""
+"""JSON lines in and out, with the file and line of whatever is wrong.
+
+Files that stages make (2-answers.jsonl) are sealed: each line ends in the CRC-32 of what stands before it, so that a row which
+was changed after it was written is found by whoever reads it next. The seal is no key of the row.
+"""
 
 import hashlib
 import json
+import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from potstill.errors import UserError
 
 Row = dict[str, Any]
+SEALED = re.compile(r"[1-9]-.+\.jsonl")
+SEAL = b', "crc": "'  # then eight hex digits and "}
 
 
 def row_id(input: Row) -> str:
@@ -22,10 +30,23 @@ def squeeze(text: str) -> str:
     return "".join(text.split())
 
 
+def check_ids(path: str | Path, rows: list[Row], fields: Iterable[str]) -> None:
+    """Raises UserError for the first of a file's rows whose id is not that of its input, the `fields`."""
+    fields = tuple(fields)
+    for number, row in enumerate(rows, 1):
+        right = row_id({name: row[name] for name in fields})
+        if row["id"] != right:
+            raise UserError(
+                f"{path}:{number}: id is {row['id']}, but the id of this input is {right}: one of the two was changed; "
+                "put it right"
+            )
+
+
 def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
     """Rows of a JSON lines file, row i from line i + 1; every row must have the `required` keys.
 
-    An `id` may occur once, or once for each `sample`. Raises UserError with file and line.
+    An `id` may occur once, or once for each `sample`. In a sealed file no line may lack its seal. Raises UserError with
+    file and line.
     """
     path, required = Path(path), tuple(required)
     try:
@@ -40,8 +61,11 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
         raise UserError(f"{path} is empty, expected one JSON object a line")
     rows: list[Row] = []
     seen: dict[tuple[Any, Any], int] = {}
+    sealed = bool(SEALED.fullmatch(path.name)) and any(raw[-20:-10] == SEAL for raw in lines)
     for number, raw in enumerate(lines, 1):
-        row = _row(raw, f"{path}:{number}")
+        if sealed:
+            raw = _unseal(raw, f"{path}:{number}")
+        row = parse_row(raw, f"{path}:{number}")
         for key in required:
             if key not in row:
                 raise UserError(f"{path}:{number}: key {key!r} is missing, expected the keys {', '.join(required)}")
@@ -57,26 +81,67 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
     return rows
 
 
-def _row(raw: bytes, where: str) -> Row:
+def parse_row(raw: bytes, where: str) -> Row:
+    """One line as an object. Raises UserError that begins with `where`."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: byte {error.start + 1} is not UTF-8: save the file as UTF-8") from None
     if not text.strip():
         raise UserError(f"{where}: the line is blank, expected one JSON object: delete the line")
+    row = parse_json(text, where)
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: found a {type(row).__name__}, expected one JSON object a line")
+    return row
+
+
+def parse_json(text: str, where: str) -> Any:
+    """A JSON document of which no part would be lost: no key twice, no NaN, no half characters. Raises UserError that begins
+    with `where`."""
     try:
-        row = json.loads(text)
+        document = DECODER.decode(text)
         if "\\u" in text:  # a lone half of a surrogate pair is JSON, but no text that can be written again
-            json.dumps(row, ensure_ascii=False).encode()
+            json.dumps(document, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg} at character {error.pos + 1}): {text[:40]!r}") from None
     except UnicodeEncodeError:
         raise UserError(
             f"{where}: half a surrogate pair (\\ud800 to \\udfff alone), expected whole characters"
         ) from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: found a {type(row).__name__}, expected one JSON object a line")
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{where}: JSON nested too deep: {text[:40]!r}") from None
+    return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {ascii(twice)[1:-1]!r} stands there twice, expected once: delete one of the two")
     return row
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON, expected a number or null")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _seal(line: str) -> str:
+    return f'{line[:-1]}{SEAL.decode()}{zlib.crc32(line.encode()):08x}"}}'
+
+
+def _unseal(raw: bytes, where: str) -> bytes:
+    """The line without its seal. Raises UserError when it has none though it ends as rows do, or another."""
+    body = raw[:-20] + b"}"
+    if raw[-20:-10] == SEAL and raw[-10:] == b'%08x"}' % zlib.crc32(body):
+        return body
+    parse_row(raw, where)  # a torn line says so itself
+    raise UserError(f"{where}: the row is not as it was written: run `dvc repro`, which makes the file anew")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -86,13 +151,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_jsonl(path: str | Path, rows: Iterable[Row]) -> int:
     """Writes one JSON object a line, in the order given, all or nothing; returns how many."""
-    count = 0
+    count, sealed = 0, bool(SEALED.fullmatch(Path(path).name))
 
     def lines() -> Iterator[str]:
         nonlocal count
         for row in rows:
             count += 1
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+            line = json.dumps(row, ensure_ascii=False)
+            yield (_seal(line) if sealed else line) + "\n"
 
     _write(Path(path), lines())
     return count

@@ -13,6 +13,7 @@ from potstill import checks, errors, params, rows, task, teacher
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
+    checks.validate(t)
     inputs = t.inputs(t.data / "1-inputs.jsonl")
     refused = 0
 

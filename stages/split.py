@@ -1,67 +1,59 @@
-"""3-kept.jsonl → 4-train.jsonl, 4-valid.jsonl, 4-test.jsonl: by the hash of each row's id, so that a row never changes side
-when the data grow. The test rows are gold.jsonl, or a held-out share where that file is empty.
+"""3-kept.jsonl and your own messages.jsonl → 4-train.jsonl, 4-valid.jsonl, 4-test.jsonl: by the hash of each row's family, so that
+a row never changes side when the data grow. The test rows are gold.jsonl, or a held-out share where that file is empty.
 
 Train, valid: {"id": "…", "messages": [{"role": "system", …}, {"role": "user", …}, {"role": "assistant", "content": "{…}"}]}
 Test:         {"id": "…", "text": "…", "slice": "like_seeds", "expected": {"province": "云南省", …}}
 """
 
-import hashlib
 import json
 
-from potstill import errors, params, rows, task
+from potstill import errors, params, rows, split, task
 
 
 def main() -> None:
-    p = params.load("task", "valid_share", "train_rows")
+    p = params.load("task", "near_duplicate", "valid_share", "test_share", "train_rows")
     t = task.load(p.task)
-    kept = t.inputs(t.data / "3-kept.jsonl", "output")
+    kept = split.inputs(t, t.data / "3-kept.jsonl", "output")
     path = t.data / "gold.jsonl"
-    gold = [] if path.is_file() and not path.stat().st_size else t.inputs(path, "slice", "gold")
-    kept.sort(key=lambda row: place(row["id"]))
-    valid = [row for row in kept if place(row["id"]) < p.valid_share]
-    held_out = [row for row in kept[len(valid) :] if not gold and place(row["id"]) < 2 * p.valid_share]
-    learnt = kept[len(valid) + len(held_out) :]
-    train = learnt[: p.train_rows or None]
-    test = gold or [{**row, "slice": "held_out", "gold": row["output"]} for row in held_out]
-    refuse_leaks(t, gold, learnt + valid)
-    for name, found in (("train", train), ("valid", valid), ("test", test)):
-        if not found:
+    gold = [] if path.is_file() and not path.stat().st_size else split.inputs(t, path, "slice", "gold")
+    own, twice = split.chats(t, t.data / "messages.jsonl")
+    sides = split.divide(kept, own, gold, p.valid_share, p.test_share)
+    split.refuse_leaks(sides, p.near_duplicate)
+    train = sides["train"][: p.train_rows or None]
+    for name, found in {**sides, "train": train}.items():
+        if not found and name != "aside":
             raise errors.UserError(
-                f"params.yaml: valid_share {p.valid_share} of the {len(kept)} rows of {t.data}/3-kept.jsonl leaves none for "
-                f"{name}: give more seeds or another share"
+                f"params.yaml: valid_share {p.valid_share} and test_share {p.test_share} of {len(kept) + len(own)} rows leave "
+                f"none for {name}: give more seeds or other shares"
             )
-    rows.write_jsonl(t.data / "4-train.jsonl", (lesson(t, row) for row in train))
-    rows.write_jsonl(t.data / "4-valid.jsonl", (lesson(t, row) for row in valid))
-    fields = ["id", *t.config["input"], "slice"]
-    rows.write_jsonl(
-        t.data / "4-test.jsonl", ({key: row[key] for key in fields} | {"expected": row["gold"]} for row in test)
-    )
+    held_out = 0 if gold else len(sides["test"])
+    counts = [len(train), len(sides["train"]) - len(train), len(sides["valid"]), held_out, len(sides["aside"]), twice]
+    if sum(counts) != len(kept) + len(own) + twice:
+        raise AssertionError(f"{len(kept)} kept and {len(own)} own rows, but {counts} on the sides")
+    rows.write_jsonl(t.data / "4-train.jsonl", (lesson(t, item.row) for item in train))
+    rows.write_jsonl(t.data / "4-valid.jsonl", (lesson(t, item.row) for item in sides["valid"]))
+    rows.write_jsonl(t.data / "4-test.jsonl", (test(t, item.row) for item in sides["test"]))
     print(
-        f"split: {len(kept)} rows = {len(train)} train + {len(learnt) - len(train)} beyond train_rows + {len(valid)} valid + "
-        f"{len(held_out)} held out; {len(test)} test rows ({'gold' if gold else 'held out'})"
+        f"split: {len(kept)} kept + {len(own) + twice} own rows = {counts[0]} train + {counts[1]} beyond train_rows + "
+        f"{counts[2]} valid + {counts[3]} held out + {counts[4]} own rows of a family held out + {counts[5]} that stood there "
+        f"twice; {len(sides['test'])} test rows ({'gold' if gold else 'held out'})"
     )
-
-
-def place(id: str) -> float:
-    """Where a row stands between 0 and 1, by its id alone."""
-    return int(hashlib.sha256(id.encode()).hexdigest()[:12], 16) / 16**12
-
-
-def refuse_leaks(t: task.Task, gold: list[rows.Row], learnt: list[rows.Row]) -> None:
-    """Raises UserError when a gold input, white space apart, is also learnt from."""
-    ids = {t.fingerprint(row): row["id"] for row in learnt}
-    for number, row in enumerate(gold, 1):
-        if id := ids.get(t.fingerprint(row)):
-            raise errors.UserError(
-                f"{t.data}/gold.jsonl:{number}: the input of {row['id']} is also row {id} of {t.data}/seeds.jsonl, which is "
-                "trained on: delete one of the two"
-            )
 
 
 def lesson(t: task.Task, row: rows.Row) -> rows.Row:
-    """A messages row: the student's short prompt, the input, the answer as compact JSON."""
-    answer = json.dumps(row["output"], ensure_ascii=False, separators=(",", ":"))
+    """A messages row: the student's short prompt, the input, the answer, an object as compact JSON; a user's own is one."""
+    if "messages" in row:
+        return row
+    answer = row["output"]
+    if not isinstance(answer, str):
+        answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
     return {"id": row["id"], "messages": [*t.messages("student", row), {"role": "assistant", "content": answer}]}
+
+
+def test(t: task.Task, row: rows.Row) -> rows.Row:
+    """A test row, from a gold row or a kept one that is held out."""
+    more = {"slice": row.get("slice", "held_out"), "expected": row["gold"] if "gold" in row else row["output"]}
+    return {key: row[key] for key in ("id", *t.config["input"])} | more
 
 
 if __name__ == "__main__":

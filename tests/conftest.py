@@ -54,6 +54,7 @@ class Project:
         self.write("tasks/toy/prompts/teacher.md", "You find the last word. Answer with JSON only.\n")
         self.write("tasks/toy/prompts/student.md", "last word\n")
         self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))
+        self.write("data/toy/messages.jsonl", "")
         self.set(task="toy")
 
     def write(self, path: str, text: str) -> Path:
@@ -80,7 +81,8 @@ class Project:
 
     def read(self, name: str) -> list[rows.Row]:
         """A data file of the toy task; [] when it is empty."""
-        return [json.loads(line) for line in (self.dir / "data/toy" / name).read_text(encoding="utf-8").splitlines()]
+        path = self.dir / "data/toy" / name
+        return rows.read_jsonl(path) if path.stat().st_size else []
 
     def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
         """Starts `python -m …` in the project."""

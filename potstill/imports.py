@@ -1,0 +1,71 @@
+"""`make import FILE=… [TASK=…]`: your own file becomes data/<task>/seeds.jsonl and messages.jsonl, once `make validate` has
+nothing to say against it.
+
+An instruction alone becomes an input, which the teacher answers; one with its output becomes a row to train on, with the prompt
+that the student will see. A messages file keeps its messages. What stands there already is never overwritten.
+"""
+
+import sys
+from pathlib import Path
+
+from potstill import errors, params, rows, task, validate
+from potstill.errors import UserError
+
+
+def convert(t: task.Task, found: validate.File) -> tuple[list[rows.Row], list[rows.Row]]:
+    """Seeds and messages rows of a file without violations, each of them once. Raises UserError when the task cannot take
+    instructions."""
+    seeds: dict[str, rows.Row] = {}
+    chats: dict[str, rows.Row] = {}
+    if found.kind == validate.MESSAGES:
+        for row in found.rows:
+            chat = {key: row[key] for key in ("family", "messages") if key in row}
+            id = row.get("id", rows.row_id({"messages": row["messages"]}))
+            chats[id] = {"id": id, **chat}
+        return [], list(chats.values())
+    if found.kind != validate.INSTRUCTIONS or len(t.config["input"]) != 1:
+        raise UserError(
+            f"a file of {found.kind} cannot become rows of task {t.name}, whose input is {', '.join(t.config['input'])}: "
+            "expected messages, or instructions for a task of one input field"
+        )
+    for row in found.rows:
+        input = {t.config["input"][0]: row["instruction"]}
+        if "output" in row:
+            answer = {"role": "assistant", "content": row["output"]}
+            messages = {"messages": [*t.messages("student", input), answer]}
+            chats[id := rows.row_id(messages)] = {"id": id, **messages}
+        else:
+            seeds[id := rows.row_id(input)] = {"id": id, **input}
+    return list(seeds.values()), list(chats.values())
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case [path, *names] if path and len(names) <= 1:
+            t = task.load(names[0] if names else params.load("task").task)
+        case _:
+            raise UserError("expected a file: make import FILE=inputs.json TASK=address")
+    found = validate.read(path)
+    if found.problems:
+        raise UserError(
+            f"{found.problems[0]}; {len(found.problems):,} violations in all: see `make validate FILE={path}`"
+        )
+    seeds, chats = convert(t, found)
+    made = {t.data / "seeds.jsonl": seeds, t.data / "messages.jsonl": chats}
+    for target, some in made.items():
+        if some and target.is_file() and target.stat().st_size:
+            raise UserError(
+                f"{target} has rows already, which are not overwritten: move them away, or add yours by hand"
+            )
+    for target, some in made.items():
+        if some:
+            rows.write_jsonl(target, some)
+    twice = len(found.rows) - len(seeds) - len(chats)
+    print(
+        f"import: {path}: {len(found.rows):,} rows = {len(seeds):,} in {t.data}/seeds.jsonl + {len(chats):,} in "
+        f"{t.data}/messages.jsonl + {twice:,} that stood there twice"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)
