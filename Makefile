@@ -6,6 +6,9 @@ TASK ?=
 NAME ?=
 FILE ?=
 SLOW ?=
+N ?=
+SEED ?=
+ID ?=
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -30,6 +33,12 @@ validate: .venv/ready ## your own rows against the rules, every violation with i
 import: .venv/ready ## your own rows become the task's: FILE=inputs.json TASK=address
 	@$(PY) -m potstill.imports "$(FILE)" $(TASK)
 
+review: .venv/ready ## judge and rank answers yourself on a local page; N=200 draws more of them, SEED=1 others
+	@$(PY) -m potstill.review $(if $(TASK),--task $(TASK)) $(if $(N),--rows $(N)) $(if $(SEED),--seed $(SEED))
+
+trace: .venv/ready ## one row's life: ID=9d81, the start of its id
+	@$(PY) -m potstill.trace $(if $(TASK),--task $(TASK)) '$(ID)'
+
 profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=published TASK=address
 	@$(PY) -m potstill.profile $(NAME) $(TASK)
 
@@ -45,4 +54,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro eval quote fill validate import profile test base lock
+.PHONY: help setup repro eval quote fill validate import review trace profile test base lock

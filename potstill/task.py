@@ -14,7 +14,7 @@ from potstill.rows import Row, read_jsonl, squeeze
 if TYPE_CHECKING:
     from jinja2 import Template
 
-KEYS = {"description", "input", "user", "headline_slice", "checks"}
+KEYS = {"description", "input", "user", "headline_slice", "checks", "expand"}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""seeds.jsonl → 2-answers.jsonl: the teacher answers each input `samples` times; raw text first, parsed later.
+"""1-inputs.jsonl → 2-answers.jsonl: the teacher answers each input `samples` times; raw text first, parsed later.
 
 A row: {"id": "…", "sample": 0, "key": "…", "model": "…", "max_tokens": 1024, "answer": "{\\"province\\": …}", "finish_reason":
 "stop", "prompt_tokens": 612, "completion_tokens": 58, "error": null}; whoever has them can fill a journal (make fill).
@@ -14,13 +14,13 @@ def main() -> None:
     p = params.load("task", *teacher.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
     checks.validate(t)
-    seeds = t.inputs(t.data / "seeds.jsonl")
-    rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
-    ids = {row["id"] for row in seeds}
-    for number, row in enumerate(seeds, 1):
+    inputs = t.inputs(t.data / "1-inputs.jsonl")
+    rows.check_ids(t.data / "1-inputs.jsonl", inputs, t.config["input"])
+    ids = {row["id"] for row in inputs}
+    for number, row in enumerate(inputs, 1):
         if row.get("family", row["id"]) not in ids:
             raise errors.UserError(
-                f"{t.data}/seeds.jsonl:{number}: family is {row['family']!r}, expected the id of a row"
+                f"{t.data}/1-inputs.jsonl:{number}: family is {row['family']!r}, expected the id of a row: run `dvc repro`"
             )
     refused = 0
 
@@ -31,12 +31,12 @@ def main() -> None:
             yield row
 
     answers = teacher.answer_rows(
-        t, seeds, p, p.samples, check=partial(checks.check, t), good_share=p.teacher_good_share
+        t, inputs, p, p.samples, check=partial(checks.check, t), good_share=p.teacher_good_share
     )
     written = rows.write_jsonl(t.data / "2-answers.jsonl", counted(answers))
-    if written != len(seeds) * p.samples:
-        raise AssertionError(f"{len(seeds)} inputs, {p.samples} samples, but {written} answers")
-    print(f"generate: {len(seeds):,} inputs, {written:,} answers, {refused:,} of them refused by the teacher")
+    if written != len(inputs) * p.samples:
+        raise AssertionError(f"{len(inputs)} inputs, {p.samples} samples, but {written} answers")
+    print(f"generate: {len(inputs):,} inputs, {written:,} answers, {refused:,} of them refused by the teacher")
 
 
 if __name__ == "__main__":

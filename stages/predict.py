@@ -44,7 +44,10 @@ def _tests(name: str) -> tuple[task.Task, list[rows.Row]]:
 
 
 def _write(t: task.Task, model: str, tests: list[rows.Row], found: list[rows.Row]) -> None:
-    answers = [{**row, "id": test["id"]} for test, row in zip(tests, found, strict=True)]
+    ids = [test["id"] for test in tests]
+    if [row.get("id", id) for row, id in zip(found, ids, strict=False)] != ids or len(found) != len(ids):
+        raise AssertionError(f"{len(ids)} test rows, but {len(found)} answers, or others than theirs")
+    answers = [{**row, "id": id} for row, id in zip(found, ids, strict=True)]
     path = t.data / f"5-predictions-{model}.jsonl"
     fields = FIELDS + (PAID if model == "teacher" else ())
     rows.write_jsonl(path, ({field: row[field] for field in fields} for row in answers))

@@ -133,14 +133,14 @@ def test_the_data_stages_under_the_real_dvc(project: Project) -> None:
     seeds = project.seeds(60, alike=False)
     project.write("data/toy/gold.jsonl", "")
     project.set(valid_share=0.2)
-    data = [f"{stage}@toy" for stage in ("generate", "filter", "split")]
+    data = [f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")]
     out = dvc(project.dir, "repro", *data)
     assert "split: 60 kept + 0 own rows" in out
     sides = [project.read(f"4-{name}.jsonl") for name in ("train", "valid", "test")]
     assert sorted(row["id"] for side in sides for row in side) == sorted(seed["id"] for seed in seeds)
     lock = (project.dir / "dvc.lock").read_text()
     again = dvc(project.dir, "repro", *data)
-    assert again.count("didn't change, skipping") == 3
+    assert again.count("didn't change, skipping") == 4
     assert (project.dir / "dvc.lock").read_text() == lock
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=project.dir, capture_output=True, text=True, check=True

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_the_teacher_answers_the_test_rows_itself(
     assert [row["id"] for row in found] == [row["id"] for row in tests]
     assert json.loads(found[0]["answer"]) == {"word": "text", "length": 4}
     assert set(found[0]) == {*predict.FIELDS, *predict.PAID}
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows[:-1], lambda rows: rows[::-1], lambda rows: [*rows, rows[0]]])
+def test_an_answer_too_few_or_to_another_row_fails(
+    tests: list[rows.Row], monkeypatch: pytest.MonkeyPatch, change: Callable[[list[rows.Row]], list[rows.Row]]
+) -> None:
+    found = [
+        {"id": row["id"], "key": "k", "model": "m", "max_tokens": 1, "error": None, **ANSWER, "answer": ""}
+        for row in tests
+    ]
+    monkeypatch.setattr("potstill.teacher.answer_rows", lambda *args, **more: change(found))
+    with pytest.raises(AssertionError, match="3 test rows, but"):
+        run(monkeypatch, "teacher")
+    assert not Path("data/toy/5-predictions-teacher.jsonl").exists()
 
 
 def test_a_missing_model_says_what_to_run(

@@ -817,7 +817,7 @@ def test_two_stages_share_a_journal_at_once(fake: FakeTeacher, tmp_path: Path) -
     for project in projects:
         seeds = project.seeds(600)
         project.set(teacher_model=MODEL)
-    rows.write_jsonl(projects[1].dir / "data/toy/seeds.jsonl", seeds[::-1])
+    rows.write_jsonl(projects[1].dir / "data/toy/1-inputs.jsonl", seeds[::-1])
     both = [project.start("stages.generate", **shared) for project in projects[:2]]
     said = [stage.communicate(timeout=60)[0] for stage in both]
     assert [stage.returncode for stage in both] == [0, 0], said

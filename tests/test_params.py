@@ -54,7 +54,7 @@ def test_a_value_out_of_range_is_one_sentence(project: Project, name: str, value
     ("change", "expected"),
     [
         (lambda text: text + "lora_rnk: 8\n", r"params.yaml:\d+: unknown parameter 'lora_rnk': did you mean lora_rank\?"),
-        (lambda text: text + "zzz: 8\n", r"unknown parameter 'zzz': known are task, teacher_model"),
+        (lambda text: text + "zzz: 8\n", r"unknown parameter 'zzz': known are task, expand_rows"),
         (lambda text: re.sub("(?m)^lora_rank.*\n", "", text), r"lora_rank is missing, expected a whole number from 1 to 64"),
         (lambda text: text + "seed: 3\n", r"params.yaml:\d+: not YAML: .*duplicate key"),
         (lambda text: text + "x: [1\n", r"params.yaml:\d+: not YAML"),

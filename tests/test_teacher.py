@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 
-from potstill import checks, params, rows, task, teacher
+from potstill import checks, expand, params, rows, task, teacher
 from potstill.errors import UserError
 from potstill.teacher import client, endpoint, fill, quote
 from stages import generate
@@ -518,7 +518,7 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
     seeds = project.seeds(40)
     rows.write_jsonl("data/toy/gold.jsonl", [{"id": "g", "text": "line 0 ends in gold0"}])
     project.set(teacher_model="fake-235b", samples=2, teacher_price_in=1000, teacher_price_out=3000, teacher_rpm=60)
-    names = ("task", *teacher.PARAMS, "samples")
+    names = ("task", *teacher.PARAMS, *expand.PARAMS, "samples")
 
     def quoted() -> list[list[str]]:
         return [line.split() for line in quote.quote(task.load("toy"), params.load(*names)).splitlines()]

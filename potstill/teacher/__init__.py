@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
 from potstill.rows import Row
@@ -47,7 +47,11 @@ Check = Callable[[Row, str], list[str]]
 
 
 class Questions:
-    """All that is asked of the teacher in one go: `samples` answers to each row, by the prompt prompts/<kind>.md.
+    """All that is asked of the teacher in one go: `samples` answers to each row, by the prompt prompts/<kind>.md. An answer
+    to the kind `teacher` obeys the task's schema, where the task checks it; to another kind `schema`, None for a free text.
+
+    A row's `asked_as`, fields of the input, is asked in their place (expand has rewritten the request to fit the answer);
+    a row of another kind than `teacher` is the draw that its `draw` says.
 
     Iterating gives (row, sample, Request), any number of times, without holding them. The key of a request is the hash of
     what decides an answer: model, messages, temperature, extra body, schema, sample and redraw. Neither the endpoint's
@@ -62,10 +66,11 @@ class Questions:
         model: str,
         samples: int,
         kind: str = "teacher",
+        schema: dict[str, Any] | None = None,
     ) -> None:
         self.task, self.rows, self.samples, self.kind = task, rows, samples, kind
         listed = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in task.config["checks"]]
-        self.schema = task.schema if "json_schema" in listed else None
+        self.schema = schema if kind != "teacher" else task.schema if "json_schema" in listed else None
         settings = [
             model,
             float(params.teacher_temperature),
@@ -83,11 +88,12 @@ class Questions:
         from potstill.teacher.endpoint import Request
 
         for row in self.rows:
-            messages = self.task.messages(self.kind, row)
+            messages = self.task.messages(self.kind, row | row.get("asked_as", {}))
             asked = self._after(messages[0]["role"], messages[0]["content"]).copy()
             for message in messages[1:]:
                 asked.update(_framed(message["role"], message["content"]))
-            for sample in range(self.samples):
+            first = 0 if self.kind == "teacher" else row["draw"]
+            for sample in range(first, first + self.samples):
                 one = asked.copy()
                 one.update(b"%d" % sample)
                 yield row, sample, Request(one.hexdigest()[:32], messages, sample, self.schema)
@@ -112,8 +118,10 @@ def answer_rows(
     *,
     check: Check | None = None,
     good_share: float = 0.0,
+    kind: str = "teacher",
+    schema: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
-    """The teacher's raw answers, `samples` for each row, in the order of the rows.
+    """The teacher's raw answers, `samples` for each row, in the order of the rows; `kind` and `schema` as in Questions.
 
     `params` holds PARAMS. A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason",
     "prompt_tokens", "completion_tokens", "error"}, and "reasoning" where the model gave it; a request that got no answer
@@ -131,7 +139,7 @@ def answer_rows(
             "give both prices or no budget"
         )
     model = model_name(task, params)
-    questions = Questions(task, rows, params, model, samples)
+    questions = Questions(task, rows, params, model, samples, kind, schema)
     journal = open_journal(task)
     if journal.damaged:
         print(

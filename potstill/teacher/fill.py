@@ -8,7 +8,7 @@ from potstill import errors, task, teacher
 from potstill.rows import Row, read_jsonl
 from potstill.teacher.journal import Journal
 
-FILES = ("2-answers.jsonl", "5-predictions-teacher.jsonl")
+FILES = ("1-calls.jsonl", "2-answers.jsonl", "5-predictions-teacher.jsonl")
 
 
 def paid(path: Path) -> Iterator[Row]:
@@ -34,7 +34,7 @@ async def fill(journal: Journal, found: Iterator[Row]) -> tuple[int, int]:
 def main() -> None:
     for folder in sorted(Path("data").iterdir()):
         for path in (folder / name for name in FILES):
-            if path.exists():
+            if path.exists() and path.stat().st_size:
                 journal = teacher.open_journal(task.load(folder.name))
                 count, new = asyncio.run(fill(journal, paid(path)))
                 print(f"{path}: {count:,} answers, {new:,} of them new to {journal.path}")

@@ -1,9 +1,9 @@
 """`make quote`: what the teacher would be asked and what that costs, before a call is made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 
-from potstill import errors, params, rows, task, teacher
+from potstill import errors, expand, params, rows, task, teacher
 from potstill.teacher.journal import Journal, Used
 from potstill.teacher.limits import Budget, estimate
 
@@ -23,18 +23,64 @@ class Line:
         return self.requests - self.held
 
 
-def line(stage: str, questions: teacher.Questions, journal: Journal, used: Used, room: int) -> Line:
-    """Counts one stage's requests against the journal."""
+def line(stage: str, questions: teacher.Questions, journal: Journal | None, used: Used, room: int) -> Line:
+    """Counts one stage's requests against the journal; without one, all are to be asked."""
     ratio = used.prompt_tokens / used.estimated if used.estimated else 1.0
     answer = used.completion_tokens / used.answers if used.answers else room
     found = Line(stage, len(questions), 0, 0.0, 0.0)
     for _, _, request in questions:
-        if journal.has(request.key, room):
+        if journal is not None and journal.has(request.key, room):
             found.held += 1
         else:
             found.tokens_in += ratio * sum(estimate(message["content"]) for message in request.messages)
             found.tokens_out += answer
     return found
+
+
+class Missing(Exception):
+    """The journal lacks an answer that what comes next depends on."""
+
+
+def expansion(
+    t: task.Task, p: SimpleNamespace, model: str, journal: Journal
+) -> tuple[Line, list[rows.Row] | None, Used]:
+    """The calls of expand, what it gives and what its calls in the journal took. It is replayed from the journal; where that
+    lacks an answer, what it gives is None and the calls to ask are at most those that the ceiling expand_calls leaves."""
+    own, prompts = Used(), 0.0
+    found = Line("expand", p.expand_calls, 0, 0.0, 0.0)
+
+    def ask(kind: str, asked: list[rows.Row]) -> list[rows.Row]:
+        nonlocal prompts
+        asker, its, schema = (t, p, None) if kind == "teacher" else expand.asking(t, p, kind)
+        samples = p.samples if kind == "teacher" else 1
+        answers, missing = [], []
+        for row, sample, request in teacher.Questions(asker, asked, its, model, samples, kind, schema):
+            answer = journal.find(request.key, its.teacher_max_tokens)
+            guess = sum(estimate(message["content"]) for message in request.messages)
+            if answer is None:
+                missing.append(guess)
+            elif kind != "teacher":
+                found.held += 1
+                own.answers += 1
+                own.prompt_tokens += answer["prompt_tokens"] or 0
+                own.completion_tokens += answer["completion_tokens"] or 0
+                own.seconds += answer.get("seconds") or 0.0
+                own.estimated += answer.get("estimated") or 0
+            answers.append({**(answer or {}), "id": row["id"], "sample": sample, "error": None})
+        if missing:
+            prompts = sum(missing) / len(missing)
+            raise Missing
+        return answers
+
+    try:
+        given, report = expand.grow(t, *expand.read(t, p), p, ask)
+    except Missing:
+        left = found.requests - found.held
+        found.tokens_in = left * (own.prompt_tokens / own.answers if own.answers else prompts)
+        found.tokens_out = left * (own.completion_tokens / own.answers if own.answers else p.expand_max_tokens)
+        return found, None, own
+    found.requests = report["calls"]
+    return found, given, own
 
 
 def seconds(asked: int, tokens: float, used: Used, p: SimpleNamespace) -> float | None:
@@ -52,14 +98,26 @@ def quote(t: task.Task, p: SimpleNamespace) -> str:
     model = teacher.model_name(t, p)
     journal = teacher.open_journal(t)
     used = journal.used.get(model, Used())
-    asks = {"generate": (t.inputs(t.data / "seeds.jsonl"), p.samples)}
+    growth, given, own = expansion(t, p, model, journal)
+    rest = Used(
+        *(getattr(used, f.name) - getattr(own, f.name) for f in fields(Used))
+    )  # replies of expand are much longer
+    seeds = t.inputs(t.data / "seeds.jsonl")
+    asks = {"generate": (seeds if given is None else given, p.samples)}
     gold = t.data / "gold.jsonl"
     if gold.exists() and gold.stat().st_size:
         asks["predict-teacher"] = (rows.read_jsonl(gold, ("id", *t.config["input"])), 1)
     lines = [
-        line(stage, teacher.Questions(t, asked, p, model, samples), journal, used, p.teacher_max_tokens)
+        line(stage, teacher.Questions(t, asked, p, model, samples), journal, rest, p.teacher_max_tokens)
         for stage, (asked, samples) in asks.items()
     ]
+    if given is None:  # what is still to be written is taken to be like the seeds
+        one = line("generate", teacher.Questions(t, seeds, p, model, p.samples), None, rest, p.teacher_max_tokens)
+        more = max(0, p.expand_rows - len(seeds))
+        lines[0].requests += more * p.samples
+        lines[0].tokens_in += more / len(seeds) * one.tokens_in
+        lines[0].tokens_out += more / len(seeds) * one.tokens_out
+    lines = ([growth] if p.expand_rows else []) + lines
     budget = Budget(p.teacher_price_in, p.teacher_price_out, p.teacher_budget)
     out = [
         f"task {t.name}, teacher {model}",
@@ -71,6 +129,13 @@ def quote(t: task.Task, p: SimpleNamespace) -> str:
             f"{one.stage:16}{one.requests:10,}{one.held:12,}{one.asked:10,}{one.tokens_in:14,.0f}{one.tokens_out:14,.0f}"
             f"{'unknown' if cost is None else f'{cost:.2f}':>12}"
         )
+    if given is None:
+        out.append(
+            f"expand: at most expand_calls {p.expand_calls:,} calls; generate: {p.expand_rows:,} inputs, most of them still to be "
+            f"written, taken to be like the {len(seeds):,} seeds"
+        )
+    elif p.expand_rows:
+        out.append(f"generate: the {len(given):,} inputs that expand gives, all of whose calls are in the journal")
     asked = sum(one.asked for one in lines)
     tokens_in, tokens_out = sum(one.tokens_in for one in lines), sum(one.tokens_out for one in lines)
     time = seconds(asked, tokens_in + tokens_out, used, p)
@@ -104,7 +169,7 @@ def _time(value: float) -> str:
 
 
 def main() -> None:
-    p = params.load("task", *teacher.PARAMS, "samples")
+    p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples")
     print(quote(task.load(p.task), p))
 
 
