@@ -226,6 +226,7 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
         for module in (client, endpoint, limits):
             patch.setattr(module, "time", clock)
         patch.setattr("asyncio.events.new_event_loop", FastLoop)
+        patch.setattr(client, "START", 0)
         patch.setattr(endpoint.Connection, "_try", timed)
         check_answers(ask(project, params))  # with no retries allowed: a 429 costs none
     refused = ledger.faults
