@@ -226,7 +226,6 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
         for module in (client, endpoint, limits):
             patch.setattr(module, "time", clock)
         patch.setattr("asyncio.events.new_event_loop", FastLoop)
-        patch.setattr(client, "START", 0)
         patch.setattr(endpoint.Connection, "_try", timed)
         check_answers(ask(project, params))  # with no retries allowed: a 429 costs none
     refused = ledger.faults
@@ -238,8 +237,7 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
     for at, what in events:
         assert what == "refused" or at >= until
         until = max(until, at + 3) if what == "refused" else until
-    assert max(flying[:CONCURRENCY]) == CONCURRENCY
-    assert max(flying[300:]) <= CONCURRENCY // 4
+    assert 0 < max(flying[300:]) <= CONCURRENCY // 4
 
 
 # 2: Retry-After of ten minutes
