@@ -1,6 +1,5 @@
 """stages.filter: in = out + dropped, each dropped answer with its reason, the first good sample kept."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,8 @@ def sift(inputs: dict[str, str], answers: list[Row]) -> tuple[list[Row], list[Ro
     rows.write_jsonl("data/toy/seeds.jsonl", ({"id": id, "text": text} for id, text in inputs.items()))
     rows.write_jsonl("data/toy/2-answers.jsonl", answers)
     stage.main()
-    return rows.read_jsonl("data/toy/3-kept.jsonl"), [
-        json.loads(line) for line in Path("data/toy/3-dropped.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    dropped = Path("data/toy/3-dropped.jsonl")
+    return rows.read_jsonl("data/toy/3-kept.jsonl"), rows.read_jsonl(dropped) if dropped.stat().st_size else []
 
 
 @pytest.mark.parametrize(
