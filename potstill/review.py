@@ -227,6 +227,8 @@ def application(made: Desk, token: str) -> web.Application:
         answer = _chosen(body, made.answers)
         listed = made.judge(answer, answer["answer"])
         row = {"id": answer["id"], "answer": reviews.answer_hash(answer["answer"]), "verdict": body["verdict"]}
+        if row["verdict"] == "edit" and _edited(body) == relaid(answer["answer"]):
+            row["verdict"] = "accept"  # the edit changes nothing
         if row["verdict"] == "edit":
             row["output"] = _edited(body)
             if broken := _broken(made.judge(answer, row["output"])):

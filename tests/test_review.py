@@ -178,6 +178,9 @@ def test_verdicts_are_kept_the_moment_they_are_given(seeds: list[Row]) -> None:
         expected = {"verdicts": 3, "accept": 1, "reject": 1, "edit": 1, "known": 3, "agree": 2, "rankings": 0}
         assert reply["tally"] == expected
 
+        same = right(3).replace(",", ",\n")
+        assert (await say(place(made, right(3)), "edit", output=same))[1]["said"]["verdict"] == "accept"
+
     at_desk(made, act)
     found = reviews.load(path)
     assert found.verdict(seeds[2]["id"], right(2)) is not None
@@ -510,7 +513,7 @@ def test_the_page_by_its_keys_in_chromium(served: str, chromium: str, project: P
             expect(page.locator("#progress")).to_have_text(f"{judged} of 5 judged")
         expect(page.locator("#notice")).to_contain_text("Every answer shown has a verdict")
         keys.press("e")  # there is no next one to go to
-        page.fill("#edit", SECOND)
+        page.fill("#edit", '{"word": "last", "length": 4}')
         page.get_by_role("button", name="Save the edit").click()
         expect(page.locator("#said")).to_have_text(re.compile("^edited"))
         expect(page.locator("#editor")).to_be_hidden()
