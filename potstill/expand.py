@@ -209,16 +209,20 @@ class Growth:
         examples = {squeeze(self._text(self._fields(shown) or {})) for shown in call["examples"]}
         for item in items:
             fields = self._fields(item)
-            if fields and call["material"]:
-                first = self.task.config["input"][0]
-                fields[first] += "\n\n" + call["material"]
             if fields is None:
                 one.refused["wrong shape"] += 1
             elif squeeze(self._text(fields)) in examples:
                 one.refused["repeats an example"] += 1
-            elif row := self._add(one, fields, call["family"]):
+            elif row := self._add(one, self._joined(fields, call["material"]), call["family"]):
                 self._vary(one, row)
         one.dry = 0 if len(one.rows) > before else one.dry + 1
+
+    def _joined(self, fields: Row, material: str) -> Row:
+        """The input with what it is about below it, unless the teacher put it there itself."""
+        name = self.task.config["input"][0]
+        if not material or not fields[name] or squeeze(material) in squeeze(fields[name]):
+            return fields
+        return {**fields, name: f"{fields[name]}\n\n{material}"}
 
     def _add(self, one: Grown, fields: Row, family: str) -> Row | None:
         """The new row, or None when it is refused."""
