@@ -172,7 +172,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Row]) -> int:
 
     def lines() -> Iterator[str]:
         nonlocal count
-        for count, line in enumerate(dump_lines(rows, path), 1):
+        for line in dump_lines(rows, path):
+            count += 1
             yield line
 
     write_parts(path, lines())
