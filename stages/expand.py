@@ -13,6 +13,7 @@ def main() -> None:
     p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
     seeds, gold = expand.read(t, p)
+    rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
     calls: list[rows.Row] = []
 
     def ask(kind: str, asked: list[rows.Row]) -> list[rows.Row]:

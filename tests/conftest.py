@@ -55,6 +55,7 @@ class Project:
         self.write("tasks/toy/prompts/student.md", "last word\n")
         self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))
         self.write("data/toy/messages.jsonl", "")
+        self.write("data/toy/reviews.jsonl", "")
         self.set(task="toy")
 
     def write(self, path: str, text: str) -> Path:

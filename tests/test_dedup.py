@@ -1,8 +1,5 @@
 """potstill.dedup against brute force, and what must never be merged."""
 
-from collections.abc import Iterator
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -47,7 +47,7 @@ def test_the_default_teacher_needs_no_network_and_no_key(project: Project) -> No
 def test_a_bad_input_is_said_before_anything_is_asked(
     project: Project, fake: FakeTeacher, line: str, expected: str
 ) -> None:
-    inputs = "".join(f"{json.dumps(seed)}\n" for seed in project.seeds(3))
+    inputs = "".join(f"{json.dumps(seed)}\n" for seed in project.seeds(3))  # from before there were seals
     project.set(teacher_model="fake-235b")
     project.write("data/toy/1-inputs.jsonl", f"{inputs}{line}\n")
     with pytest.raises(UserError, match=expected):
