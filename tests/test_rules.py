@@ -1,6 +1,7 @@
 """potstill.rules and potstill.grounded: each check passes, fails with a reason, or has nothing to judge by."""
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def judged(listed: object, text: str, row: Row | str = "写一段祝福", traini
 # json_schema
 
 
-SMALL = st.integers(0, 3)
+SMALL = st.integers(0, 3) | st.just(2.0)
 NUMBERS = st.one_of(
     st.integers(-3, 3), st.sampled_from([0.5, 1.0, -0.0, 2**53, 2**53 + 1, 2**63, 2**64, 10**30, 1e23, 10**23, 1e300])
 )
@@ -121,6 +122,29 @@ def test_the_quick_validator_passes_only_what_jsonschema_passes(schema: Any, val
 def test_the_quick_validator_passes_all_that_jsonschema_passes(schema: Any, value: Any) -> None:
     quick = rules.quick_validator(schema)
     assert not quick or quick(value) == Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [(r"^\D$", "３"), (r"^\d$", "３"), ("a$", "a\n"), (r"^\s$", "\x1c"), (r"(?i:É)", "é"), (r"^\S+市$", "大理市")],
+)
+def test_a_pattern_is_read_as_python_reads_it(pattern: str, text: str) -> None:
+    quick = rules.quick_validator({"pattern": pattern})
+    assert quick and quick(text) is (re.search(pattern, text) is not None)
+
+
+def test_good_answers_do_not_wait_for_jsonschema(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = made("json_schema")
+    t.schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^祝"}}}
+    checks.validate(t)
+
+    def slow(self: object, value: object) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(Draft202012Validator, "iter_errors", slow)
+    assert checks.check(t, {"text": "x"}, '{"a": "祝"}') == []
+    with pytest.raises(AssertionError, match="asked"):
+        checks.check(t, {"text": "x"}, '{"a": "好"}')
 
 
 @pytest.mark.parametrize(
