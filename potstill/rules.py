@@ -91,10 +91,10 @@ def json_schema(task: Task) -> Rule:
     return rule
 
 
-# Keywords that both libraries read alike. Not among them: multipleOf (0.3 of 0.1), not, oneOf, if (they turn a difference
-# elsewhere, such as half a surrogate pair, into a pass) and all that is rare.
-_ALIKE = {"type", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength"}
-_ALIKE |= {"minItems", "maxItems", "minProperties", "maxProperties", "uniqueItems", "pattern", "format"}
+# Keywords that both libraries read alike, beside those of `_alike_keyword`. Not among them: multipleOf (0.3 of 0.1), not, oneOf, if
+# (they turn a difference elsewhere, such as half a surrogate pair, into a pass) and all that is rare.
+_ALIKE = {"type", "required", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
+_ALIKE |= {"pattern", "format"}
 _ALIKE |= {"title", "description", "default", "examples"}
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -129,7 +129,11 @@ class _Pattern:
 
 
 def _alike(schema: Any) -> bool:
-    return isinstance(schema, bool) or all(_alike_keyword(key, value) for key, value in schema.items())
+    if isinstance(schema, bool):
+        return True
+    items = schema.get("items")
+    texts = isinstance(items, dict) and items.get("type") == "string"  # 2**63 and 2.0**63 are equal to jsonschema alone
+    return all(texts if key == "uniqueItems" else _alike_keyword(key, value) for key, value in schema.items())
 
 
 def _alike_keyword(key: str, value: Any) -> bool:
@@ -146,6 +150,8 @@ def _alike_keyword(key: str, value: Any) -> bool:
             return bool(value.startswith("#/"))
         case "$schema":
             return bool(value == _DRAFT)
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            return bool(abs(value) < 2**53)
     return key in _ALIKE
 
 

@@ -73,7 +73,7 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             "properties": st.dictionaries(KEYS, inner, max_size=2),
             "required": st.lists(KEYS, max_size=2, unique=True),
             "additionalProperties": inner,
-            "items": inner,
+            "items": inner | st.just({"type": "string"}),
             "prefixItems": lists,
             "minItems": SMALL,
             "maxItems": SMALL,
@@ -157,6 +157,8 @@ def test_good_answers_do_not_wait_for_jsonschema(monkeypatch: pytest.MonkeyPatch
         {"patternProperties": {"a": True}},
         {"const": 0.5},
         {"enum": [2**53]},
+        {"uniqueItems": True},  # of 2**63 and 2.0**63
+        {"minimum": 1e30},  # 10**30 is less than that float
         {"properties": {"a": {"items": {"$ref": "https://example.org/x"}}}},
         {"$schema": "http://json-schema.org/draft-07/schema#"},
         {"$id": "x"},
@@ -166,9 +168,16 @@ def test_a_schema_of_other_keywords_is_left_to_jsonschema(schema: Any) -> None:
     assert rules.quick_validator(schema) is None
 
 
-def test_our_own_schemas_are_read_quickly() -> None:
-    for path in (ROOT / "schemas").glob("address.json"):
-        assert rules.quick_validator(json.loads(path.read_text(encoding="utf-8")))
+@pytest.mark.parametrize(
+    "schema",
+    [
+        json.loads((ROOT / "schemas/address.json").read_text(encoding="utf-8")),
+        {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 1},
+        {"$defs": {"x": {"enum": ["a", 1, None]}}, "properties": {"not": {"$ref": "#/$defs/x"}}},
+    ],
+)
+def test_the_schemas_of_our_kind_are_read_quickly(schema: Any) -> None:
+    assert rules.quick_validator(schema)
 
 
 # texts
