@@ -109,7 +109,8 @@ def cost(
         return sum(row[name] or 0 for row in some)
 
     def price(some: Collection[Row]) -> float | None:
-        if price_in is None or price_out is None:
+        unknown = any(None in (row["prompt_tokens"], row["completion_tokens"]) for row in some)
+        if price_in is None or price_out is None or unknown:
             return None
         return (total(some, "prompt_tokens") * price_in + total(some, "completion_tokens") * price_out) / 1e6
 

@@ -27,7 +27,7 @@ class Task:
     data: Path
     models: Path
     reports: Path
-    _templates: dict[str, "Template"] = field(default_factory=dict, repr=False)
+    _templates: dict[str, "Template | str"] = field(default_factory=dict, repr=False)
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -63,19 +63,28 @@ class Task:
     def _render(self, name: str, row: Row) -> str:
         from jinja2 import TemplateError
 
-        if name not in self._templates:
-            self._templates[name] = self._template(name)
         try:
-            return self._templates[name].render(row)
+            if name not in self._templates:
+                self._templates[name] = self._template(name)
+            template = self._templates[name]
+            return template if isinstance(template, str) else template.render(row)
         except TemplateError as error:
             raise UserError(f"{name}: cannot be filled in with row {row.get('id')}: {error}") from None
 
-    def _template(self, name: str) -> "Template":
+    def _template(self, name: str) -> "Template | str":
+        """The template, or its text where that is the same for every row: rendering it for each would take the most of a
+        resumed run's time."""
         from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
+        from jinja2.meta import find_undeclared_variables
 
         source = self.config["user"] if name == "user" else read_text(Path(name)).strip()
+        environment = Environment(undefined=StrictUndefined, autoescape=False)
         try:
-            return Environment(undefined=StrictUndefined, autoescape=False).from_string(source)
+            template = environment.from_string(source)
+            template.globals = dict(
+                template.globals
+            )  # a ChainMap, which is what it was, is copied slowly at each rendering
+            return template if find_undeclared_variables(environment.parse(source)) else template.render()
         except TemplateSyntaxError as error:
             raise UserError(f"{name}:{error.lineno}: not a Jinja2 template: {error.message}") from None
 

@@ -44,7 +44,7 @@ def test_it_has_no_prompt_seed_or_gold_row_of_the_address_task(examples: list[te
 @pytest.mark.parametrize(
     "mark", ["【", "★", "│", "→", "=>", "&", "<收件人>", "#收件#", "（1", "(1", "麻烦寄到", "我叫"]
 )
-def test_it_avoids_the_layouts_kept_for_unseen_layout(mark: str) -> None:
+def test_its_records_avoid_the_layouts_kept_for_unseen_layout(mark: str) -> None:
     rng = random.Random(7)
     assert not any(mark in text.record(rng, True)[1] for _ in range(3000))
 

@@ -20,7 +20,8 @@ from potstill.rows import Row
 from potstill.task import Task
 
 if TYPE_CHECKING:
-    from potstill.teacher.client import Client, Endpoint, Request
+    from potstill.teacher.client import Client
+    from potstill.teacher.endpoint import Endpoint, Request
     from potstill.teacher.journal import Journal
 
 SCRIPTED, AUTO = "scripted", "auto"
@@ -48,8 +49,9 @@ Check = Callable[[Row, str], list[str]]
 class Questions:
     """All that is asked of the teacher in one go: `samples` answers to each row, by the prompt prompts/<kind>.md.
 
-    Iterating gives (row, sample, Request), any number of times, without holding them. The key of a request is the hash of what decides an answer: model, messages, temperature, extra body,
-    schema, sample and redraw. Neither the endpoint's address nor the length allowed, the limits and retries belong to it.
+    Iterating gives (row, sample, Request), any number of times, without holding them. The key of a request is the hash of
+    what decides an answer: model, messages, temperature, extra body, schema, sample and redraw. Neither the endpoint's
+    address nor the length allowed, the limits and retries belong to it.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Questions:
         return len(self.rows) * self.samples
 
     def __iter__(self) -> Iterator[tuple[Row, int, "Request"]]:
-        from potstill.teacher.client import Request
+        from potstill.teacher.endpoint import Request
 
         for row in self.rows:
             messages = self.task.messages(self.kind, row)
@@ -113,8 +115,9 @@ def answer_rows(
 ) -> Iterator[Row]:
     """The teacher's raw answers, `samples` for each row, in the order of the rows.
 
-    `params` holds PARAMS. A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason", "prompt_tokens",
-    "completion_tokens", "error"}, and "reasoning" where the model gave it; a request that got no answer has an empty one and says why in `error`.
+    `params` holds PARAMS. A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason",
+    "prompt_tokens", "completion_tokens", "error"}, and "reasoning" where the model gave it; a request that got no answer
+    has an empty one and says why in `error`.
     What the journal holds is not asked again. When `check` finds reasons against more than 1 - good_share of the first SMOKE
     answers, no more are asked for. Raises UserError when that is so or the endpoint cannot be used, KeyboardInterrupt
     after a signal.
@@ -132,24 +135,24 @@ def answer_rows(
     journal = open_journal(task)
     if journal.damaged:
         print(
-            f"{journal.path}: {journal.damaged} damaged lines left out, their answers are asked for again",
+            f"{journal.path}: {journal.damaged} damaged lines left out; what they held is asked for again when it is needed",
             file=sys.stderr,
         )
     room = params.teacher_max_tokens
-    missing = (request for _, _, request in questions if not journal.has(request.key, room))
-    failed: dict[str, str] = {}
-    if next(missing, None):
-        with endpoint(task, params, model) as there:
-            client = Client(there, params, journal, len(questions))
-            try:
-                asyncio.run(_ask(client, questions, check, good_share))
-            finally:
-                _say(model, client.found, f"{client.summary()}, {time.monotonic() - start:.1f} s")
-            failed = client.failed
-    else:
-        _say(model, len(questions), "none asked")
+    failed: dict[str, str] | None = None  # once the teacher was asked: why a request has no answer
     for row, sample, request in questions:
-        yield _result(row["id"], sample, request.key, journal.find(request.key, room), failed)
+        found = journal.find(request.key, room)
+        if found is None and failed is None:
+            with open_endpoint(task, params, model) as there:
+                client = Client(there, params, journal, len(questions))
+                try:
+                    asyncio.run(_ask(client, questions, check, good_share))
+                finally:
+                    _say(model, client.found, f"{client.summary()}, {time.monotonic() - start:.1f} s")
+            failed, found = client.failed, journal.find(request.key, room)
+        yield _result(row["id"], sample, request.key, found, failed or {})
+    if failed is None:
+        _say(model, len(questions), f"none asked, {time.monotonic() - start:.1f} s")
 
 
 async def _ask(client: "Client", questions: Questions, check: Check | None, good_share: float) -> None:
@@ -220,14 +223,14 @@ def open_journal(task: Task) -> "Journal":
 def model_name(task: Task, params: SimpleNamespace) -> str:
     """The teacher's name, which is part of every key: what teacher_model says, the hash of the task's own rules for
     `scripted`, the one model that the endpoint lists for `auto`."""
-    from potstill.teacher import client, scripted
+    from potstill.teacher import endpoint, scripted
 
     if params.teacher_model == SCRIPTED:
         return scripted.model_name(task.dir / "teacher")
     if params.teacher_model != AUTO:
         return str(params.teacher_model)
-    there = client.Endpoint(*_address(AUTO), model=AUTO)
-    names = asyncio.run(client.model_names(there, params.teacher_timeout))
+    there = endpoint.Endpoint(*_address(AUTO), model=AUTO)
+    names = asyncio.run(endpoint.model_names(there, params.teacher_timeout))
     if len(names) != 1:
         listed = ", ".join(names[:8]) or "none"
         raise UserError(f"teacher_model is auto, but the endpoint has {len(names)} models ({listed}): name one")
@@ -235,9 +238,9 @@ def model_name(task: Task, params: SimpleNamespace) -> str:
 
 
 @contextmanager
-def endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endpoint"]:
+def open_endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endpoint"]:
     """The endpoint to ask: the task's own rules, served for as long as this lasts, or the one that the environment names."""
-    from potstill.teacher.client import Endpoint
+    from potstill.teacher.endpoint import Endpoint
     from potstill.teacher.scripted import serve
 
     if params.teacher_model == SCRIPTED:

@@ -1,135 +1,28 @@
 """Asks the teacher: one retry loop behind the limits, in front of any OpenAI-compatible endpoint."""
 
 import asyncio
-import json
 import random
-import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from potstill.errors import UserError
-from potstill.rows import Row, write_json
-from potstill.teacher.journal import MALFORMED, Journal
+from potstill.rows import Row
+from potstill.teacher.endpoint import Connection, Endpoint, Fatal, Refused, Request, Retry, connect
+from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window, estimate
-
-if TYPE_CHECKING:
-    import openai
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds of back-off before the first and before any later retry
 LONGEST_WAIT = 60.0  # seconds of Retry-After to sit out; beyond, the stage ends and a later run goes on
 PATIENCE = 300.0  # seconds of nothing but 429, before the stage ends
 FAILED_IN_A_ROW = 10  # requests given up with no answer between them, before the whole stage stops
-GO_ON = "the same command goes on from there"
-# What a request may do without, most wanted first, and what an endpoint's refusal calls it. Each is one step of `without`.
-CONCESSIONS = (
-    ("json_schema", r"json_?schema|response_?format|schema|structured|guided"),
-    ("json_object", r"json_?object|response_?format|structured|guided"),
-    ("max_completion_tokens", r"max_completion_tokens|max_tokens"),
-    ("seed", r"\bseed\b"),
-    ("temperature", r"\btemperature\b"),
+START = (
+    0.001  # seconds between the first requests of two workers: what is sent in one burst is answered in one, for ever
 )
-_THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
-
-
-@dataclass
-class Endpoint:
-    """Where the teacher is and what it is called there; `without` is what it turned out not to accept. The key is
-    never shown."""
-
-    base_url: str
-    api_key: str = field(repr=False)
-    model: str
-    local: bool = False  # on this machine: no proxy stands between
-    memory: Path | None = None  # the file that remembers `without` from run to run
-    without: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.memory:
-            self.without = frozenset(_remembered(self.memory).get(f"{self.base_url} {self.model}", ()))
-
-    def learn(self, without: frozenset[str]) -> None:
-        """Remembers what to leave out."""
-        self.without |= without
-        if self.memory:
-            known = _remembered(self.memory) | {f"{self.base_url} {self.model}": sorted(self.without)}
-            write_json(self.memory, known)
-
-
-def _remembered(path: Path) -> dict[str, list[str]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question: the journal's key, the messages, the index of the sample, the schema that the answer must obey."""
-
-    key: str
-    messages: list[dict[str, str]]
-    sample: int
-    schema: dict[str, Any] | None = None
-
-
-class Retry(Exception):
-    """This try brought no answer, another may. `wait`: what the server asked for, in seconds; `limit`: a 429, which costs
-    no try; `overload`: too much is under way; `billed`: it may have been paid for; `raw`: what came instead."""
-
-    def __init__(
-        self,
-        reason: str,
-        wait: float | None = None,
-        *,
-        limit: bool = False,
-        overload: bool = False,
-        billed: bool = False,
-        raw: str = "",
-    ) -> None:
-        super().__init__(reason)
-        self.wait, self.limit, self.overload, self.billed, self.raw = wait, limit, overload, billed, raw
-
-
-class Refused(Exception):
-    """The server will never answer this request in this form."""
-
-
-class Fatal(Exception):
-    """No request to this endpoint can succeed."""
-
-
-@asynccontextmanager
-async def connect(endpoint: Endpoint) -> AsyncIterator["openai.AsyncOpenAI"]:
-    """The `openai` client on aiohttp, whose own retries are off."""
-    import openai
-
-    transport = openai.DefaultAioHttpClient(trust_env=not endpoint.local, timeout=None)
-    async with openai.AsyncOpenAI(
-        base_url=endpoint.base_url, api_key=endpoint.api_key, http_client=transport, max_retries=0
-    ) as connection:
-        yield connection
-
-
-async def model_names(endpoint: Endpoint, timeout: float) -> list[str]:
-    """The models that the endpoint lists. Raises UserError when it does not within `timeout` seconds."""
-    import openai
-
-    try:
-        async with asyncio.timeout(timeout), connect(endpoint) as connection:
-            listed = json.loads(await connection.get("/models", cast_to=str))
-        return [str(model["id"]) for model in listed["data"]]
-    except (openai.APIError, TimeoutError, ValueError, LookupError, TypeError) as error:
-        said = " ".join(str(error).replace(endpoint.api_key, "***").split())[:200]
-        raise UserError(
-            f"teacher_model is auto, but {endpoint.base_url}/models gives no list of models ({said}): name the model"
-        ) from None
+GO_ON = "the same command goes on from there"
 
 
 class Client:
@@ -139,12 +32,10 @@ class Client:
         self.endpoint, self.params, self.journal, self.total = endpoint, params, journal, total
         self.failed: dict[str, str] = {}
         self.found = 0  # requests that the journal answered
-        self.asked = self.answered = self.retries = self.ambiguous = self.tokens_in = self.tokens_out = 0
+        self.answered = self.retries = self.tokens_in = self.tokens_out = 0
         self.window = Window(params.teacher_concurrency)
         self.requests, self.tokens = Pace(params.teacher_rpm), Pace(params.teacher_tpm)
         self.budget = Budget(params.teacher_price_in, params.teacher_price_out, params.teacher_budget)
-        if before := journal.used.get(endpoint.model):
-            self.budget.spent = self.budget.cost(before.prompt_tokens, before.completion_tokens) or 0.0
         self._taken: set[str] = set()  # keys of the requests under way
         self._given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
@@ -155,14 +46,14 @@ class Client:
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
         self._interrupted = False
-        self._connection: openai.AsyncOpenAI  # while a session lasts
+        self._connection = Connection(endpoint, params)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
         """A connection to ask through. What has arrived when it ends is in the journal. Raises KeyboardInterrupt after a
         signal, OSError when the journal cannot be written."""
         with self._signals():
-            async with connect(self.endpoint) as self._connection:
+            async with connect(self.endpoint) as self._connection.http:
                 progress = asyncio.create_task(self._report())
                 try:
                     yield
@@ -179,8 +70,11 @@ class Client:
         Raises UserError when the endpoint cannot be used, when the budget is used up or requests stay without an answer.
         """
         todo, self._all_taken = iter(requests), False
-        workers = [asyncio.create_task(self._work(todo)) for _ in range(self.params.teacher_concurrency)]
+        workers: list[asyncio.Task[None]] = []
         try:
+            while len(workers) < self.params.teacher_concurrency and not (self._all_taken or self._stop.is_set()):
+                workers.append(asyncio.create_task(self._work(todo)))
+                await asyncio.sleep(START)
             await asyncio.gather(*workers)
         finally:
             for worker in workers:
@@ -226,14 +120,22 @@ class Client:
         endpoint."""
         self.failed[request.key] = reason
         known = self.journal.failed(request.key)
-        nothing = {"max_tokens": self.params.teacher_max_tokens, "prompt_tokens": None, "completion_tokens": None}
-        kept = {"key": request.key, "model": self.endpoint.model, "answer": raw, "finish_reason": MALFORMED}
         try:
-            await self.journal.put(kept | nothing)
+            await self.journal.put(self._no_answer(request, MALFORMED, raw))
         except OSError as full:
             self._end(full)
         if not known:
             self._gave_up(reason)
+
+    def _no_answer(self, request: Request, what: str, raw: str = "", tokens_in: int = 0, tokens_out: int = 0) -> Row:
+        """The journal's row for a try that brought no answer."""
+        said = {
+            "key": request.key,
+            "model": self.endpoint.model,
+            "max_tokens": self.params.teacher_max_tokens,
+            "answer": raw,
+        }
+        return said | {"finish_reason": what, "prompt_tokens": tokens_in, "completion_tokens": tokens_out}
 
     async def _ask(self, request: Request) -> Row | None:
         """The answer to one request, after as many tries as the parameters allow; None when the run is stopping."""
@@ -244,26 +146,27 @@ class Client:
         while True:
             await self._pace(reserved)
             await self.window.enter()
-            sent, used, spent = 0.0, 0, 0.0
+            sent, used = 0.0, 0
             try:
                 if not await self._may_go(most):
                     return None
                 sent = time.monotonic()
-                row = await self._negotiate(request)
+                row = await self._connection.ask(request)
                 row |= {"estimated": guessed, "seconds": round(time.monotonic() - sent, 3)}
-                used, spent = self._count(row, guessed)
+                used = self._count(row)
                 self.window.good()
                 return row
             except Retry as error:
                 if error.limit or error.overload:
                     self.window.bad(sent)
                 if error.billed:
-                    used, spent = reserved, most or 0.0
+                    used = reserved
+                    await self.journal.put(self._no_answer(request, LOST, "", guessed, self.params.teacher_max_tokens))
                 failure = error
             finally:
                 self.window.leave()
                 if sent:
-                    self.budget.settle(most, spent)
+                    self.budget.release(most)
                 self.tokens.refund(reserved - used)
             counted += not failure.limit
             await self._before_the_next_try(failure, tries, counted)
@@ -282,14 +185,14 @@ class Client:
         while not self._stop.is_set():
             if (wait := self._open_at - time.monotonic()) > 0:
                 await self._sleep(wait)
-            elif fits := self.budget.fits(most):
+            elif fits := self.budget.fits(most, self._spent()):
                 return True
             elif fits is None:
                 await self._sleep(0.05)
             else:
                 self._end(
                     UserError(
-                        f"teacher_budget {self.budget.cap:g} is used up: {self.budget.spent:.4g} spent, and the next request may cost "
+                        f"teacher_budget {self.budget.cap:g} is used up: {self._spent():.4g} spent, and the next request may cost "
                         f"{most:.2g}: raise teacher_budget"
                     )
                 )
@@ -310,146 +213,27 @@ class Client:
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
         await self._sleep(random.uniform(ceiling / 2, ceiling))
 
-    async def _negotiate(self, request: Request) -> Row:
-        """The answer, asked for with all that the endpoint takes; what it refuses is left out and remembered once an
-        answer came without."""
-        without = self.endpoint.without
-        while True:
-            try:
-                row = await self._try(request, without)
-            except Refused as error:
-                more = self._concede(request, without, str(error))
-                if more is None or self._stop.is_set():
-                    raise
-                without |= {more}
-                continue
-            if learned := without - self.endpoint.without:
-                self.endpoint.learn(learned)
-                print(
-                    f"teacher {self.endpoint.model}: asked without {', '.join(sorted(learned))}, which it refuses",
-                    file=sys.stderr,
-                )
-            return row
-
-    def _concede(self, request: Request, without: frozenset[str], refusal: str) -> str | None:
-        """What to leave out next: what the refusal names, or the answer's format while the endpoint has answered nothing."""
-        formats = ("json_schema", "json_object") if request.schema else ()
-        next_format = next((name for name in formats if name not in without), None)
-        for name, pattern in CONCESSIONS:
-            there = name == next_format if name.startswith("json") else name not in without
-            if there and re.search(pattern, refusal, re.IGNORECASE):
-                return name
-        return None if self.answered else next_format
-
-    async def _try(self, request: Request, without: frozenset[str]) -> Row:
-        import openai
-
-        where = f"the teacher at {self.endpoint.base_url}"
-        try:
-            self.asked += 1
-            async with asyncio.timeout(self.params.teacher_timeout):  # the whole request, a dripping body included
-                # Not `chat.completions.create`, whose walk over types takes longer than the rest of the call.
-                reply = await self._connection.post("/chat/completions", cast_to=str, body=self._body(request, without))
-        except TimeoutError:
-            self.ambiguous += 1
-            reason = f"{where} gave no answer within {self.params.teacher_timeout:g} s"
-            raise Retry(reason, overload=True, billed=True) from None
-        except openai.APIStatusError as error:
-            status = error.status_code
-            said = f"{where} answered {status} ({self._clean(error.message)})"
-            if status in (401, 403):
-                raise Fatal(f"{said}: check TEACHER_API_KEY") from None
-            if status == 404:
-                raise Fatal(f"{said}: check teacher_model and TEACHER_BASE_URL, which usually ends in /v1") from None
-            if status in (408, 409, 425, 429) or status >= 500:
-                wait = _retry_after(error.response.headers)
-                raise Retry(said, wait, limit=status == 429, overload=status in (502, 503, 504, 529)) from None
-            raise Refused(f"{status}: {self._clean(error.message)}") from None
-        except openai.APIConnectionError as error:
-            self._raise_connection(error, where)
-        return self._row(request, reply, where, without)
-
-    def _body(self, request: Request, without: frozenset[str]) -> dict[str, Any]:
-        room = "max_completion_tokens" if "max_completion_tokens" not in without else "max_tokens"
-        body: dict[str, Any] = {
-            "model": self.endpoint.model,
-            "messages": request.messages,
-            "temperature": self.params.teacher_temperature,
-            room: self.params.teacher_max_tokens,
-            "seed": request.sample,
-            **self.params.teacher_extra_body,
-        }
-        for name in ("seed", "temperature"):
-            if name in without:
-                del body[name]
-        if request.schema and "json_schema" not in without:
-            schema = {"name": "answer", "schema": request.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif request.schema and "json_object" not in without:
-            body["response_format"] = {"type": "json_object"}
-        return body
-
-    def _raise_connection(self, error: Exception, where: str) -> NoReturn:
-        """Raises Fatal when the server cannot be reached at all, else Retry."""
-        import aiohttp
-
-        chain: list[BaseException] = [error]
-        while chain[-1].__cause__ is not None:
-            chain.append(chain[-1].__cause__)
-        reason = self._clean(str(chain[-1]) or type(chain[-1]).__name__)
-        # Not the client's own classes, which take a refused connection for a time-out.
-        reached = not any(isinstance(one, aiohttp.ClientConnectorError) for one in chain)
-        if reached:
-            self.ambiguous += 1
-        elif not self.answered:
-            raise Fatal(f"{where} cannot be reached ({reason}): check that it runs and TEACHER_BASE_URL") from None
-        raise Retry(f"the connection to {where} broke ({reason})", overload=not reached, billed=reached) from None
-
-    def _row(self, request: Request, text: str, where: str, without: frozenset[str]) -> Row:
-        """The journal's row for a reply; raises Retry when the reply is no chat completion."""
-        try:
-            reply = json.loads(text)
-            choice = reply["choices"][0]
-            message = choice["message"]
-            answer = str(message.get("content") or "")
-            thought = message.get("reasoning_content") or message.get("reasoning")
-            if not thought and (found := _THINKING.match(answer)):
-                thought, answer = found[1], answer[found.end() :]
-            used = reply.get("usage") or {}
-            row = {
-                "key": request.key,
-                "model": self.endpoint.model,
-                "max_tokens": self.params.teacher_max_tokens,
-                "answer": answer,
-                "finish_reason": choice.get("finish_reason"),
-                "prompt_tokens": used.get("prompt_tokens"),
-                "completion_tokens": used.get("completion_tokens"),
-            }
-        except (ValueError, LookupError, TypeError, AttributeError):
-            reason = f"{where} sent no chat completion but {self._clean(text)[:80]!r}"
-            raise Retry(reason, billed=True, raw=self._hide(text)[:100_000]) from None
-        if thought:
-            row["reasoning"] = str(thought)
-        if without:
-            row["without"] = sorted(without)
-        return row
-
-    def _count(self, row: Row, guessed: int) -> tuple[int, float]:
-        """The tokens that an answer took, and its cost; a server that does not say is taken at our guess."""
-        tokens_in = guessed if row["prompt_tokens"] is None else row["prompt_tokens"]
-        tokens_out = row["completion_tokens"]
-        tokens_out = estimate(row["answer"]) if tokens_out is None else tokens_out
+    def _count(self, row: Row) -> int:
+        """The tokens that an answer took; a server that does not say is taken at our guess."""
+        tokens_in, tokens_out = tokens(row)
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
         self._good_at = time.monotonic()
-        return tokens_in + tokens_out, self.budget.cost(tokens_in, tokens_out) or 0.0
+        return tokens_in + tokens_out
+
+    def _spent(self) -> float:
+        """What all answers of the model in the journal cost, those of earlier runs and of other processes included, and
+        what may have been billed without an answer."""
+        used = self.journal.used.get(self.endpoint.model, Used())
+        return self.budget.cost(used.prompt_tokens + used.lost_in, used.completion_tokens + used.lost_out) or 0.0
 
     def summary(self) -> str:
         """What was asked and what it took, for the last line of a run."""
-        twice = f", {self.ambiguous:,} without a reply and possibly billed" if self.ambiguous else ""
+        sent, lost = self._connection.asked, self._connection.ambiguous
+        twice = f", {lost:,} without a reply and possibly billed" if lost else ""
         cost = self.budget.cost(self.tokens_in, self.tokens_out)
         return (
-            f"{self.answered:,} new in {self.asked:,} requests ({self.retries:,} retries{twice}), "
+            f"{self.answered:,} new in {sent:,} requests ({self.retries:,} retries{twice}), "
             f"{self.tokens_in:,} + {self.tokens_out:,} tokens" + ("" if cost is None else f", cost {cost:.4g}")
         )
 
@@ -467,6 +251,7 @@ class Client:
 
     def _stopping(self) -> None:
         self._stop.set()
+        self._connection.stopping = True
         self.window.wake(self.window.ceiling)
 
     def _raise_what_happened(self) -> None:
@@ -484,13 +269,6 @@ class Client:
 
     def _kept(self) -> str:
         return f"{self.answered:,} new answers are in the journal: {GO_ON}"
-
-    def _clean(self, text: str) -> str:
-        """One short line of what the server said, without our key."""
-        return " ".join(self._hide(text).split())[:200]
-
-    def _hide(self, text: str) -> str:
-        return text.replace(self.endpoint.api_key, "***")
 
     async def _sleep(self, seconds: float) -> None:
         """Sleeps, but wakes when the run is stopping."""
@@ -551,14 +329,3 @@ class Client:
             "no answer yet" if left is None else f"{left:,.0f} s left",
         ]
         return ", ".join(parts)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by a reply's Retry-After, a number or a date; None without one."""
-    from email.utils import parsedate_to_datetime
-
-    value = headers.get("retry-after", "")
-    try:
-        return float(value) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -9,29 +9,33 @@ import asyncio
 import fcntl
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.rows import Row
+from potstill.teacher.limits import estimate
 
 GROUP = 64  # answers in one write and fsync, at most
 DELAY = 0.05  # seconds that an answer waits for others to be written with
 _HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","row":', b"}"
-MALFORMED = (
-    "malformed"  # the finish_reason of a reply that is no chat completion: kept to be looked at, never an answer
-)
+# The finish_reason of rows that are no answers: a reply that is no chat completion, kept to be looked at; and a try whose reply
+# never came, or was of that kind, which may have been billed.
+NO_ANSWER = MALFORMED, LOST = "malformed", "lost"
 
 
 @dataclass
 class Used:
-    """What a model's answers in the journal took, answers that a later one replaced included."""
+    """What a model's answers took, those that a later one replaced and those on their way to the disk included."""
 
     answers: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
     estimated: int = 0  # tokens that the prompts were guessed to have, to be compared with prompt_tokens
+    lost_in: int = 0  # tokens of tries that brought no answer and may have been billed, at their most
+    lost_out: int = 0
 
 
 class Journal:
@@ -61,7 +65,7 @@ class Journal:
 
     def has(self, key: str, max_tokens: int) -> bool:
         """Whether an answer is on disk or on its way there; reads the disk for answers that were cut off only."""
-        if any(row["key"] == key for row in self._pending):
+        if any(row["key"] == key and row["finish_reason"] not in NO_ANSWER for row in self._pending):
             return True
         place = self._index.get(_short(key))
         return place is not None and (not place & 1 or self.find(key, max_tokens) is not None)
@@ -84,6 +88,7 @@ class Journal:
         if self._failed:
             raise self._failed
         self._pending.append(row)
+        self._count(row)
         if len(self._pending) >= GROUP:
             await self._commit()
         elif self._timer is None or self._timer.done():
@@ -130,32 +135,29 @@ class Journal:
                 os.ftruncate(fd, end)
                 error.filename = str(self.path)
                 raise
-            self._read(fd)
+            self._read(fd, end)
         finally:
             os.close(fd)
 
-    def _read(self, fd: int) -> None:
-        """Indexes what the file, locked by the caller, has gained."""
+    def _read(self, fd: int, mine: float = math.inf) -> None:
+        """Indexes what the file, locked by the caller, has gained; from byte `mine` on it is our own and counted already."""
         with open(fd, "rb", closefd=False) as file:
             file.seek(self._end)
             for line in file:
                 if row := _decode(line.rstrip(b"\n")):
                     self._keep(row, self._end)
+                    if self._end < mine:
+                        self._count(row)
                 elif line != b"\n":
                     self.damaged += 1
                 self._end += len(line)
 
     def _keep(self, row: Row, place: int) -> None:
         """Of two answers to one key the whole one counts, then the one that had more room, then the first."""
-        if row["finish_reason"] == MALFORMED:
-            self._failed_keys.add(_short(row["key"]))
+        if row["finish_reason"] in NO_ANSWER:
+            if row["finish_reason"] == MALFORMED:
+                self._failed_keys.add(_short(row["key"]))
             return
-        used = self.used.setdefault(row.get("model", ""), Used())
-        used.answers += 1
-        used.prompt_tokens += row.get("prompt_tokens") or 0
-        used.completion_tokens += row.get("completion_tokens") or 0
-        used.seconds += row.get("seconds") or 0.0
-        used.estimated += row.get("estimated") or 0
         short, cut = _short(row["key"]), row["finish_reason"] == "length"
         old = self._index.get(short)
         if old is not None and old & 1:
@@ -165,6 +167,19 @@ class Journal:
         elif old is not None:
             return
         self._index[short] = place << 1 | cut
+
+    def _count(self, row: Row) -> None:
+        used = self.used.setdefault(row.get("model", ""), Used())
+        tokens_in, tokens_out = tokens(row)
+        if row["finish_reason"] == LOST:
+            used.lost_in += tokens_in
+            used.lost_out += tokens_out
+        elif row["finish_reason"] != MALFORMED:
+            used.answers += 1
+            used.prompt_tokens += tokens_in
+            used.completion_tokens += tokens_out
+            used.seconds += row.get("seconds") or 0.0
+            used.estimated += row.get("estimated") or 0
 
     def _at(self, place: int) -> Row | None:
         """The row whose line starts at byte `place`; None when it is damaged by now."""
@@ -178,6 +193,13 @@ class Journal:
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
+
+
+def tokens(row: Row) -> tuple[int, int]:
+    """Tokens of a row's prompt and answer, guessed where the server did not say."""
+    tokens_in, tokens_out = row.get("prompt_tokens"), row.get("completion_tokens")
+    guessed = row.get("estimated") or 0 if tokens_in is None else tokens_in
+    return guessed, estimate(row["answer"]) if tokens_out is None else tokens_out
 
 
 def _short(key: str) -> int:

@@ -79,7 +79,6 @@ class Budget:
 
     def __init__(self, price_in: float | None, price_out: float | None, cap: float | None) -> None:
         self.price_in, self.price_out, self.cap = price_in, price_out, cap
-        self.spent = 0.0
         self._reserved = 0.0
 
     def cost(self, tokens_in: float, tokens_out: float) -> float | None:
@@ -88,21 +87,20 @@ class Budget:
             return None
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
-    def fits(self, most: float | None) -> bool | None:
-        """Whether a request that costs at most `most` may go now: False when it never will, None when it may once
-        requests under way have come in for less than they might cost. True reserves `most`."""
+    def fits(self, most: float | None, spent: float) -> bool | None:
+        """Whether a request that costs at most `most` may go now, `spent` being gone already: False when it never will, None
+        when it may once requests under way have come in for less than they might cost. True reserves `most`."""
         if self.cap is None or most is None:
             return True
-        if self.spent + self._reserved + most <= self.cap:
+        if spent + self._reserved + most <= self.cap:
             self._reserved += most
             return True
         return None if self._reserved > 1e-12 else False
 
-    def settle(self, most: float | None, spent: float | None) -> None:
-        """Turns the reservation `most` into what was `spent`."""
+    def release(self, most: float | None) -> None:
+        """Gives back the reservation `most`, since what the request cost is known."""
         if self.cap is not None and most is not None:
             self._reserved -= most
-        self.spent += spent or 0.0
 
 
 def estimate(text: str) -> int:

@@ -10,7 +10,7 @@ from potstill.teacher.limits import Budget, estimate
 
 @dataclass
 class Line:
-    """One stage's requests. Tokens are those of the requests to be asked; `sure` when the answers' length is known."""
+    """One stage's requests, `held` of them in the journal. Tokens are those of the requests to be asked."""
 
     stage: str
     requests: int
@@ -82,7 +82,10 @@ def quote(t: task.Task, p: SimpleNamespace) -> str:
             f"teacher_max_tokens {p.teacher_max_tokens:,} each."
         )
     out.append("time: " + ("unknown before the first answers" if time is None else f"about {_time(time)}"))
-    cost, spent = budget.cost(tokens_in, tokens_out), budget.cost(used.prompt_tokens, used.completion_tokens)
+    cost, spent = (
+        budget.cost(tokens_in, tokens_out),
+        budget.cost(used.prompt_tokens + used.lost_in, used.completion_tokens + used.lost_out),
+    )
     if cost is None or spent is None:
         out.append("cost: unknown; set teacher_price_in and teacher_price_out, the prices of a million tokens")
     else:
