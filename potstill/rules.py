@@ -20,8 +20,8 @@ PASS: Finding = (True, None, 0.0)
 
 
 def failed(why: str, distance: float = 1.0) -> Finding:
-    """The check fails."""
-    return False, why, float(distance)
+    """The check fails. The reason quotes no more than a line of a long answer."""
+    return False, why[:200], float(distance)
 
 
 def unscored(why: str) -> Finding:
@@ -291,7 +291,7 @@ def language(task: Task, *, allow: list[str] | None = None, from_input: bool = F
 
 
 _MARKS = "[。，、；：！？,;:!?｡､…—.]"
-_TWO_MARKS = re.compile(rf"{_MARKS}\s*{_MARKS}")  # soon found or not; 。” and ：“ are two marks that may stand together
+_TWO_MARKS = re.compile(rf"{_MARKS}\s*{_MARKS}")  # a quick look, before _DOUBLED
 _DOUBLED = re.compile(r"[。，、；：,;:！？!?｡､]\s*[。，、；：,;｡､]|！\s*！|？\s*？|!\s*!|\?\s*\?|…{3,}|\.{7,}|—{3,}")
 _WORDS = re.compile(r"[\W_]+")
 

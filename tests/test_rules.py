@@ -398,6 +398,10 @@ def test_repetition_finds_every_phrase(text: str, times: int) -> None:
     assert (judged(listed, text) is not True) == repeats(text, times)
 
 
+def test_a_reason_is_no_longer_than_a_line() -> None:
+    assert judged("repetition", "哈" * 5000) == "repetition: " + "哈" * 200
+
+
 # grounded
 
 
