@@ -399,7 +399,7 @@ def test_repetition_finds_every_phrase(text: str, times: int) -> None:
 
 
 def test_a_reason_is_no_longer_than_a_line() -> None:
-    assert judged("repetition", "哈" * 5000) == "repetition: " + "哈" * 200
+    assert judged("language", "a" * 5000) == "language: " + "a" * 200
 
 
 # grounded
