@@ -46,7 +46,7 @@ _AFTER = (
 )
 _MENTION = re.compile(
     rf"(?<!\d)(?P<a>{NUMBER})(?P<unit>{_UNIT})?"
-    rf"(?:\s*(?:[-–—－~～〜]{{1,2}}|至(?!少|多)|到|和(?=.{{1,9}}之间))\s*(?P<b>{NUMBER})(?P<unit_b>{_UNIT})?)?{_AFTER}"
+    rf"(?:\s*(?:[-–—－~～〜]{{1,2}}|至|到|和(?=.{{1,9}}之间))\s*(?P<b>{NUMBER})(?P<unit_b>{_UNIT})?)?{_AFTER}"
 )
 _FILLER = r"(?:[要得需应该写用有为是达到在约了]|大约|大概|控制|保持){0,4}\s*$"
 _BOUND = re.compile(
@@ -100,8 +100,7 @@ def _section(text: str) -> Decimal | None:
 def asked(request: str) -> tuple[Length, ...]:
     """The length that a request asks for: () when it asks for none, several when they cannot all be the answer's. A lower
     and an upper bound are joined."""
-    text = request.translate(WIDE)
-    found = list(dict.fromkeys(length for match in _MENTION.finditer(text) if (length := _length(text, match))))
+    found = list(dict.fromkeys(length for match in _MENTION.finditer(request) if (length := _length(request, match))))
     lows = [length.low for length in found if length.high is None]
     highs = [length.high for length in found if length.low is None]
     if len(found) == 2 and lows and highs and (lows[0] or 0) <= (highs[0] or 0):
@@ -113,14 +112,14 @@ def _length(text: str, match: re.Match[str]) -> Length | None:
     start, end = match.span()
     before = text[max(0, start - 16) : start]
     counted = _COUNT.search(before)
-    a, b = number(match["a"]), number(match["b"] or match["a"])
-    if a is None or b is None or max(a, b) > 10**8 or a % 1 or b % 1:
-        return None
-    if match["a"][0] in "十百千万" and before[-1:] in tuple("几数上好近成") and not counted:
-        return None
     if not (match["unit_b"] if match["b"] else match["unit"]) and not (
         counted and (match["most"] or match["least"] or re.match(r"[，,。；;！!？?)）\s]|之间|左右|$", text[end:]))
     ):
+        return None
+    if match["a"][0] in UNITS and before[-1:] in tuple("几数上好近成") and not counted:
+        return None
+    a, b = number(match["a"]), number(match["b"] or match["a"])
+    if a is None or b is None or max(a, b) > 10**8 or a % 1 or b % 1:
         return None
     bound = _BOUND.search(before)
     lead = before[: bound.start()] if bound else before

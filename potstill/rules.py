@@ -20,8 +20,8 @@ PASS: Finding = (True, None, 0.0)
 
 
 def failed(why: str, distance: float = 1.0) -> Finding:
-    """The check fails."""
-    return False, why, float(distance)
+    """The check fails. The reason quotes no more than a line of a long answer."""
+    return False, why[:200], float(distance)
 
 
 def unscored(why: str) -> Finding:
@@ -91,11 +91,11 @@ def json_schema(task: Task) -> Rule:
     return rule
 
 
-# Keywords that both libraries read alike. Not among them: multipleOf (0.3 of 0.1), not, oneOf, if (they turn a difference
-# elsewhere, such as half a surrogate pair, into a pass) and all that is rare.
-_SIZES = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
-_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-_ALIKE = {"type", "required", "uniqueItems", "pattern", "format", "title", "description", "default", "examples"}
+# Keywords that both libraries read alike, beside those of `_alike_keyword`. Not among them: multipleOf (0.3 of 0.1), not, oneOf, if
+# (they turn a difference elsewhere, such as half a surrogate pair, into a pass) and all that is rare.
+_ALIKE = {"type", "required", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
+_ALIKE |= {"pattern", "format"}
+_ALIKE |= {"title", "description", "default", "examples"}
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -129,7 +129,11 @@ class _Pattern:
 
 
 def _alike(schema: Any) -> bool:
-    return isinstance(schema, bool) or all(_alike_keyword(key, value) for key, value in schema.items())
+    if isinstance(schema, bool):
+        return True
+    items = schema.get("items")
+    texts = isinstance(items, dict) and items.get("type") == "string"  # 2**63 and 2.0**63 are equal to jsonschema alone
+    return all(texts if key == "uniqueItems" else _alike_keyword(key, value) for key, value in schema.items())
 
 
 def _alike_keyword(key: str, value: Any) -> bool:
@@ -146,7 +150,9 @@ def _alike_keyword(key: str, value: Any) -> bool:
             return bool(value.startswith("#/"))
         case "$schema":
             return bool(value == _DRAFT)
-    return key in _ALIKE or (key in _SIZES and _exact(value)) or (key in _BOUNDS and abs(value) < 2**53)
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            return bool(abs(value) < 2**53)
+    return key in _ALIKE
 
 
 def _exact(value: Any) -> bool:
@@ -284,25 +290,28 @@ def language(task: Task, *, allow: list[str] | None = None, from_input: bool = F
     return of(field, judge)
 
 
+_MARKS = "[。，、；：！？,;:!?｡､…—.]"
+_TWO_MARKS = re.compile(rf"{_MARKS}\s*{_MARKS}")  # a quick look, before _DOUBLED
 _DOUBLED = re.compile(r"[。，、；：,;:！？!?｡､]\s*[。，、；：,;｡､]|！\s*！|？\s*？|!\s*!|\?\s*\?|…{3,}|\.{7,}|—{3,}")
 _WORDS = re.compile(r"[\W_]+")
 
 
 def repetition(task: Task, *, characters: int = 5, phrases: int = 3, field: str | None = None) -> Rule:
     """No punctuation twice, no character `characters` times in a row (but digits), no phrase of two characters or more
-    `phrases` times in a row, whatever stands between them."""
+    `phrases` times in a row, whatever punctuation stands between them."""
     if min(characters, phrases) < 2:
         raise ValueError("characters and phrases are 2 or more")
-    run = re.compile(rf"([^\d\s.…—\-=_*#~])\1{{{characters - 1},}}")
+    run = re.compile("(.)" + r"\1" * (characters - 1))
 
     def judge(row: Row, text: str) -> Finding:
-        if match := _DOUBLED.search(text) or run.search(text):
+        if _TWO_MARKS.search(text) and (match := _DOUBLED.search(text)):
             return failed(match[0])
+        for match in run.finditer(text):
+            if not match[1].isdigit() and not match[1].isspace() and match[1] not in ".…—-=_*#~":
+                return failed(match[0])
         words = _WORDS.sub("", text)
         spare = len(words) - 1 - len(set(pairwise(words)))
-        if (
-            spare < 2 * phrases - 3
-        ):  # so many of its pairs of characters a text has twice at the least when it repeats one
+        if spare < 2 * phrases - 3:  # a text that repeats a phrase has at least so many pairs of characters twice
             return PASS
         phrase = _repeated(words, phrases)
         return failed(f"{phrase} {phrases} times") if phrase else PASS

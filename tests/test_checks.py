@@ -129,6 +129,13 @@ def test_training_rows_may_have_stricter_options(project: Project) -> None:
     assert checks.verdicts(t, row, text, training=True)[0].passed is False
 
 
+def test_the_options_that_train_does_not_name_stay(project: Project) -> None:
+    t = plain(project, "[{repetition: {characters: 3, train: {phrases: 2}}}]")
+    for text, metric, training in (("好好好", False, False), ("好运好运", True, False), ("好运", True, True)):
+        row = {"text": "x"}
+        assert (checks.check(t, row, text) == [], checks.check(t, row, text, training=True) == []) == (metric, training)
+
+
 def test_a_check_may_be_listed_twice(project: Project) -> None:
     t = plain(project, '[{regex: {pattern: "^祝"}}, {regex: {pattern: "。$"}}]')
     assert checks.check(t, {"text": "x"}, "好") == ["regex: no ^祝", "regex: no 。$"]

@@ -1,6 +1,7 @@
 """potstill.rules and potstill.grounded: each check passes, fails with a reason, or has nothing to judge by."""
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def judged(listed: object, text: str, row: Row | str = "写一段祝福", traini
 # json_schema
 
 
-SMALL = st.integers(0, 3)
+SMALL = st.integers(0, 3) | st.just(2.0)
 NUMBERS = st.one_of(
     st.integers(-3, 3), st.sampled_from([0.5, 1.0, -0.0, 2**53, 2**53 + 1, 2**63, 2**64, 10**30, 1e23, 10**23, 1e300])
 )
@@ -72,7 +73,7 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             "properties": st.dictionaries(KEYS, inner, max_size=2),
             "required": st.lists(KEYS, max_size=2, unique=True),
             "additionalProperties": inner,
-            "items": inner,
+            "items": inner | st.just({"type": "string"}),
             "prefixItems": lists,
             "minItems": SMALL,
             "maxItems": SMALL,
@@ -124,6 +125,29 @@ def test_the_quick_validator_passes_all_that_jsonschema_passes(schema: Any, valu
 
 
 @pytest.mark.parametrize(
+    ("pattern", "text"),
+    [(r"^\D$", "３"), (r"^\d$", "３"), ("a$", "a\n"), (r"^\s$", "\x1c"), (r"(?i:É)", "é"), (r"^\S+市$", "大理市")],
+)
+def test_a_pattern_is_read_as_python_reads_it(pattern: str, text: str) -> None:
+    quick = rules.quick_validator({"pattern": pattern})
+    assert quick and quick(text) is (re.search(pattern, text) is not None)
+
+
+def test_good_answers_do_not_wait_for_jsonschema(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = made("json_schema")
+    t.schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^祝"}}}
+    checks.validate(t)
+
+    def slow(self: object, value: object) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(Draft202012Validator, "iter_errors", slow)
+    assert checks.check(t, {"text": "x"}, '{"a": "祝"}') == []
+    with pytest.raises(AssertionError, match="asked"):
+        checks.check(t, {"text": "x"}, '{"a": "好"}')
+
+
+@pytest.mark.parametrize(
     "schema",
     [
         {"multipleOf": 0.1},
@@ -133,6 +157,8 @@ def test_the_quick_validator_passes_all_that_jsonschema_passes(schema: Any, valu
         {"patternProperties": {"a": True}},
         {"const": 0.5},
         {"enum": [2**53]},
+        {"uniqueItems": True},  # of 2**63 and 2.0**63
+        {"minimum": 1e30},  # 10**30 is less than that float
         {"properties": {"a": {"items": {"$ref": "https://example.org/x"}}}},
         {"$schema": "http://json-schema.org/draft-07/schema#"},
         {"$id": "x"},
@@ -142,9 +168,16 @@ def test_a_schema_of_other_keywords_is_left_to_jsonschema(schema: Any) -> None:
     assert rules.quick_validator(schema) is None
 
 
-def test_our_own_schemas_are_read_quickly() -> None:
-    for path in (ROOT / "schemas").glob("address.json"):
-        assert rules.quick_validator(json.loads(path.read_text(encoding="utf-8")))
+@pytest.mark.parametrize(
+    "schema",
+    [
+        json.loads((ROOT / "schemas/address.json").read_text(encoding="utf-8")),
+        {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 1},
+        {"$defs": {"x": {"enum": ["a", 1, None]}}, "properties": {"not": {"$ref": "#/$defs/x"}}},
+    ],
+)
+def test_the_schemas_of_our_kind_are_read_quickly(schema: Any) -> None:
+    assert rules.quick_validator(schema)
 
 
 # texts
@@ -363,6 +396,10 @@ def repeats(text: str, times: int) -> bool:
 def test_repetition_finds_every_phrase(text: str, times: int) -> None:
     listed = {"repetition": {"phrases": times, "characters": 99}}
     assert (judged(listed, text) is not True) == repeats(text, times)
+
+
+def test_a_reason_is_no_longer_than_a_line() -> None:
+    assert judged("language", "a" * 5000) == "language: " + "a" * 200
 
 
 # grounded

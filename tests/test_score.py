@@ -11,6 +11,7 @@ from potstill.errors import UserError
 from tests.conftest import Project
 
 EXPECTED = {"word": "大理 市", "place": "25号"}
+GOOD = {"name": "段丽娟", "phone": "13800138000", "place": "人民路25号 大理古城 3号楼"}
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word", "place"]}
 
 
@@ -18,7 +19,7 @@ SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "require
 def toy(project: Project) -> task.Task:
     """A task of two keys whose headline is slice a."""
     project.write("schemas/toy.json", json.dumps({**SCHEMA, "additionalProperties": {"type": "string"}}))
-    project.write("tasks/toy/task.yaml", "headline_slice: a\nchecks: [json_schema]\n")
+    project.write("tasks/toy/task.yaml", "headline_slice: a\nchecks: [json_schema, exact_match]\n")
     return task.load("toy")
 
 
@@ -54,6 +55,80 @@ def test_marks(toy: task.Task, text: object, right: bool, valid: bool, schema: b
     assert list(found["keys"].values()) == keys
 
 
+@pytest.mark.parametrize(
+    ("test", "text", "right", "unscored"),
+    [
+        ({"text": "写3字"}, "新年好", True, False),
+        ({"text": "写3字"}, "新年", False, False),
+        ({"text": "写3字"}, "", False, False),
+        ({"text": "写几句"}, "新年好", False, True),
+        ({"text": "写几句"}, "Hi", False, False),  # what fails one check is wrong, whatever else cannot be said
+        ({"text": "写几句"}, "", False, False),
+        ({"text": "写3字", "expected": "春节好"}, "新年好", True, False),  # exact_match is not among the checks
+    ],
+)
+def test_an_answer_is_right_wrong_or_unscored(
+    toy: task.Task, project: Project, test: rows.Row, text: str, right: bool, unscored: bool
+) -> None:
+    project.write("tasks/toy/task.yaml", "checks: [length_within, language]\n")
+    found = score.mark(task.load("toy"), test, answer(text))
+    assert found == {"right": right, "unscored": unscored, "prompt_tokens": 10, "completion_tokens": 4}
+
+
+def test_no_answer_is_wrong_even_without_checks(toy: task.Task, project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: []\n")
+    assert [score.mark(task.load("toy"), {"text": "x"}, answer(text))["right"] for text in ("", "好")] == [False, True]
+
+
+def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: [length_within]\n")
+    tests = [
+        {**question(str(i)), "text": text} for i, text in enumerate(["写3字", "写3字", "写几句", "写4字", "写几句"])
+    ]
+    answers = [answer(text, str(i)) for i, text in enumerate(["新年好", "新年", "新年", "", "好"])]
+    for row in tests:
+        del row["expected"]
+    found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
+    assert found["sft"] == {
+        "accuracy": 0.2,
+        "right": 1,
+        "wrong": 2,
+        "unscored": 2,
+        "prompt_tokens": 10,
+        "completion_tokens": 4,
+    }
+    assert score.table(found).splitlines()[0] == (
+        "teacher      5 rows      1 right      2 wrong   20.0%  the teacher, 2 rows unscored"
+    )
+
+
+def test_a_test_row_that_expects_nothing_is_unscored_where_exact_match_is_listed(toy: task.Task) -> None:
+    test = question("0")
+    del test["expected"]
+    found = score.mark(toy, test, answer({"word": "a", "place": "b"}))
+    assert (found["right"], found["unscored"], "keys" in found) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("parsed", "wrong"),
+    [
+        (GOOD, []),
+        ({**GOOD, "place": "人民路25号大理古城 3号楼"}, []),
+        ({**GOOD, "name": "段 丽\u3000娟"}, []),
+        ({**GOOD, "name": "段丽"}, ["name"]),
+        ({**GOOD, "phone": 13800138000}, ["phone"]),
+        ({key: value for key, value in GOOD.items() if key != "name"}, ["name"]),
+        (None, list(GOOD)),
+        ([], list(GOOD)),
+        ("段丽娟", list(GOOD)),
+    ],
+)
+def test_each_expected_key_has_its_mark(toy: task.Task, parsed: object, wrong: list[str]) -> None:
+    found = score.mark(toy, {**question("0"), "expected": GOOD}, answer(json.dumps(parsed)))["keys"]
+    assert list(found) == list(GOOD)
+    assert [key for key, right in found.items() if not right] == wrong
+
+
 def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -> None:
     tests = [question("0"), question("1"), question("2", "b"), question("3")]
     good, bad = {"word": "大理市", "place": "25号"}, {"word": "大理市", "place": "26号"}
@@ -65,6 +140,7 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
         "accuracy": 0.3333,
         "right": 1,
         "wrong": 2,
+        "unscored": 0,
         "valid_json": 0.6667,
         "schema_valid": 0.6667,
         "keys": {"word": 0.6667, "place": 0.3333},
@@ -75,6 +151,7 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
             "accuracy": 1.0,
             "right": 1,
             "wrong": 0,
+            "unscored": 0,
             "valid_json": 1.0,
             "schema_valid": 1.0,
             "keys": {"word": 1.0, "place": 1.0},
@@ -85,7 +162,7 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
 
 
 def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> None:
-    project.write("tasks/toy/task.yaml", "checks: [json_schema]\n")
+    project.write("tasks/toy/task.yaml", "checks: [json_schema, exact_match]\n")
     tests = [question("0"), question("1", "b")]
     answers = [answer("{}", "0"), answer("{}", "1")]
     found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
