@@ -237,8 +237,7 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
     for at, what in events:
         assert what == "refused" or at >= until
         until = max(until, at + 3) if what == "refused" else until
-    assert max(flying[:CONCURRENCY]) == CONCURRENCY
-    assert max(flying[300:]) <= CONCURRENCY // 4
+    assert 0 < max(flying[300:]) <= CONCURRENCY // 4
 
 
 # 2: Retry-After of ten minutes

@@ -19,6 +19,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds of back-off before the first a
 LONGEST_WAIT = 60.0  # seconds of Retry-After to sit out; beyond, the stage ends and a later run goes on
 PATIENCE = 300.0  # seconds of nothing but 429, before the stage ends
 FAILED_IN_A_ROW = 10  # requests given up with no answer between them, before the whole stage stops
+START = (
+    0.001  # seconds between the first requests of two workers: what is sent in one burst is answered in one, for ever
+)
 GO_ON = "the same command goes on from there"
 
 
@@ -67,8 +70,11 @@ class Client:
         Raises UserError when the endpoint cannot be used, when the budget is used up or requests stay without an answer.
         """
         todo, self._all_taken = iter(requests), False
-        workers = [asyncio.create_task(self._work(todo)) for _ in range(self.params.teacher_concurrency)]
+        workers: list[asyncio.Task[None]] = []
         try:
+            while len(workers) < self.params.teacher_concurrency and not (self._all_taken or self._stop.is_set()):
+                workers.append(asyncio.create_task(self._work(todo)))
+                await asyncio.sleep(START)
             await asyncio.gather(*workers)
         finally:
             for worker in workers:
