@@ -21,8 +21,8 @@ from potstill import params, student, swift, task, training
 def main(rounds: int = 1) -> None:
     p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
     t = task.load(p.task)
-    names = {"teacher", "predict", "samples", "valid", "train_rows", "max_model"}
-    ours = SimpleNamespace(**{name: value for name, value in vars(p).items() if not name.startswith(tuple(names))})
+    names = params.parse(params.read_text(Path("dvc.yaml")), Path("dvc.yaml"))["stages"]["sft"]["params"]
+    ours = SimpleNamespace(**{name: getattr(p, name) for name in names})
     config = training.config(ours, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):

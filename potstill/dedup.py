@@ -32,6 +32,7 @@ BANDS, MISSES = 16, 1000
 CHUNK = 1 << 16  # texts whose shingles are in memory at once: 16 bits of a key are the text's place in it
 WORDS = 4  # of 64 bits in a bit map
 FEW = 16  # candidates that are compared at once
+SCAN = 32  # bit maps that are looked at in the time in which one is gathered
 NUMBERS = re.compile(r"\d+|[〇零一二两三四五六七八九十百千万]+(?=[个字词句行条段首篇])")
 
 
@@ -147,7 +148,7 @@ class _Shelf:
         count = sum(map(len, lists))
         if count <= FEW:
             return {self.rows[place] for places in lists for place in places}
-        if count < len(self.rows) // 32:
+        if count * SCAN < len(self.rows):
             found = set().union(*lists)
             places = np.fromiter(found, np.int64, len(found))
             differ = np.bitwise_count(self.bits[0, places] ^ sign.bits[0])

@@ -6,7 +6,6 @@ that the student will see. A messages file keeps its messages. What stands there
 """
 
 import sys
-from pathlib import Path
 
 from potstill import errors, params, rows, task, validate
 from potstill.errors import UserError
@@ -19,7 +18,7 @@ def convert(t: task.Task, found: validate.File) -> tuple[list[rows.Row], list[ro
     chats: dict[str, rows.Row] = {}
     if found.kind == validate.MESSAGES:
         for row in found.rows:
-            chat = {key: row[key] for key in ("family", "messages") if key in row}
+            chat: rows.Row = {key: row[key] for key in ("family", "messages") if key in row}
             id = row.get("id", rows.row_id({"messages": row["messages"]}))
             chats[id] = {"id": id, **chat}
         return [], list(chats.values())
@@ -31,11 +30,10 @@ def convert(t: task.Task, found: validate.File) -> tuple[list[rows.Row], list[ro
     for row in found.rows:
         input = {t.config["input"][0]: row["instruction"]}
         if "output" in row:
-            answer = {"role": "assistant", "content": row["output"]}
-            messages = {"messages": [*t.messages("student", input), answer]}
-            chats[id := rows.row_id(messages)] = {"id": id, **messages}
+            lesson = {"messages": [*t.messages("student", input), {"role": "assistant", "content": row["output"]}]}
+            chats[rows.row_id(lesson)] = {"id": rows.row_id(lesson), **lesson}
         else:
-            seeds[id := rows.row_id(input)] = {"id": id, **input}
+            seeds[rows.row_id(input)] = {"id": rows.row_id(input), **input}
     return list(seeds.values()), list(chats.values())
 
 

@@ -28,17 +28,18 @@ from aiohttp import web
 from potstill import checks, errors, params, reviews, rows, task
 from potstill.errors import UserError
 
-PAGE = Path(__file__).with_name("review.html")
+PAGE = {"": "text/html", "review.css": "text/css", "review.js": "text/javascript"}  # potstill/review.html comes first
 # A failure of these cannot be overruled: no later step could read the answer.
 BREAKING = ("json", "text", "json_schema")
 HEADERS = {
     "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-CSP = "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 @dataclass
@@ -200,9 +201,9 @@ def application(made: Desk, token: str) -> web.Application:
     """The page and its five calls, all below /<token>/. A call that is refused answers with one sentence."""
 
     async def page(request: web.Request) -> web.Response:
-        nonce = secrets.token_urlsafe(16)
-        text = PAGE.read_text(encoding="utf-8").replace("{{nonce}}", nonce)
-        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": CSP.format(nonce)})
+        name = request.path.split("/")[2]
+        text = Path(__file__).with_name(name or "review.html").read_text(encoding="utf-8")
+        return web.Response(text=text, content_type=PAGE[name])
 
     async def state(request: web.Request) -> web.Response:
         made.load()
@@ -226,6 +227,8 @@ def application(made: Desk, token: str) -> web.Application:
         answer = _chosen(body, made.answers)
         listed = made.judge(answer, answer["answer"])
         row = {"id": answer["id"], "answer": reviews.answer_hash(answer["answer"]), "verdict": body["verdict"]}
+        if row["verdict"] == "edit" and _edited(body) == relaid(answer["answer"]):
+            row["verdict"] = "accept"  # the edit changes nothing
         if row["verdict"] == "edit":
             row["output"] = _edited(body)
             if broken := _broken(made.judge(answer, row["output"])):
@@ -275,7 +278,8 @@ def application(made: Desk, token: str) -> web.Application:
 
     app = web.Application(middlewares=[guard])
     calls = [web.post(f"/{token}/{one.__name__}", one) for one in (check, verdict, rank, undo)]
-    app.add_routes([web.get(f"/{token}/", page), web.get(f"/{token}/state", state), *calls])
+    files = [web.get(f"/{token}/{name}", page) for name in PAGE]
+    app.add_routes([*files, web.get(f"/{token}/state", state), *calls])
     return app
 
 

@@ -48,30 +48,11 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
     An `id` may occur once, or once for each `sample`. In a sealed file no line may lack its seal. Raises UserError with
     file and line.
     """
-    path, required = Path(path), tuple(required)
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: run `dvc repro`, or `git checkout {path}` when it belongs to git"
-        ) from None
-    if not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise UserError(f"{path} is empty, expected one JSON object a line")
+    lines = list(read_lines(path))
     rows: list[Row] = []
     seen: dict[tuple[Any, Any], int] = {}
-    sealed = bool(SEALED.fullmatch(path.name)) and any(raw[-20:-10] == SEAL for raw in lines)
-    for number, raw in enumerate(lines, 1):
-        if sealed:
-            raw = _unseal(raw, f"{path}:{number}")
-        row = parse_row(raw, f"{path}:{number}")
-        for key in required:
-            if key not in row:
-                raise UserError(f"{path}:{number}: key {key!r} is missing, expected the keys {', '.join(required)}")
+    for number, row in enumerate(parse_lines(lines, path, is_sealed(path, lines), required), 1):
         if "id" in row:
-            if not isinstance(row["id"], str) or not row["id"]:
-                raise UserError(f"{path}:{number}: id is {row['id']!r}, expected a text")
             first = seen.setdefault((row["id"], row.get("sample")), number)
             if first != number:
                 raise UserError(
@@ -79,6 +60,42 @@ def read_jsonl(path: str | Path, required: Iterable[str] = ()) -> list[Row]:
                 )
         rows.append(row)
     return rows
+
+
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file, one after the other, without their ends. Raises UserError when it is missing or empty."""
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115  closed below
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: run `dvc repro`, or `git checkout {path}` when it belongs to git"
+        ) from None
+    with file:
+        line = None
+        for line in file:
+            yield line.removesuffix(b"\n")
+        if line is None:
+            raise UserError(f"{path} is empty, expected one JSON object a line")
+
+
+def is_sealed(path: str | Path, lines: Iterable[bytes]) -> bool:
+    """Whether the lines of this file must have seals: any has one."""
+    return bool(SEALED.fullmatch(Path(path).name)) and any(raw[-20:-10] == SEAL for raw in lines)
+
+
+def parse_lines(
+    lines: Iterable[bytes], path: str | Path, sealed: bool, required: Iterable[str] = (), first: int = 1
+) -> Iterator[Row]:
+    """The rows of some lines of a file, the first of which has the number `first`. Raises UserError with file and line."""
+    required = tuple(required)
+    for number, raw in enumerate(lines, first):
+        row = parse_row(_unseal(raw, f"{path}:{number}") if sealed else raw, f"{path}:{number}")
+        for key in required:
+            if key not in row:
+                raise UserError(f"{path}:{number}: key {key!r} is missing, expected the keys {', '.join(required)}")
+        if "id" in row and (not isinstance(row["id"], str) or not row["id"]):
+            raise UserError(f"{path}:{number}: id is {row['id']!r}, expected a text")
+        yield row
 
 
 def parse_row(raw: bytes, where: str) -> Row:
@@ -146,25 +163,34 @@ def _unseal(raw: bytes, where: str) -> bytes:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes to a temporary name and renames last: a file that exists is complete."""
-    _write(Path(path), [text])
+    write_parts(path, [text])
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Row]) -> int:
     """Writes one JSON object a line, in the order given, all or nothing; returns how many."""
-    count, sealed = 0, bool(SEALED.fullmatch(Path(path).name))
+    count = 0
 
     def lines() -> Iterator[str]:
         nonlocal count
-        for row in rows:
+        for line in dump_lines(rows, path):
             count += 1
-            line = json.dumps(row, ensure_ascii=False)
-            yield (_seal(line) if sealed else line) + "\n"
+            yield line
 
-    _write(Path(path), lines())
+    write_parts(path, lines())
     return count
 
 
-def _write(path: Path, parts: Iterable[str]) -> None:
+def dump_lines(rows: Iterable[Row], path: str | Path) -> Iterator[str]:
+    """The lines that these rows are in the file `path`."""
+    sealed = bool(SEALED.fullmatch(Path(path).name))
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False)
+        yield (_seal(line) if sealed else line) + "\n"
+
+
+def write_parts(path: str | Path, parts: Iterable[str]) -> None:
+    """Writes text that comes in parts, all or nothing."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:

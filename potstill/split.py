@@ -36,7 +36,11 @@ def divide(
     """The rows of each side: validation has the families of the lowest places; test is `gold` or, without it, the kept rows
     of the families of the highest. `aside` are the user's own rows of a family that is held out so: nobody sees them.
 
-    Learnt rows come in the order of their own places: the first N are of many families, and always the same."""
+    Learnt rows come in the order of their own places: the first N are of many families, and always the same. Raises UserError for an id that is there twice."""
+    ids = {item.id: item.where for item in kept}
+    for item in own:
+        if item.id in ids:
+            raise UserError(f"{item.where}: id {item.id} is that of {ids[item.id]}, too: give this row another")
     test = gold or sorted((item for item in kept if place(item.family) >= 1 - test_share), key=_order)
     held_out = set() if gold else {item.family for item in test}
     sides: dict[str, list[Item]] = {"train": [], "valid": [], "test": test, "aside": []}
@@ -72,7 +76,7 @@ def chats(t: Task, path: Path) -> tuple[list[Item], int]:
     found = validate.messages_rows(path)
     if not found:
         return [], 0
-    ask, items = _asks(t), {}
+    ask, items = _asks(t), dict[str, Item]()
     for number, row in enumerate(found, 1):
         messages = [{"role": one["role"], "content": one["content"]} for one in row["messages"]]
         asked = [ask(one["content"]) for one in messages if one["role"] == "user"]
@@ -104,8 +108,8 @@ def leaks(sides: dict[str, list[Item]], threshold: float) -> Iterator[tuple[Item
     """All pairs of rows on two sides whose texts are near-duplicates: row, side, row, side, similarity. A later turn (thanks;
     shorter, please) counts on the test side alone."""
     entries: dict[tuple[str, str, bool], Item] = {}
-    for name, items in sides.items():
-        for item in items:
+    for name in ("train", "valid", "test"):
+        for item in sides.get(name, []):
             for turn, text in enumerate(item.texts):
                 entries.setdefault((name, text, turn > 0), item)
     keys = list(entries)

@@ -207,7 +207,7 @@ def summary(path: str | Path, found: File) -> str:
     """A file without violations in one line: rows, characters, roles, and what is not used."""
     texts, roles, ignored = 0, Counter[str](), Counter[str]()
     for row in found.rows:
-        chat = next((row[key] for key in ("messages", "prompt") if isinstance(row.get(key), list)), [])
+        chat: list[Row] = next((row[key] for key in ("messages", "prompt") if isinstance(row.get(key), list)), [])
         roles.update(one["role"] for one in chat)
         values = [one["content"] for one in chat] + [row[key] for key in TEXTS if isinstance(row.get(key), str)]
         texts += sum(map(len, values))

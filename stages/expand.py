@@ -15,6 +15,7 @@ def main() -> None:
     if p.expand_hard:
         checks.validate(t)
     seeds, gold = expand.read(t, p)
+    rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
     calls: list[rows.Row] = []
 
     def ask(kind: str, asked: list[rows.Row]) -> list[rows.Row]:

@@ -1,55 +1,52 @@
-"""2-answers.jsonl → 3-kept.jsonl, 3-dropped.jsonl: the first answer to each input that passes the task's checks.
+"""1-inputs.jsonl, 2-answers.jsonl, reviews.jsonl → 3-kept.jsonl, 3-dropped.jsonl, 3-funnel.json: the best answer to each input
+that passes the task's checks, where no earlier input is the same or nearly so; what people said of an answer counts before
+the checks.
 
-Kept:    {"id": "…", "text": "…", "output": {"province": "云南省", …}}
+Kept:    {"id": "…", "text": "…", "family": "…", "sample": 0, "output": {"province": "云南省", …}}
 Dropped: {"id": "…", "sample": 0, "reason": "json_schema: phone: required", "answer": "…"}
+Funnel:  {"stage": "filter", "inputs": 4000, "in": 4000, "kept": 3600, "dropped": {"json_schema": 300, "near_duplicate": 100}}
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 
-from potstill import checks, errors, params, rows, task
+from potstill import checks, errors, params, reviews, rows, sift, task
 
 
 def main() -> None:
-    t = task.load(params.load("task").task)
-    inputs = t.inputs(t.data / "seeds.jsonl")
-    answers = rows.read_jsonl(t.data / "2-answers.jsonl", ("id", "sample", "answer", "finish_reason", "error"))
-    kept, dropped = sift(t, inputs, answers)
-    if len(answers) != len(kept) + len(dropped):
-        raise AssertionError(f"{len(answers)} answers, but {len(kept)} kept and {len(dropped)} dropped")
-    if not kept:
-        raise errors.UserError(f"{t.data}/2-answers.jsonl: no answer passes; the first fails by {dropped[0]['reason']}")
-    rows.write_jsonl(t.data / "3-kept.jsonl", kept)
-    rows.write_jsonl(t.data / "3-dropped.jsonl", dropped)
-    reasons = Counter(row["reason"].split(":")[0] for row in dropped)
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "nothing"
-    print(f"filter: {len(answers)} answers = {len(kept)} kept + {len(dropped)} dropped ({why})")
+    p = params.load("task", "near_duplicate")
+    t = task.load(p.task)
+    checks.validate(t)
+    said = reviews.load(t.data / "reviews.jsonl")
+    path = t.data / "2-answers.jsonl"
+    workers = sift.Workers(t, said, path.stat().st_size if path.is_file() else 0)
+    inputs = t.inputs(t.data / "1-inputs.jsonl", "family")
+    each = sift.samples(path, len(inputs))
+    done: list[sift.Sifted] = []
 
+    def kept() -> Iterator[str]:
+        for part in workers.do(sift.jobs(path, each, inputs, sift.twins(t, inputs, p.near_duplicate))):
+            yield part.kept
+            done.append(replace(part, kept=""))
+        if not any(part.count for part in done):
+            raise errors.UserError(f"{path}: no answer passes; the first fails by {done[0].first}")
 
-def sift(t: task.Task, inputs: list[rows.Row], answers: list[rows.Row]) -> tuple[list[rows.Row], list[rows.Row]]:
-    """The kept and the dropped rows; every answer becomes one of the two."""
-    by_id = {row["id"]: row for row in inputs}
-    first = {t.fingerprint(row): row["id"] for row in reversed(inputs)}  # of the inputs with the same text
-    kept: dict[str, rows.Row] = {}
-    dropped = []
-    for answer in answers:
-        id, text = answer["id"], answer["answer"]
-        if first[t.fingerprint(by_id[id])] != id:
-            reasons = [f"duplicate: of {first[t.fingerprint(by_id[id])]}"]
-        elif id in kept:
-            reasons = ["spare: an earlier answer passed"]
-        elif answer["error"]:
-            reasons = [f"refused: {answer['error']}"]
-        elif answer["finish_reason"] not in ("stop", None):
-            reasons = [f"finish_reason: {answer['finish_reason']}"]
-        else:
-            reasons = checks.check(t, by_id[id], text)
-        if reasons:
-            dropped.append({"id": id, "sample": answer["sample"], "reason": "; ".join(reasons), "answer": text})
-        else:
-            parsed, _ = checks.parse(t, text)
-            order = t.schema.get("properties", parsed)  # the student learns one order of the keys
-            kept[id] = {**by_id[id], "output": {key: parsed[key] for key in order if key in parsed}}
-    return list(kept.values()), dropped
+    rows.write_parts(t.data / "3-kept.jsonl", kept())
+    rows.write_parts(t.data / "3-dropped.jsonl", (part.dropped for part in done))
+    count, asked = sum(part.count for part in done), each * len(inputs)
+    reasons = sum((part.reasons for part in done), Counter[str]())
+    if asked != count + reasons.total():
+        raise AssertionError(f"{asked} answers, but {count} kept and {reasons.total()} dropped")
+    dropped = dict(reasons.most_common())
+    funnel = {"stage": "filter", "inputs": len(inputs), "in": asked, "kept": count, "dropped": dropped}
+    rows.write_json(t.data / "3-funnel.json", funnel)
+    why = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "nothing"
+    print(f"filter: {asked} answers = {count} kept + {reasons.total()} dropped ({why})")
+    left = asked
+    for reason, number in dropped.items():
+        left -= number
+        print(f"  {reason:20}{-number:>12,}{left:>12,}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def ask_teacher() -> None:
 
 def _tests(name: str) -> tuple[task.Task, list[rows.Row]]:
     t = task.load(name)
-    return t, rows.read_jsonl(t.data / "4-test.jsonl", ("id", *t.config["input"], "slice"))
+    tests = t.inputs(t.data / "4-test.jsonl", "slice")
+    rows.check_ids(t.data / "4-test.jsonl", tests, t.config["input"])
+    return t, tests
 
 
 def _write(t: task.Task, model: str, tests: list[rows.Row], found: list[rows.Row]) -> None:

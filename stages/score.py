@@ -10,7 +10,8 @@ from potstill import curves, errors, params, rows, score, task
 def main() -> None:
     p = params.load("task", "teacher_price_in", "teacher_price_out")
     t = task.load(p.task)
-    tests = rows.read_jsonl(t.data / "4-test.jsonl", ("id", "slice"))
+    tests = t.inputs(t.data / "4-test.jsonl", "slice")
+    rows.check_ids(t.data / "4-test.jsonl", tests, t.config["input"])
     needed = ("id", "answer", "prompt_tokens", "completion_tokens")
     predictions = {model: rows.read_jsonl(t.data / f"5-predictions-{model}.jsonl", needed) for model in score.MODELS}
     found = score.metrics(t, tests, predictions)
@@ -26,6 +27,7 @@ def main() -> None:
     rows.write_json(t.reports / "fit.json", fit)
     rows.write_json(t.reports / "metrics.json", found)
     rows.write_json(t.reports / "cost.json", cost)
+    print(f"score: {len(answers):,} answers of the teacher, {kept:,} kept rows, {len(tests):,} test rows")
     print(score.table(found))
     print(score.cost_line(cost))
     print(f"fit: {fit['verdict']}; {fit['advice']} (advice only: the score decides)")

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from potstill import errors, params, task, training
+from potstill import errors, params, rows, task, training
 
 
 def main() -> None:
@@ -42,6 +42,11 @@ def main() -> None:
     t = task.load(p.task)
     start = time.monotonic()
     config = training.config(p, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
+    train, valid = (rows.read_jsonl(t.data / f"4-{side}.jsonl", ("id", "messages")) for side in ("train", "valid"))
+    if twice := {row["id"] for row in train} & {row["id"] for row in valid}:
+        raise errors.UserError(
+            f"{t.data}/4-train.jsonl: id {min(twice)} is in 4-valid.jsonl, too: run `dvc repro split`"
+        )
     work = Path(os.environ.get("DVC_ROOT", "."), ".cache", "sft", training.key(config))
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
@@ -52,7 +57,10 @@ def main() -> None:
         steps, trained = training.train(config, work, t.models / "sft" / "adapter", base=p.model)
         shutil.rmtree(work)
     seconds = time.monotonic() - start
-    print(f"sft: {steps:,} steps, {seconds:.1f} s, {trained:.1f} of them in the trainer → {t.models}/sft/adapter")
+    print(
+        f"sft: {len(train):,} rows, {len(valid):,} to validate on, {steps:,} steps, {seconds:.1f} s, {trained:.1f} of them in "
+        f"the trainer → {t.models}/sft/adapter"
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def lesson(t: task.Task, row: rows.Row) -> rows.Row:
 
 def test(t: task.Task, row: rows.Row) -> rows.Row:
     """A test row, from a gold row or a kept one that is held out."""
-    more = {"slice": row.get("slice", "held_out"), "expected": row["gold"] if "gold" in row else row["output"]}
+    expected = row["gold"] if "gold" in row else row["output"]  # null: nothing is expected, the checks judge alone
+    more = {"slice": row.get("slice", "held_out"), "expected": expected}
     return {key: row[key] for key in ("id", *t.config["input"])} | more
 
 

@@ -55,6 +55,7 @@ class Project:
         self.write("tasks/toy/prompts/student.md", "last word\n")
         self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))
         self.write("data/toy/messages.jsonl", "")
+        self.write("data/toy/reviews.jsonl", "")
         self.set(task="toy")
 
     def write(self, path: str, text: str) -> Path:
@@ -70,11 +71,9 @@ class Project:
         path.write_text("".join(f"{_set(line, params)}\n" for line in lines), encoding="utf-8")
 
     def seeds(self, count: int) -> list[rows.Row]:
-        """`count` seeds on disk, and the inputs that expand makes of them as they are."""
-        found = [
-            {"id": rows.row_id({"text": f"line {i} ends in word{i}"}), "text": f"line {i} ends in word{i}"}
-            for i in range(count)
-        ]
+        """`count` seeds on disk, no two of them alike, and the inputs that expand makes of them as they are."""
+        texts = [f"{rows.row_id({'line': i})} ends in word{i}" for i in range(count)]
+        found = [{"id": rows.row_id({"text": text}), "text": text} for text in texts]
         rows.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
         rows.write_jsonl(self.dir / "data/toy/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found))
         return found

@@ -81,7 +81,7 @@ def test_a_stage_declares_the_code_that_decides_its_output(path: str) -> None:
 
 def test_the_stages_are_in_the_order_of_the_data() -> None:
     made: set[str] = set()
-    git_keeps = ("seeds.jsonl", "gold.jsonl", "models/tiny-base")
+    git_keeps = ("seeds.jsonl", "reviews.jsonl", "gold.jsonl", "messages.jsonl", "models/tiny-base")
     for spec in STAGES.values():
         assert spec["matrix"] == {"task": ["${task}"]}
         for dep in spec["deps"]:
@@ -135,7 +135,7 @@ def test_the_data_stages_under_the_real_dvc(project: Project) -> None:
     project.set(valid_share=0.2)
     data = [f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")]
     out = dvc(project.dir, "repro", *data)
-    assert "split: 60 rows" in out
+    assert "split: 60 kept + 0 own rows" in out
     sides = [project.read(f"4-{name}.jsonl") for name in ("train", "valid", "test")]
     assert sorted(row["id"] for side in sides for row in side) == sorted(seed["id"] for seed in seeds)
     lock = (project.dir / "dvc.lock").read_text()

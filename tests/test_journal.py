@@ -205,4 +205,7 @@ def test_what_the_answers_took_is_summed_by_model(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     took = {"prompt_tokens": 10, "completion_tokens": 3, "seconds": 0.5, "estimated": 12}
     write(path, [row(i) | {"model": "a" if i < 3 else "b"} | took for i in range(4)] + [row(9) | {"model": "b"}])
-    assert Journal(path).used == {"a": journal.Used(3, 30, 9, 1.5, 36), "b": journal.Used(2, 10, 7, 0.5, 12)}  # 4 of the 7 guessed
+    assert Journal(path).used == {
+        "a": journal.Used(3, 30, 9, 1.5, 36),
+        "b": journal.Used(2, 10, 7, 0.5, 12),
+    }  # 4 of the 7 guessed

@@ -1,11 +1,17 @@
 """potstill.rows: what is wrong with a file is said with file and line; what is written is all there or not at all."""
 
+import contextlib
 import errno
+import json
 import re
+import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from potstill import errors, rows
 from potstill.errors import UserError
@@ -29,6 +35,9 @@ from potstill.errors import UserError
         ),
         (b'{"id": 7, "text": "x"}\n', "f.jsonl:1: id is 7, expected a text"),
         (b'{"id": "a", "text": "\\ud83d"}\n', "f.jsonl:1: half a surrogate pair"),
+        (b'{"id": "a", "text": Infinity}\n', "f.jsonl:1: Infinity is not JSON, expected a number or null"),
+        (b'{"id": "a", "text": {"x": 1, "x": 2}}\n', "f.jsonl:1: key 'x' stands there twice, expected once"),
+        (b'{"id": ' + b"[" * 100_000, "f.jsonl:1: JSON nested too deep"),
         (b"", "f.jsonl is empty, expected one JSON object a line"),
     ],
 )
@@ -59,6 +68,55 @@ def test_what_is_written_is_read_again_and_readable(tmp_path: Path) -> None:
 def _samples(folder: Path) -> Path:
     rows.write_jsonl(folder / "s.jsonl", [{"id": "a", "sample": 0}, {"id": "a", "sample": 1}])
     return folder / "s.jsonl"
+
+
+SEALED = [{"id": "a", "text": "中"}, {"id": "b", "text": "x"}]
+
+
+def test_what_stages_write_is_sealed_and_nobody_sees_it(tmp_path: Path) -> None:
+    path = tmp_path / "3-kept.jsonl"
+    rows.write_jsonl(path, SEALED)
+    assert rows.read_jsonl(path) == SEALED
+    crc = f"{zlib.crc32(json.dumps(SEALED[0], ensure_ascii=False).encode()):08x}"
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[0]) == SEALED[0] | {"crc": crc}
+    rows.write_jsonl(tmp_path / "gold.jsonl", SEALED)  # a person's file
+    assert '"crc"' not in (tmp_path / "gold.jsonl").read_text()
+    path.write_text('{"id": "a"}\n')  # from before there were seals
+    assert rows.read_jsonl(path) == [{"id": "a"}]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_changed_byte_goes_through_a_seal(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "3-kept.jsonl")
+        rows.write_jsonl(path, SEALED)
+        raw = bytearray(path.read_bytes())
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != raw[at]))
+        path.write_bytes(raw)
+        with contextlib.suppress(UserError):
+            assert rows.read_jsonl(path) == SEALED  # what is read is what was written: white space after the last row
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 21, 25])
+def test_a_row_without_its_seal_among_sealed_ones(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "3-kept.jsonl"
+    rows.write_jsonl(path, SEALED)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(lines[0][:-20] + b"}\n" + lines[1])
+    with pytest.raises(UserError, match="3-kept.jsonl:1: the row is not as it was written: run `dvc repro`"):
+        rows.read_jsonl(path)
+    path.write_bytes(lines[0] + b"\n" + lines[1][:-cut])
+    with pytest.raises(UserError, match="3-kept.jsonl:2: (not JSON|the row is not as it was written)"):
+        rows.read_jsonl(path)
+
+
+def test_an_id_that_is_not_that_of_its_input(tmp_path: Path) -> None:
+    good = {"id": "65d150f5c9d7847e", "text": "张三", "family": "f"}
+    rows.check_ids("f.jsonl", [good], ["text"])
+    with pytest.raises(UserError, match="f.jsonl:2: id is 65d150f5c9d7847e, but the id of this input is [0-9a-f]{16}:"):
+        rows.check_ids("f.jsonl", [good, good | {"text": "张四"}], ["text"])
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -116,11 +116,12 @@ def test_a_refused_answer_is_a_wrong_one(toy: task.Task) -> None:
 
 
 def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, project: Project) -> None:
-    tests = [question("0"), question("1")]
+    ids = [rows.row_id({"text": text}) for text in "ab"]
+    tests = [question(id) | {"text": text} for id, text in zip(ids, "ab", strict=True)]
     rows.write_jsonl("data/toy/4-test.jsonl", tests)
     paid = {"key": "", "error": None}
     for model in score.MODELS:
-        found = [answer("{}", "0") | paid | {"key": "0"}, answer(EXPECTED, "1") | paid | {"key": "1"}]
+        found = [answer("{}", ids[0]) | paid | {"key": "0"}, answer(EXPECTED, ids[1]) | paid | {"key": "1"}]
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     rows.write_jsonl("data/toy/3-kept.jsonl", [{"id": "2"}])
@@ -131,6 +132,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     code, out = project.run("stages.score")
     assert code == 0, out
     assert out.splitlines() == [
+        "score: 1 answers of the teacher, 1 kept rows, 2 test rows",
         "teacher      2 rows      1 right      1 wrong   50.0%  the teacher",
         "base         2 rows      1 right      1 wrong   50.0%  before",
         "sft          2 rows      1 right      1 wrong   50.0%  after",

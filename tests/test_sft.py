@@ -29,7 +29,7 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/tiny-base")
     for name in ("4-train", "4-valid"):
-        rows.write_jsonl(project.dir / f"data/toy/{name}.jsonl", [{"id": "0", "messages": MESSAGES}])
+        rows.write_jsonl(project.dir / f"data/toy/{name}.jsonl", [{"id": name, "messages": MESSAGES}])
     return project
 
 
@@ -52,7 +52,10 @@ def files(folder: str) -> set[str]:
 def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> None:
     code, out = sft(ready)
     assert code == 0, out
-    assert re.fullmatch(r"sft: 4 steps, [0-9.]+ s, 3\.2 of them in the trainer → models/toy/sft/adapter\n", out)
+    assert re.fullmatch(
+        r"sft: 1 rows, 1 to validate on, 4 steps, [0-9.]+ s, 3\.2 of them in the trainer → models/toy/sft/adapter\n",
+        out,
+    )
     assert files("models/toy/sft/adapter") == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
     adapter = json.loads(Path("models/toy/sft/adapter/adapter_config.json").read_text())
     assert adapter == {
@@ -86,7 +89,7 @@ def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
     Path("data/toy/4-valid.jsonl").unlink()
     assert sft(ready) == (1, "error: data/toy/4-valid.jsonl is missing: run `dvc repro split`\n")
     shutil.rmtree("models/tiny-base")
-    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "0", "messages": MESSAGES}])
+    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "1", "messages": MESSAGES}])
     code, out = sft(ready)
     assert code == 1
     assert "model is 'models/tiny-base', and there is no such folder" in out

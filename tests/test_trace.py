@@ -22,7 +22,10 @@ def answer(id: str, text: str, sample: int = 0, **more: object) -> Row:
 
 @pytest.fixture
 def seeds(project: Project) -> list[Row]:
-    return project.seeds(6)
+    """Six seeds and nothing else yet."""
+    found = project.seeds(6)
+    (DATA / "1-inputs.jsonl").unlink(missing_ok=True)
+    return found
 
 
 def told(prefix: str) -> list[str]:
@@ -36,9 +39,9 @@ def test_a_seed_alone_has_a_story(seeds: list[Row]) -> None:
     assert told(id[:6]) == [
         f"row {id}, task toy",
         "seed data/toy/seeds.jsonl:3",
-        "text line 2 ends in word2",
+        f"text {seeds[2]['text']}",
         "→ system You find the last word. Answer with JSON only.",
-        "→ user line 2 ends in word2",
+        f"→ user {seeds[2]['text']}",
         "answers none yet: run `dvc repro generate`",
     ]
 

@@ -1,0 +1,299 @@
+"""The filter stage on many rows, and near-duplicate removal against others: python -m bench.data [--json FILE], from the
+repository root; ten minutes.
+
+First the stage itself, schema, four checks and near-duplicates, on a tenth of --rows and on all of them, in a folder of its
+own. Then near-duplicate removal alone on --compare rows, each contender in a process of its own:
+
+exact        potstill.dedup.firsts as it is up to 200,000 rows
+minhash      the same as it is above (rensa chooses, the shingles decide)
+datasketch   MinHashLSH, 128 permutations, its usual loop: a row that finds none is put in
+distilabel   its step MinHashDedup, character 3-grams
+
+The peers get an environment each in --peers. Recall is the share of the rows to be dropped that are dropped, `false` the
+dropped rows that have no earlier near-duplicate at all; both by every pair's own Jaccard similarity (scipy, no index). `RSS` is the
+largest sum over a contender's processes, shared pages counted once for each.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+Found = dict[str, Any]
+PEERS = {
+    "datasketch": ("datasketch==1.6.5",),
+    "distilabel": ("distilabel[minhash]==1.5.3", "datasketch==1.6.5", "requests==2.32.5"),
+}
+THRESHOLD = 0.8
+EDITED = 0.2  # of the rows are copies of an earlier one with one to three edits
+OPENINGS = ["请写一句关于", "帮我写一段", "请用{}字介绍", "把下面的话改写成{}字：", "我想问一下", "请问", "", ""]
+TASK = """
+input: [text]
+checks:
+  - json_schema
+  - max_chars: {limit: 120, field: output}
+  - excludes_input: {field: title}
+  - language: {field: output}
+  - repetition: {field: output}
+"""
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"type": "string", "minLength": 1}, "output": {"type": "string", "minLength": 1}},
+    "required": ["title", "output"],
+    "additionalProperties": False,
+}
+
+
+def texts(count: int, seed: int = 0) -> Iterator[str]:
+    """Requests of 1 to 120 characters: an opening and words of a Zipf distribution, a share of them edited copies."""
+    rng = random.Random(seed)
+    common = [bytes([row, cell]).decode("gb2312") for row in range(0xB0, 0xD7) for cell in range(0xA1, 0xFA)]
+    pool = ["".join(rng.choices(common, k=rng.choice((1, 2, 2, 2, 3)))) for _ in range(20_000)]
+    weights = list(accumulate(1 / (rank + 20) for rank in range(len(pool))))
+    recent: list[str] = []
+    for _ in range(count):
+        if recent and rng.random() < EDITED:
+            text = edited(rng, rng.choice(recent))
+        else:
+            length = min(40, max(1, int(rng.lognormvariate(2.3, 0.6))))
+            words = "".join(rng.choices(pool, cum_weights=weights, k=length))
+            text = rng.choice(OPENINGS).format(rng.randrange(20, 300, 10)) + words
+        recent = [*recent[-4999:], text] if len(recent) < 5000 else recent
+        recent[rng.randrange(len(recent))] = text
+        yield text
+
+
+def edited(rng: random.Random, text: str) -> str:
+    characters = list(text)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at = rng.randrange(len(characters))
+        if rng.random() < 0.4:
+            characters[at] = chr(rng.randrange(0x4E00, 0x9FA0))
+        elif rng.random() < 0.5:
+            characters.insert(at, "，")
+        elif len(characters) > 4:
+            del characters[at]
+    return "".join(characters)
+
+
+def project(folder: Path, count: int) -> None:
+    """A small task in `folder` with `count` inputs and an answer to each; one in twenty fails a check."""
+    from potstill import rows
+
+    shutil.copytree(ROOT / "schemas", folder / "schemas")
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    rows.write_text(folder / "params.yaml", "\n".join("task: toy" if x.startswith("task:") else x for x in params))
+    rows.write_text(folder / "tasks/toy/task.yaml", TASK)
+    rows.write_json(folder / "schemas/toy.json", SCHEMA)
+    rows.write_text(folder / "data/toy/reviews.jsonl", "")
+    rng, data = random.Random(1), folder / "data/toy"
+    flaws = [('{"title": "题"}', 0.02), (None, 0.95), ('{"title": "题", "output": "好的 okay。"}', 0.03)]
+
+    def answer(text: str) -> str:
+        [(flaw, _)] = rng.choices(flaws, [share for _, share in flaws])
+        return flaw or json.dumps({"title": "题：" + text[:8], "output": text + "。"}, ensure_ascii=False)
+
+    ids = [rows.row_id({"line": i}) for i in range(count)]
+    inputs = zip(ids, texts(count), strict=True)
+    rows.write_jsonl(data / "1-inputs.jsonl", ({"id": id, "text": text, "family": id} for id, text in inputs))
+    rows.write_jsonl(
+        data / "2-answers.jsonl",
+        (
+            {
+                "id": id,
+                "sample": 0,
+                "key": "0" * 64,
+                "model": "mock",
+                "max_tokens": 1024,
+                "answer": answer(text),
+                "finish_reason": "stop",
+                "prompt_tokens": 60,
+                "completion_tokens": 40,
+                "error": None,
+            }
+            for id, text in zip(ids, texts(count), strict=True)
+        ),
+    )
+
+
+# The contenders: they get texts and give the places of the rows that they drop.
+
+
+def ours(lines: list[str], exact: bool) -> list[int]:
+    from potstill import dedup
+
+    dedup.EXACT = len(lines) if exact else 0
+    found = dedup.firsts(lines, [str(i) for i in range(len(lines))], THRESHOLD)
+    return [i for i, first in enumerate(found) if first is not None]
+
+
+def datasketch(lines: list[str]) -> list[int]:
+    from datasketch import MinHash, MinHashLSH  # type: ignore[import-not-found]
+
+    index, dropped = MinHashLSH(threshold=THRESHOLD, num_perm=128), []
+    for i, text in enumerate(lines):
+        minhash = MinHash(num_perm=128)
+        minhash.update_batch([text[k : k + 3].encode() for k in range(max(1, len(text) - 2))])
+        if index.query(minhash):
+            dropped.append(i)
+        else:
+            index.insert(i, minhash)
+    return dropped
+
+
+def distilabel(lines: list[str]) -> list[int]:
+    from distilabel.steps import MinHashDedup  # type: ignore[import-not-found]
+
+    step = MinHashDedup(tokenizer="ngrams", n=3, threshold=THRESHOLD, num_perm=128)
+    step.load()
+    [rows] = step.process([{"text": text} for text in lines])
+    return [i for i, row in enumerate(rows) if not row["keep_row_after_minhash_filtering"]]
+
+
+def contend(name: str, source: str, target: str) -> None:
+    lines = json.loads(Path(source).read_text(encoding="utf-8"))
+    drop = {"exact": lambda: ours(lines, True), "minhash": lambda: ours(lines, False)} | {
+        "datasketch": lambda: datasketch(lines),
+        "distilabel": lambda: distilabel(lines),
+    }
+    if name in PEERS:  # not on the clock
+        __import__(name)
+    start = time.monotonic()
+    dropped = drop[name]()
+    Path(target).write_text(json.dumps({"seconds": time.monotonic() - start, "dropped": dropped}))
+
+
+def truth(lines: list[str]) -> tuple[list[int], set[int]]:
+    """The rows that a walk in order drops, and all that have an earlier near-duplicate, by every pair's similarity."""
+    import numpy as np
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+    from potstill.dedup import SHORT, normal, shingles
+
+    found = [normal(line) for line in lines]
+    long = np.array([len(text) >= SHORT for text in found])
+    tables, sizes = {}, {}
+    for n in (2, 3):
+        sets = [shingles(text, n) for text in found]
+        names: dict[str, int] = {}
+        columns = [names.setdefault(one, len(names)) for own in sets for one in own]
+        sizes[n] = np.array([len(own) for own in sets])
+        starts = np.concatenate([[0], np.cumsum(sizes[n])])
+        tables[n] = csr_matrix((np.ones(len(columns), np.int32), columns, starts), (len(sets), len(names)))
+    earlier: dict[int, list[int]] = {}
+    for at in range(0, len(lines), 500):
+        for n in (2, 3):
+            shared = (tables[n][at : at + 500] @ tables[n].T).tocoo()
+            row, other = shared.row + at, shared.col
+            fits = (other < row) & ((long[row] & long[other]) == (n == 3))
+            row, other, shared = row[fits], other[fits], shared.data[fits]
+            near = shared / (sizes[n][row] + sizes[n][other] - shared) >= THRESHOLD
+            for one, first in zip(row[near].tolist(), other[near].tolist(), strict=True):
+                earlier.setdefault(one, []).append(first)
+    dropped: set[int] = set()
+    for one in sorted(earlier):
+        if any(first not in dropped for first in earlier[one]):
+            dropped.add(one)
+    return sorted(dropped), set(earlier)
+
+
+# The bench itself.
+
+
+def environment(name: str, folder: Path) -> Path:
+    """The Python of a peer's environment, which is made when it is missing."""
+    home, pins = folder.absolute() / name, " ".join(PEERS[name])
+    python, ready = home / "bin/python", home / "ready"
+    if not (ready.is_file() and ready.read_text() == pins):
+        print(f"installing {pins} into {home}", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[name]], check=True)
+        ready.write_text(pins)
+    return python
+
+
+def run(command: list[str], folder: Path) -> tuple[float, int]:
+    """Seconds and the peak of all its processes' resident memory, in bytes."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "DISTILABEL_LOG_LEVEL": "WARNING"}
+    start, peak = time.monotonic(), 0
+    process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True)
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return time.monotonic() - start, peak
+
+
+def resident(group: int) -> int:
+    """Bytes of resident memory of all processes of a session."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == group:
+            total += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--compare", type=int, default=20_000)
+    parser.add_argument("--only", nargs="*", default=["exact", "minhash", *PEERS])
+    parser.add_argument(
+        "--peers", type=Path, default=Path("/tmp/potstill-peers"), help="a folder for their environments"
+    )
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    table: list[Found] = []
+    print(f"{'the stage filter':20}{'seconds':>9}{'rows/s':>10}{'RSS MiB':>9}", flush=True)
+    for count in (options.rows // 10, options.rows):
+        with tempfile.TemporaryDirectory() as name:
+            project(Path(name), count)
+            seconds, peak = run([sys.executable, "-m", "stages.filter"], Path(name))
+            funnel = json.loads((Path(name) / "data/toy/3-funnel.json").read_text())
+        table.append({"contender": "stage", "rows": count, "seconds": seconds, "rss": peak, "funnel": funnel})
+        print(f"{count:<20,}{seconds:9.1f}{count / seconds:10,.0f}{peak / 2**20:9,.0f}", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        source, target = Path(name) / "texts.json", Path(name) / "result.json"
+        lines = list(texts(options.compare))
+        source.write_text(json.dumps(lines), encoding="utf-8")
+        expected, near = truth(lines)
+        print(f"\n{options.compare:,} rows, {len(expected):,} of them near-duplicates of an earlier one", flush=True)
+        print(f"{'':20}{'seconds':>9}{'rows/s':>10}{'RSS MiB':>9}{'recall':>9}{'false':>7}", flush=True)
+        for contender in options.only:
+            python = environment(contender, options.peers) if contender in PEERS else Path(sys.executable)
+            job = [str(python), str(Path(__file__).resolve()), "--job", contender, str(source), str(target)]
+            _, peak = run(job, Path(name))
+            result = json.loads(target.read_text())
+            dropped = set(result["dropped"])
+            recall, wrong = len(dropped & set(expected)) / len(expected), len(dropped - near)
+            found = {"rows": len(lines), "seconds": result["seconds"], "rss": peak, "recall": recall, "false": wrong}
+            table.append({"contender": contender, **found})
+            print(
+                f"{contender:20}{result['seconds']:9.2f}{len(lines) / result['seconds']:10,.0f}{peak / 2**20:9,.0f}"
+                f"{recall:9.4f}{wrong:7,}",
+                flush=True,
+            )
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--job"]:
+        contend(*sys.argv[2:])
+    else:
+        main()

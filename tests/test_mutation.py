@@ -1,0 +1,173 @@
+"""Corrupt any one row of any file that a stage makes: whatever stage reads it next fails, or says so in its counts.
+
+Rows are corrupted in two ways: in the file, as a disk or an editor does it, and before they are sealed, as a bug in the stage
+that wrote them would.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill import engine, params, rows
+from potstill.errors import UserError
+from tests import fakes
+from tests.conftest import ROOT, Project, serving
+
+SPECS = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")["stages"]
+STAGES = [stage for stage in SPECS if stage != "merge"]  # in order; merge reads no rows
+MADE = re.compile(r"data/\$\{item\.task\}/([1-9]-.+\.jsonl)")
+READ = [(stage, match[1]) for stage in STAGES for dep in SPECS[stage]["deps"] if (match := MADE.fullmatch(dep))]
+
+
+def run(stage: str) -> str:
+    """What a stage prints, run here."""
+    _, _, module, *arguments = SPECS[stage]["cmd"].split()
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(sys, "argv", [module, *arguments])
+        importlib.import_module(module).main()
+    return re.sub(r"[0-9.]+ s,", "", out.getvalue())
+
+
+def predict(model: str, asked: list[Any], *_: object) -> list[rows.Row]:
+    """A stand-in for vLLM that is right every other time."""
+    words = [messages[-1]["content"].split()[-1] for messages in asked]
+    answers = [json.dumps({"word": word, "length": len(word) + i % 2}) for i, word in enumerate(words)]
+    return [{"answer": text, "finish_reason": "stop", "prompt_tokens": 7, "completion_tokens": 3} for text in answers]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A project in which every stage has run; what each printed."""
+    with serving() as teacher, pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("mutation")
+        patch.chdir(folder)
+        for name, value in {**teacher.env(), "PYTHONPATH": fakes.install(folder / "fake")}.items():
+            patch.setenv(name, value)
+        for name in ("DVC_ROOT", "TEACHER_JOURNAL"):
+            patch.delenv(name, raising=False)
+        patch.setattr(engine, "predict", predict)
+        project = Project(folder)
+        project.seeds(60)
+        project.write("data/toy/gold.jsonl", "")
+        project.set(teacher_model="fake-235b", valid_share=0.2, test_share=0.2)
+        for model in ("models/tiny-base", "models/toy/sft/merged"):
+            fakes.model(model)
+        yield {stage: run(stage) for stage in STAGES}
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Puts the project's data back when it ends."""
+    shutil.copytree("data", "before")
+    try:
+        yield
+    finally:
+        shutil.rmtree("data")
+        Path("before").rename("data")
+
+
+Lines = list[bytes]
+
+
+def change(edit: Callable[[rows.Row, rows.Row], rows.Row]) -> Callable[[Lines, int], Lines]:
+    """A corruption that gives a row, and the one after it, another content."""
+
+    def corrupt(lines: Lines, at: int) -> Lines:
+        row, other = (json.loads(lines[i % len(lines)]) for i in (at, at + 1))
+        return lines[:at] + [json.dumps(edit(row, other), ensure_ascii=False).encode()] + lines[at + 1 :]
+
+    return corrupt
+
+
+def text_of(row: rows.Row) -> str:
+    """The key of a row that holds what it says."""
+    return next(key for key in ("messages", "text", "answer") if key in row)
+
+
+def output_of(row: rows.Row) -> str:
+    """The key of a row that holds what was answered, or is expected."""
+    return next(key for key in ("messages", "output", "expected", "answer", "text") if key in row)
+
+
+def swapped(lines: Lines, at: int) -> Lines:
+    row, other = (json.loads(lines[i % len(lines)]) for i in (at, at + 1))
+    found = list(lines)
+    for i, one, id in ((at, row, other["id"]), (at + 1, other, row["id"])):
+        found[i % len(lines)] = json.dumps(one | {"id": id}, ensure_ascii=False).encode()
+    return found
+
+
+CORRUPTIONS: dict[str, Callable[[Lines, int], Lines]] = {
+    "delete": lambda lines, at: lines[:at] + lines[at + 1 :],
+    "duplicate": lambda lines, at: lines[: at + 1] + lines[at:],
+    "blank": lambda lines, at: lines[:at] + [b""] + lines[at + 1 :],
+    "torn": lambda lines, at: lines[:at] + [lines[at][: len(lines[at]) // 2]] + lines[at + 1 :],
+    "swap ids": swapped,
+    "another id": change(lambda row, _: row | {"id": "0123456789abcdef"}),
+    "id of another type": change(lambda row, _: row | {"id": 7}),
+    "no id": change(lambda row, _: {key: value for key, value in row.items() if key != "id"}),
+    "no text": change(lambda row, _: {key: value for key, value in row.items() if key != text_of(row)}),
+    "text of another type": change(lambda row, _: row | {text_of(row): 7}),
+    "text of another row": change(lambda row, other: row | {text_of(row): other[text_of(row)]}),
+    "output of another row": change(lambda row, other: row | {output_of(row): other[output_of(row)]}),
+    "a list": lambda lines, at: lines[:at] + [b"[" + lines[at] + b"]"] + lines[at + 1 :],
+}
+AS_COUNTS = {"delete"}  # no row can say that another one is missing; the counts can
+
+
+def outcome(stage: str, ran: dict[str, str]) -> str:
+    """What the stage makes of the data there are: the error, `other counts`, or `nothing`."""
+    try:
+        said = run(stage)
+    except (UserError, AssertionError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing" if said == ran[stage] else "other counts"
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize(("stage", "name"), READ)
+def test_a_corrupted_row_is_found(ran: dict[str, str], stage: str, name: str, corruption: str) -> None:
+    path = Path("data/toy", name)
+    for place in (0, 0.5, 1):
+        with kept():
+            lines = path.read_bytes().splitlines()
+            path.write_bytes(b"\n".join(CORRUPTIONS[corruption](lines, int(place * (len(lines) - 1)))) + b"\n")
+            found = outcome(stage, ran)
+        assert found.startswith("UserError") or (found == "other counts" and corruption in AS_COUNTS), (place, found)
+
+
+BY_IDS = [pair for pair in READ if pair[1][0] in "134" and pair[0].startswith(("generate", "split", "predict"))]
+BUGS = [name for name in CORRUPTIONS if re.search("id|text|duplicate", name)]
+
+
+@pytest.mark.parametrize("corruption", BUGS)
+@pytest.mark.parametrize(("stage", "name"), [*BY_IDS, ("score", "4-test.jsonl")])
+def test_a_row_that_was_wrong_when_it_was_sealed(ran: dict[str, str], stage: str, name: str, corruption: str) -> None:
+    path = Path("data/toy", name)
+    with kept():
+        lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows.read_jsonl(path)]
+        lines = CORRUPTIONS[corruption](lines, len(lines) // 2)
+        path.write_text("".join(f"{rows._seal(line.decode())}\n" for line in lines), encoding="utf-8")
+        found = outcome(stage, ran)
+    assert found.startswith("UserError"), found
+
+
+def test_what_is_tried() -> None:
+    """A change of dvc.yaml that hides files from these tests is seen."""
+    assert {"2-answers.jsonl", "3-kept.jsonl", "4-train.jsonl", "4-valid.jsonl", "4-test.jsonl"} < {
+        name for _, name in READ
+    }
+    assert {"filter", "split", "sft", "predict-base", "predict-sft", "predict-teacher", "score"} <= {
+        stage for stage, _ in READ
+    }
+    assert len(BY_IDS) >= 4
