@@ -15,6 +15,13 @@ def main() -> None:
     t = task.load(p.task)
     checks.validate(t)
     inputs = t.inputs(t.data / "1-inputs.jsonl")
+    rows.check_ids(t.data / "1-inputs.jsonl", inputs, t.config["input"])
+    ids = {row["id"] for row in inputs}
+    for number, row in enumerate(inputs, 1):
+        if row.get("family", row["id"]) not in ids:
+            raise errors.UserError(
+                f"{t.data}/1-inputs.jsonl:{number}: family is {row['family']!r}, expected the id of a row: run `dvc repro`"
+            )
     refused = 0
 
     def counted(answers: Iterable[rows.Row]) -> Iterator[rows.Row]:

@@ -70,9 +70,10 @@ class Project:
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("".join(f"{_set(line, params)}\n" for line in lines), encoding="utf-8")
 
-    def seeds(self, count: int) -> list[rows.Row]:
-        """`count` seeds on disk, no two of them alike, and the inputs that expand makes of them as they are."""
-        texts = [f"{rows.row_id({'line': i})} ends in word{i}" for i in range(count)]
+    def seeds(self, count: int, alike: bool = True) -> list[rows.Row]:
+        """`count` seeds on disk, and the inputs that expand makes of them as they are; near-duplicates of each other unless they are not `alike`."""
+        texts = [f"line {i} {'' if alike else rows.row_id({'line': i})} ends in word{i}" for i in range(count)]
+        texts = [" ".join(text.split()) for text in texts]
         found = [{"id": rows.row_id({"text": text}), "text": text} for text in texts]
         rows.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
         rows.write_jsonl(self.dir / "data/toy/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found))

@@ -130,7 +130,7 @@ def test_the_data_stages_under_the_real_dvc(project: Project) -> None:
     for name in ("potstill", "stages", ".dvc"):
         shutil.copytree(ROOT / name, project.dir / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
     subprocess.run(["git", "init", "-q", "."], cwd=project.dir, check=True)
-    seeds = project.seeds(60)
+    seeds = project.seeds(60, alike=False)
     project.write("data/toy/gold.jsonl", "")
     project.set(valid_share=0.2)
     data = [f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")]

@@ -1,6 +1,6 @@
 """stages.generate: every input has its answers, in order; a mistake is one sentence and loses nothing."""
 
-from pathlib import Path
+import json
 
 import pytest
 
@@ -32,15 +32,24 @@ def test_the_default_teacher_needs_no_network_and_no_key(project: Project) -> No
     ("line", "expected"),
     [
         ('{"id": "x", "text": ', "data/toy/1-inputs.jsonl:4: not JSON"),
-        ('{"id": "x", "text": "y"}', "data/toy/1-inputs.jsonl:4: the row is not as it was written"),
+        ('{"id": "x"}', "data/toy/1-inputs.jsonl:4: key 'text' is missing"),
+        ('{"id": "x", "text": ""}', "data/toy/1-inputs.jsonl:4: text is '', expected a text that is not empty"),
+        (
+            '{"id": "x", "text": "y"}',
+            "data/toy/1-inputs.jsonl:4: id is x, but the id of this input is ed9f959f730280b9",
+        ),
+        (
+            '{"id": "ed9f959f730280b9", "text": "y", "family": "x"}',
+            "data/toy/1-inputs.jsonl:4: family is 'x', expected the id of a row",
+        ),
     ],
 )
 def test_a_bad_input_is_said_before_anything_is_asked(
     project: Project, fake: FakeTeacher, line: str, expected: str
 ) -> None:
-    project.seeds(3)
+    inputs = "".join(f"{json.dumps(seed)}\n" for seed in project.seeds(3))  # from before there were seals
     project.set(teacher_model="fake-235b")
-    Path("data/toy/1-inputs.jsonl").write_text(Path("data/toy/seeds.jsonl").read_text() + line + "\n")
+    project.write("data/toy/1-inputs.jsonl", f"{inputs}{line}\n")
     with pytest.raises(UserError, match=expected):
         generate.main()
     assert fake.calls == []

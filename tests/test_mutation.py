@@ -57,7 +57,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             patch.delenv(name, raising=False)
         patch.setattr(engine, "predict", predict)
         project = Project(folder)
-        project.seeds(60)
+        project.seeds(60, alike=False)
         project.write("data/toy/gold.jsonl", "")
         project.set(teacher_model="fake-235b", valid_share=0.2, test_share=0.2)
         for model in ("models/tiny-base", "models/toy/sft/merged"):

@@ -85,6 +85,12 @@ def test_a_training_that_ended_early_is_no_result(ready: Project) -> None:
     assert not Path("models/toy/sft").exists()
 
 
+def test_a_row_that_is_trained_and_validated_on_is_refused(ready: Project) -> None:
+    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "4-train", "messages": MESSAGES}])
+    said = "error: data/toy/4-train.jsonl: id 4-train is in 4-valid.jsonl, too: run `dvc repro split`\n"
+    assert sft(ready) == (1, said)
+
+
 def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
     Path("data/toy/4-valid.jsonl").unlink()
     assert sft(ready) == (1, "error: data/toy/4-valid.jsonl is missing: run `dvc repro split`\n")

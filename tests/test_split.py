@@ -253,7 +253,7 @@ def test_the_first_pairs_are_named_and_the_others_counted(project: Project) -> N
         (["写一段50字的新年祝福，语气要亲切，送给老师"], ["写一段80字的新年祝福，语气要亲切，送给老师"], [], []),
         (["写一段50字的新年祝福，语气要亲切自然，送给我的小学数学老师"], [], ["写一段80字的新年祝福，语气要亲切自然，送给我的小学数学老师"], ["0.81"]),
         (["Ａ股大涨，投资者笑逐颜开"], [], ["A股大涨，投资者笑逐颜开"], ["1.00"]),  # NFKC
-        (["两行一样的文字"] * 2, ["另外一件事情"] * 2, [], []),  # a pair on one side is no leak
+        (["请把这两行差不多一样的文字改写一遍吧", "请把这两行差不多一样的文字改写一遍吧。"], ["另外一件事情"], [], []),  # a pair on one side is no leak
     ],
 )  # fmt: skip
 def test_what_is_a_leak(train: list[str], valid: list[str], test: list[str], found: list[str]) -> None:
