@@ -19,7 +19,9 @@ function speak(place, text) {  // a text of a row, in the font of its script
 function code(place, text, other) {  // JSON with its keys apart; lines that `other` has not are marked
   place.replaceChildren();
   speak(place, text);
-  const json = /^[[{]/.test(text), there = !json || other === undefined ? null : new Set(other.split("\n").map(l => l.replace(/,$/, "")));
+  const json = /^[[{]/.test(text);
+  place.classList.toggle("prose", !json);
+  const there = !json || other === undefined ? null : new Set(other.split("\n").map(l => l.replace(/,$/, "")));
   text.split("\n").forEach((line, i) => {
     if (i) place.append("\n");
     const box = there && !there.has(line.replace(/,$/, "")) ? put(place, "span", "", "differs") : place;
@@ -79,7 +81,9 @@ function render() {
   $("input").replaceChildren();
   for (const [name, text] of Object.entries(one.input)) {
     if (Object.keys(one.input).length > 1) put($("input"), "h3", name);
-    speak(put($("input"), "p", text, "text"), text);
+    const box = put($("input"), "p", text, "text");
+    speak(box, text);
+    if (box.scrollHeight > box.clientHeight) box.tabIndex = 0;  // keys can scroll what has the focus
   }
   $("messages").replaceChildren();
   for (const message of rows ? [...one.prompt, { role: "answer, as it came", content: one.answer }] : one.prompt) {
