@@ -132,6 +132,12 @@ def test_the_best_sample_is_kept(project: Project, lengths: list[int], best: int
     assert [row["sample"] for row in dropped] == [i for i in range(len(texts)) if i != best]
 
 
+def test_training_rows_are_held_to_the_stricter_tolerance(project: Project) -> None:
+    project.write("tasks/toy/task.yaml", TEXT_TASK)
+    with pytest.raises(UserError, match="no answer passes; the first fails by length_within"):
+        sift({"a": "写10字的话"}, [answer("a", "字" * 12 + "。")])
+
+
 OVERLONG, EXACT = "字" * 30, "字" * 9 + "。"
 
 
