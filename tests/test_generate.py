@@ -40,7 +40,8 @@ def test_a_bad_input_is_said_before_anything_is_asked(
 ) -> None:
     project.seeds(3)
     project.set(teacher_model="fake-235b")
-    Path("data/toy/1-inputs.jsonl").write_text(Path("data/toy/seeds.jsonl").read_text() + line + "\n")
+    with Path("data/toy/1-inputs.jsonl").open("a") as inputs:
+        inputs.write(line + "\n")
     with pytest.raises(UserError, match=expected):
         generate.main()
     assert fake.calls == []
