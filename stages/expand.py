@@ -12,6 +12,8 @@ from potstill import checks, errors, expand, params, rows, task, teacher
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
+    if p.expand_hard:
+        checks.validate(t)
     seeds, gold = expand.read(t, p)
     rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
     calls: list[rows.Row] = []

@@ -157,7 +157,7 @@ def test_minhash_merges_nothing_else_and_misses_little(monkeypatch: pytest.Monke
     monkeypatch.setattr(dedup, "_with_partner", noted)
     monkeypatch.setattr(dedup, "EXACT", 100)
     found = list(dedup.pairs(texts, 0.8))
-    assert len(exact) > 500 and set(found) <= set(exact) and len(found) >= 0.99 * len(exact)
+    assert len(exact) > 500 and set(found) <= set(exact) and len(found) >= 0.998 * len(exact)
     assert 0 < len(chosen) < 2500
 
 

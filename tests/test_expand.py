@@ -115,7 +115,7 @@ def test_what_happened_is_a_table_that_adds_up(there: SimpleNamespace) -> None:
 
 def test_no_two_inputs_are_near_duplicates_and_none_is_near_a_gold_row(there: SimpleNamespace) -> None:
     """Every pair, by matrices and not by what the stage uses."""
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
     found = read("1-inputs.jsonl")
     both = found + [{**row, "family": "gold"} for row in read("gold.jsonl")]
@@ -253,6 +253,7 @@ def test_seeds_that_are_enough_pass_through(
     assert project.read("1-calls.jsonl") == []
     assert json.loads(Path("data/toy/1-expand.json").read_text()) == {"rows": 4, "calls": 0, "categories": {}}
     assert capsys.readouterr().out == "expand: 4 seeds + 0 new = 4 inputs, 0 calls\n"
+    fill.main()  # finds no reply to take
     assert fake.calls == []
     assert not Path(".cache").exists()
 
@@ -362,9 +363,23 @@ def test_gold_rows_never_leak_not_even_with_another_number(project: Project) -> 
 
 def test_a_category_that_gives_nothing_new_is_left_after_a_few_calls(project: Project) -> None:
     toy = Toy(project, lambda kind, call: "sorry")
-    project.set(expand_calls=300)
+    project.set(expand_calls=300, expand_rows=400)
     _, one = toy.grow()
     assert (one["calls"], one["stopped"]) == (8, "dry")  # two, then six
+
+
+def test_what_an_input_is_about_stands_below_it_once(project: Project) -> None:
+    def reply(kind: str, call: Row) -> str:
+        letter = f"第{call['draw']}封信"
+        items = ["祝福写给信里的人", f"祝福信里的人：{letter}", call["examples"][0], ""]
+        return letter if kind == "letter" else json.dumps({"inputs": [items[call["draw"]]]})
+
+    toy = Toy(project, reply, "{material: letter}")
+    project.set(expand_rows=7, expand_calls=8)
+    found, one = toy.grow()
+    assert [row["text"] for row in found] == ["祝福写给信里的人\n\n第0封信", "祝福信里的人：第1封信"]
+    assert (one["calls"], one["asked"], one["refused"]) == (8, 4, {"empty": 1, "repeats an example": 1})
+    assert [kind for kind, _ in toy.asked] == ["letter"] * 2 + ["expand"] * 2 + ["letter"] * 2 + ["expand"] * 2
 
 
 def test_a_call_shows_its_lead_first_and_others_of_the_category(project: Project) -> None:
@@ -428,6 +443,7 @@ def test_what_proves_hard_leads_more_often(project: Project) -> None:
     few, none = doctors(0)
     many, some = doctors(20)
     assert few < 25 and none == 0
+    assert some == 3 * 123  # the seeds and three inputs of each of 40 calls, three samples each, once
     assert many >= 36 and some > 0
 
 
@@ -461,6 +477,37 @@ def test_a_length_that_no_answer_has_becomes_the_answers(
     answers = [row for row in project.read("2-answers.jsonl") if row["id"] == found[new]["id"]]
     assert [row["answer"] for row in answers] == [of_length(83)] * 2
     assert checks.check(task.load("toy"), found[new], answers[0]["answer"]) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "end", "value", "rewritten"),
+    [
+        (83, "", 90, 1),
+        (70, "", 90, 0),  # right as it is
+        (82, "。", 90, 0),  # what else is asked of an answer still counts
+        (83, "", 83, 0),  # the request with that length is there
+        (0, "", 90, 0),
+    ],
+)
+def test_a_length_is_rewritten_where_all_else_is_right(
+    project: Project, count: int, end: str, value: int, rewritten: int
+) -> None:
+    def reply(kind: str, call: Row) -> str:
+        if kind == "expand":
+            return json.dumps({"inputs": [NEW]})
+        if "小赵" in call["text"]:
+            return of_length(count) + end
+        return of_length(int(re.findall(r"\d+", call["text"])[0]))
+
+    rule = f"{{vary: {{pattern: '\\d+', values: [{value}], times: 1, rewrite: true}}}}"
+    toy = Toy(project, reply, rule, expand_hard=1)
+    path = Path("tasks/toy/task.yaml")
+    path.write_text(path.read_text().replace("tolerance: 2}", "tolerance: 2}, regex: {pattern: '^祝*$'}"))
+    project.set(expand_rows=8)
+    found, one = toy.grow()
+    numbers = [re.findall(r"\d+", row["text"])[0] for row in found if "小赵" in row["text"]]
+    assert (one["rewritten"], len(set(numbers))) == (rewritten, 2)
+    assert numbers[0] == ("83" if rewritten else "70")
 
 
 @pytest.mark.parametrize(

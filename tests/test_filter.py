@@ -132,6 +132,12 @@ def test_the_best_sample_is_kept(project: Project, lengths: list[int], best: int
     assert [row["sample"] for row in dropped] == [i for i in range(len(texts)) if i != best]
 
 
+def test_training_rows_are_held_to_the_stricter_tolerance(project: Project) -> None:
+    project.write("tasks/toy/task.yaml", TEXT_TASK)
+    with pytest.raises(UserError, match="no answer passes; the first fails by length_within"):
+        sift({"a": "写10字的话"}, [answer("a", "字" * 12 + "。")])
+
+
 OVERLONG, EXACT = "字" * 30, "字" * 9 + "。"
 
 
@@ -217,3 +223,16 @@ def test_when_nothing_passes_the_stage_fails_and_writes_nothing(project: Project
     with pytest.raises(UserError, match=r"2-answers.jsonl: no answer passes; the first fails by json: Expecting value"):
         sift({"a": "the last"}, [answer("a", "broken")])
     assert not (project.dir / "data/toy/3-kept.jsonl").exists()
+
+
+def test_a_check_with_nothing_to_judge_by_drops_nothing(project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: [exact_match]")
+    kept, dropped = sift({"a": "the last"}, [answer("a", "好")])
+    assert [row["output"] for row in kept] == ["好"] and not dropped
+
+
+def test_keys_that_the_schema_does_not_name_stay(project: Project) -> None:
+    project.write("schemas/toy.json", '{"type": "object", "properties": {"b": {}, "a": {}}}')
+    project.write("tasks/toy/task.yaml", "checks: [json_schema]")
+    kept, _ = sift({"a": "the last"}, [answer("a", '{"c": 1, "a": 2, "b": 3}')])
+    assert list(kept[0]["output"].items()) == [("b", 3), ("a", 2), ("c", 1)]
