@@ -25,8 +25,8 @@ def tests(project: Project) -> list[rows.Row]:
     fakes.model("models/tiny-base")
     fakes.model("models/toy/sft/merged")
     found = [
-        {"id": f"{i:016x}", "text": f"line {i} of text", "slice": "a", "expected": {"word": "text", "length": "4"}}
-        for i in range(3)
+        {"id": rows.row_id({"text": text}), "text": text, "slice": "a", "expected": {"word": "text", "length": "4"}}
+        for text in (f"line {i} of text" for i in range(3))
     ]
     rows.write_jsonl("data/toy/4-test.jsonl", found)
     return found

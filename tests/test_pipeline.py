@@ -113,7 +113,7 @@ class Checkout:
 
 
 METRICS = "reports/address/metrics.json"
-STAGES = ["generate", "filter", "split", "sft", "merge", "predict-base", "predict-sft", "predict-teacher", "score"]
+STAGES = ["expand", "generate", "filter", "split", "sft", "merge", "predict-base", "predict-sft", "predict-teacher", "score"]
 
 
 def ran(out: str) -> list[str]:

@@ -202,7 +202,7 @@ def test_an_edit_is_checked_as_it_is_typed(seeds: list[Row]) -> None:
             assert found["passed"] == all(passed)
 
     at_desk(made, act)
-    assert not Path("data/toy/reviews.jsonl").exists()
+    assert not Path("data/toy/reviews.jsonl").read_text()
 
 
 @pytest.mark.parametrize("verdict", ["a", "b", "tie"])
@@ -281,7 +281,7 @@ def test_only_the_page_itself_gets_in(seeds: list[Row], path: str, headers: dict
                 assert posted.status == 403
 
     at_desk(made, act)
-    assert not made.path.exists()
+    assert not made.path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_call_that_makes_no_sense_is_refused(seeds: list[Row], body: str) -> N
         assert (await client.post("/secret/verdict", data=body)).status == 400
 
     at_desk(desk(), act)
-    assert not Path("data/toy/reviews.jsonl").exists()
+    assert not Path("data/toy/reviews.jsonl").read_text()
 
 
 def test_a_broken_file_and_a_full_disk_are_said_and_nothing_is_lost(
