@@ -113,7 +113,18 @@ class Checkout:
 
 
 METRICS = "reports/address/metrics.json"
-STAGES = ["expand", "generate", "filter", "split", "sft", "merge", "predict-base", "predict-sft", "predict-teacher", "score"]
+STAGES = [
+    "expand",
+    "generate",
+    "filter",
+    "split",
+    "sft",
+    "merge",
+    "predict-base",
+    "predict-sft",
+    "predict-teacher",
+    "score",
+]
 
 
 def ran(out: str) -> list[str]:
