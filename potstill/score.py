@@ -97,7 +97,7 @@ def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
 def cost(
     answers: list[Row], tests: list[Row], kept: int, price_in: float | None, price_out: float | None
 ) -> dict[str, Any]:
-    """What the teacher's answers took: those to the inputs and those to the test rows, each request once. Money is in the
+    """What the teacher's answers took: those that wrote inputs, those to the inputs and those to the test rows, each request once. Money is in the
     unit of the prices (of a million tokens) and null while they are unknown.
 
     `break_even_requests`: with so many requests to the teacher, each as dear as one to a test row, the answers bought for

@@ -201,6 +201,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         found = [answer("{}", ids[0]) | paid | {"key": "0"}, answer(EXPECTED, ids[1]) | paid | {"key": "1"}]
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
+    rows.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
     rows.write_jsonl("data/toy/3-kept.jsonl", [{"id": "2"}])
     log = [{"step": i, "loss": 1 / (i + 1)} for i in range(8)] + [
         {"step": i, "eval_loss": 1 / (i + 1)} for i in range(8)
@@ -209,11 +210,11 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     code, out = project.run("stages.score")
     assert code == 0, out
     assert out.splitlines() == [
-        "score: 1 answers of the teacher, 1 kept rows, 2 test rows",
+        "score: 2 answers of the teacher, 1 kept rows, 2 test rows",
         "teacher      2 rows      1 right      1 wrong   50.0%  the teacher",
         "base         2 rows      1 right      1 wrong   50.0%  before",
         "sft          2 rows      1 right      1 wrong   50.0%  after",
-        "cost: 3 answers of the teacher, 30 + 12 tokens, prices unknown (teacher_price_in, teacher_price_out)",
+        "cost: 4 answers of the teacher, 40 + 16 tokens, prices unknown (teacher_price_in, teacher_price_out)",
         "fit: under-fitted; both losses were still falling: more epochs or a higher rank (advice only: the score decides)",
     ]
     reports = Path("reports/toy")
