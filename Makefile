@@ -39,7 +39,10 @@ review: .venv/ready ## judge and rank answers yourself on a local page; N=200 dr
 trace: .venv/ready ## one row's life: ID=9d81, the start of its id
 	@$(PY) -m potstill.trace $(if $(TASK),--task $(TASK)) '$(ID)'
 
-profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=published TASK=address
+new-task: .venv/ready ## a task of your own, with a small example that runs at once: NAME=invoice
+	@$(PY) -m potstill.new_task '$(NAME)'
+
+profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=standard, quality, fast or a task's own, such as NAME=published TASK=address
 	@$(PY) -m potstill.profile $(NAME) $(TASK)
 
 test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
@@ -54,4 +57,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro eval quote fill validate import review trace profile test base lock
+.PHONY: help setup repro eval quote fill validate import review trace new-task profile test base lock

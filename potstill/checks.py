@@ -107,8 +107,6 @@ def _compiled(task: Task) -> _Compiled:
 
 def _compile(task: Task) -> _Compiled:
     where, listed = f"{task.dir}/task.yaml", task.config["checks"]
-    if not isinstance(listed, list):
-        raise UserError(f"{where}: checks is {listed!r}, expected a list of checks")
     entries = [_entry(where, entry) for entry in listed]
     is_json = any(name == "json_schema" for name, _ in entries)
     metric, training = [], []
@@ -124,10 +122,10 @@ def _compile(task: Task) -> _Compiled:
     return _Compiled(task, listed, is_json, (metric, training))
 
 
-def _entry(where: str, entry: object) -> tuple[str, dict[str, Any]]:
+def _entry(where: str, entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """A check's name and options."""
-    name, options = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
-    if name not in CHECKS if isinstance(name, str) else True:
+    name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
+    if name not in CHECKS:
         raise UserError(f"{where}: unknown check {name!r}, known are {', '.join(CHECKS)}")
     if not isinstance(options, dict):
         raise UserError(f"{where}: {name}: options are {options!r}, expected a mapping such as {{field: title}}")

@@ -1,5 +1,5 @@
-"""What a task says of its expansion, the mapping `expand` of task.yaml, checked whole before anything is asked; and what a
-reply must be."""
+"""What a task says of its expansion, the mapping `expand` of task.yaml, read before anything is asked; and what a reply must
+be. The form of the mapping is in schemas/task.json."""
 
 import json
 import random
@@ -11,42 +11,6 @@ from typing import Any
 from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.task import Task
-
-_PATTERN = {"type": "string", "format": "regex", "minLength": 1}
-_VARY = {
-    "type": "object",
-    "properties": {
-        "pattern": _PATTERN,
-        "values": {
-            "anyOf": [
-                {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-                {"type": "string", "pattern": r"^\d+-\d+$"},
-            ]
-        },
-        "times": {"type": "integer", "minimum": 1, "maximum": 100},
-        "rewrite": {"type": "boolean"},
-    },
-    "required": ["pattern", "values"],
-    "additionalProperties": False,
-}
-_CATEGORY = {
-    "type": "object",
-    "properties": {
-        "share": {"type": "number", "exclusiveMinimum": 0},
-        "match": _PATTERN,
-        "vary": _VARY,
-        "material": {"type": "string", "pattern": "^[a-z0-9_-]+$"},
-    },
-    "additionalProperties": False,
-}
-_EXPAND = {
-    "type": "object",
-    "properties": {
-        "max_chars": {"type": "integer", "minimum": 1},
-        "categories": {"type": "object", "minProperties": 1, "additionalProperties": _CATEGORY},
-    },
-    "additionalProperties": False,
-}
 
 
 @dataclass(frozen=True)
@@ -97,7 +61,6 @@ def categories(task: Task, seeds: list[Row]) -> tuple[list[Category], int]:
             f"{path}: expand is missing, but expand_rows is not 0: add expand (see docs/data.md), or set it to 0"
         )
     settings = task.config["expand"]
-    _validate(settings, path)
     found = [_category(path, name, one) for name, one in settings.get("categories", {"": {}}).items()]
     if any(one.vary and one.vary.rewrite for one in found) and "json_schema" in map(_name, task.config["checks"]):
         raise UserError(
@@ -162,15 +125,6 @@ def reply_items(answer: Row) -> tuple[list[object], str | None]:
 
 def writable(text: str) -> bool:
     return not re.search("[\ud800-\udfff]", text)
-
-
-def _validate(settings: object, path: object) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(_EXPAND).iter_errors(settings))
-    if error is not None:
-        raise UserError(f"{path}: expand{error.json_path.removeprefix('$')}: {error.message} (see docs/data.md)")
 
 
 def _category(path: object, name: str, one: dict[str, Any]) -> Category:

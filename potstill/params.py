@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,14 +53,12 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
     known = json.loads(read_text(SCHEMA))["properties"]
     for name in params:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise UserError(f"{_line(path, name)}: unknown parameter {name!r}: {hint}")
+            raise UserError(f"{_line(path, name)}: unknown parameter {name!r}: {near(name, known)}")
     for name, rule in known.items():
         if name not in params:
             raise UserError(f"{path}: parameter {name} is missing, expected {_expected(rule)}")
         if not _fits(params[name], rule):
-            raise UserError(f"{_line(path, name)}: {name} is {_found(params[name])}, expected {_expected(rule)}")
+            raise UserError(f"{_line(path, name)}: {name} is {found_text(params[name])}, expected {_expected(rule)}")
 
 
 def _fits(value: object, rule: dict[str, Any]) -> bool:
@@ -70,7 +69,14 @@ def _fits(value: object, rule: dict[str, Any]) -> bool:
     return bool(Draft202012Validator(rule).is_valid(value))
 
 
-def _found(value: object) -> str:
+def near(name: object, known: Iterable[str]) -> str:
+    """What to say of an unknown name: the known one that it is close to, or all of them."""
+    close = difflib.get_close_matches(str(name), known := list(known), 1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def found_text(value: object) -> str:
+    """A value from a YAML file as an error shows it, in one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 

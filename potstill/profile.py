@@ -1,6 +1,7 @@
 """Writes a profile of a task, or the task's name, into params.yaml and keeps its comments.
 
-python -m potstill.profile NAME [TASK]    every value of tasks/TASK/profiles/NAME.yaml, and `task: TASK` when it is given
+python -m potstill.profile NAME [TASK]    every value of tasks/TASK/profiles/NAME.yaml, or else of tasks/profiles/NAME.yaml, which
+                                          is for every task; and `task: TASK` when it is given
 python -m potstill.profile --task TASK    `task: TASK` alone
 """
 
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill import errors, params, rows, task
+
+SHARED = Path("tasks/profiles")  # the presets of every task; a task's own profile of the same name wins
 
 
 def apply(changes: dict[str, Any], source: Path) -> list[str]:
@@ -42,12 +45,12 @@ def main() -> None:
             source, changes = task.load(name).dir / "task.yaml", {"task": name}
         case [profile, *rest] if len(rest) <= 1 and not profile.startswith("-"):
             t = task.load(rest[0] if rest else params.load("task").task)
-            source = t.dir / "profiles" / f"{profile}.yaml"
-            if not source.is_file():
-                there = ", ".join(sorted(path.stem for path in source.parent.glob("*.yaml"))) or "none"
+            there = {path.stem: path for folder in (SHARED, t.dir / "profiles") for path in folder.glob("*.yaml")}
+            if profile not in there:
                 raise errors.UserError(
-                    f"task {t.name} has no profile {profile!r} ({source} is missing); there are: {there}"
+                    f"task {t.name} has no profile {profile!r}; there are: {', '.join(sorted(there)) or 'none'}"
                 )
+            source = there[profile]
             changes = {"task": t.name, **params.parse(params.read_text(source), source)}
         case _:
             raise errors.UserError("expected `python -m potstill.profile NAME [TASK]` or `--task TASK`")

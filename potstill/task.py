@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
-from potstill.params import parse, read_text
+from potstill.params import found_text, near, parse, read_text
 from potstill.rows import Row, read_jsonl, squeeze
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-KEYS = {"description", "input", "user", "headline_slice", "checks", "expand"}
+SCHEMA = Path("schemas/task.json")
+NAME = r"[a-z0-9][a-z0-9_-]*"
 
 
 @dataclass
@@ -93,10 +94,31 @@ def load(name: str) -> Task:
     """The task called `name`. Raises UserError, with the tasks there are, when it has no tasks/<name>/task.yaml."""
     folder = Path("tasks") / name
     path = folder / "task.yaml"
-    if not re.fullmatch(r"[a-z0-9_-]+", name) or not path.is_file():
+    if not re.fullmatch(NAME, name) or not path.is_file():
         there = ", ".join(sorted(p.parent.name for p in Path("tasks").glob("*/task.yaml"))) or "none"
         raise UserError(f"params.yaml: there is no task {name!r} ({path} is missing); tasks there are: {there}")
-    config = {"user": "{{ text }}", "input": ["text"], "checks": [], **parse(read_text(path), path)}
-    if unknown := set(config) - KEYS:
-        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}, known are {', '.join(sorted(KEYS))}")
+    given = parse(read_text(path), path)
+    _validate(given, path)
+    config = {"user": "{{ text }}", "input": ["text"], "checks": [], **given}
     return Task(name, config, folder, Path("data") / name, Path("models") / name, Path("reports") / name)
+
+
+def _validate(given: dict[str, Any], path: Path) -> None:
+    """Raises UserError for what schemas/task.json has against a task.yaml, the outermost of it, with the key."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import relevance
+
+    validator = Draft202012Validator(json.loads(read_text(SCHEMA)))
+    error = max(validator.iter_errors(given), key=relevance, default=None)
+    if error is None:
+        return
+    key, rule, value = error.json_path.removeprefix("$").removeprefix("."), error.schema, error.instance
+    where = f"{path}: {key}: " if key else f"{path}: "
+    if error.validator == "additionalProperties":
+        known = rule["properties"]
+        unknown = next(name for name in value if name not in known)
+        raise UserError(f"{where}unknown key {unknown!r}: {near(unknown, known)}")
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in value)
+        raise UserError(f"{where}key {missing!r} is missing, expected {rule['description']}")
+    raise UserError(f"{path}: {key} is {found_text(value)}, expected {rule['description']}")

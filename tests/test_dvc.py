@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from potstill import params
+from potstill.errors import UserError
 from tests.conftest import ROOT, Project
 
 STAGES: dict[str, dict[str, Any]] = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")[
@@ -68,6 +69,22 @@ def test_a_stage_declares_exactly_the_parameters_that_its_script_loads(
     with pytest.raises(Loaded):
         importlib.import_module(STAGES[stage]["cmd"].split()[2]).main()
     assert list(loads[0]) == STAGES[stage]["params"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_looks_at_the_ranges_before_it_works(
+    stage: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any parameter out of its range stops any stage, and nothing is asked or written."""
+    project.seeds(3)
+    project.set(lora_alpha=129)
+    before = {path for path in project.dir.rglob("*")}
+    monkeypatch.setattr(sys, "argv", STAGES[stage]["cmd"].split()[2:])
+    with pytest.raises(
+        UserError, match=r"^params\.yaml:\d+: lora_alpha is 129, expected a whole number from 1 to 128$"
+    ):
+        importlib.import_module(STAGES[stage]["cmd"].split()[2]).main()
+    assert {path for path in project.dir.rglob("*")} == before
 
 
 @pytest.mark.parametrize("path", sorted({script(stage) for stage in STAGES}))

@@ -10,6 +10,30 @@ from potstill.errors import UserError
 from tests.conftest import ROOT, Project
 
 
+RANGES = {  # the published platform's: refused below, lowest, highest, refused above, what an error says
+    "learning_rate": (0, 1e-9, 0.1, 0.11, "a number above 0, at most 0.1"),
+    "num_train_epochs": (0, 1, 10, 11, "a whole number from 1 to 10"),
+    "per_device_train_batch_size": (0, 1, 32, 33, "a whole number from 1 to 32"),
+    "per_device_eval_batch_size": (0, 1, 32, 33, "a whole number from 1 to 32"),
+    "max_length": (0, 1, 4096, 4097, "a whole number from 1 to 4096"),
+    "lora_rank": (0, 1, 64, 65, "a whole number from 1 to 64"),
+    "lora_alpha": (0, 1, 128, 129, "a whole number from 1 to 128"),
+    "lora_dropout": (-0.01, 0, 1, 1.01, "a number from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_ranges_of_training_are_the_published_ones(project: Project, name: str) -> None:
+    below, low, high, above, expected = RANGES[name]
+    for value in (low, high):
+        project.set(**{name: value})
+        assert vars(params.load(name)) == {name: value}
+    for value in (below, above):
+        project.set(**{name: value})
+        with pytest.raises(UserError, match=rf"^params\.yaml:\d+: {name} is {value}, expected {expected}$"):
+            params.load("task")  # although another parameter was asked for
+
+
 def test_load_returns_only_the_named_parameters(project: Project) -> None:
     project.set(learning_rate=1e-05)  # written as 1e-05, which YAML 1.1 reads as a text
     assert "learning_rate: 1e-05" in (project.dir / "params.yaml").read_text()
@@ -23,19 +47,10 @@ def test_load_returns_only_the_named_parameters(project: Project) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("lora_rank", 65, "lora_rank is 65, expected a whole number from 1 to 64"),
-        ("lora_rank", 0, "lora_rank is 0, expected a whole number from 1 to 64"),
         ("lora_rank", 8.5, "lora_rank is 8.5, expected a whole number from 1 to 64"),
         ("lora_rank", True, "lora_rank is true, expected a whole number"),
         ("lora_rank", "sixteen", 'lora_rank is "sixteen", expected a whole number'),
         ("lora_rank", None, "lora_rank is null, expected a whole number"),
-        ("lora_alpha", 129, "expected a whole number from 1 to 128"),
-        ("lora_dropout", 1.5, "expected a number from 0 to 1"),
-        ("learning_rate", 0, "expected a number above 0, at most 0.1"),
-        ("learning_rate", 0.2, "learning_rate is 0.2, expected a number above 0, at most 0.1"),
-        ("num_train_epochs", 11, "expected a whole number from 1 to 10"),
-        ("per_device_train_batch_size", 33, "expected a whole number from 1 to 32"),
-        ("max_length", 4097, "expected a whole number from 1 to 4096"),
         ("train_rows", -1, "train_rows is -1, expected a whole number from 0 up"),
         ("valid_share", 0.6, "expected a number from 0.01 to 0.5"),
         ("torch_dtype", "int4", 'torch_dtype is "int4", expected one of bfloat16, float16, float32'),

@@ -1,6 +1,8 @@
 """potstill.profile: params.yaml changes as told, all or nothing, and keeps its comments."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,35 @@ def test_the_committed_parameters_are_the_cpu_profile(monkeypatch: pytest.Monkey
     assert cpu["lora_rank"] != 16  # `dvc exp run -S lora_rank=16` must change something
 
 
+PRESETS = {  # the published platform's; learning rate, epochs, batch, rank, alpha, dropout
+    "standard": (1e-4, 3, 8, 8, 32, 0.05),
+    "quality": (1e-4, 5, 16, 16, 64, 0.1),
+    "fast": (1e-4, 2, 8, 4, 16, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_for_every_task(project: Project, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`toy` has no profiles of its own; nothing but the six values changes."""
+    shutil.copytree(ROOT / profile.SHARED, profile.SHARED)
+    before = vars(params.load(*params.parse(Path("params.yaml").read_text(), Path())))
+    run(monkeypatch, name)
+    names = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "lora_rank", "lora_alpha")
+    assert vars(params.load(*before)) == before | dict(zip((*names, "lora_dropout"), PRESETS[name], strict=True))
+
+
+def test_a_tasks_own_profile_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / profile.SHARED, profile.SHARED)
+    project.write("tasks/toy/profiles/fast.yaml", "lora_rank: 2\n")
+    run(monkeypatch, "fast")
+    p = params.load("lora_rank", "num_train_epochs")
+    assert (p.lora_rank, p.num_train_epochs) == (2, 3)
+    project.write("tasks/other/task.yaml", "checks: []\n")
+    run(monkeypatch, "fast", "other")
+    p = params.load("task", "lora_rank", "num_train_epochs")
+    assert (p.task, p.lora_rank, p.num_train_epochs) == ("other", 4, 2)
+
+
 def test_task_alone(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     project.write("tasks/other/task.yaml", "checks: []\n")
     before = (project.dir / "params.yaml").read_text()
@@ -75,7 +106,7 @@ def test_task_alone(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (
             ["nosuch"],
-            "error: task toy has no profile 'nosuch' (tasks/toy/profiles/nosuch.yaml is missing); there are: high, odd",
+            "error: task toy has no profile 'nosuch'; there are: fast, high, odd, quality, standard",
         ),
         (["high"], "error: tasks/toy/profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64"),
         (["odd"], "error: tasks/toy/profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?"),
@@ -91,6 +122,7 @@ def test_a_mistake_changes_nothing(
 
     project.write("tasks/toy/profiles/high.yaml", "seed: 1\nlora_rank: 999\n")
     project.write("tasks/toy/profiles/odd.yaml", "lora_rnk: 8\n")
+    shutil.copytree(ROOT / profile.SHARED, profile.SHARED)
     before = (project.dir / "params.yaml").read_text()
     monkeypatch.setattr(sys, "argv", ["profile", *arguments])
     with pytest.raises(SystemExit) as stop:
