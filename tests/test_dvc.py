@@ -78,13 +78,13 @@ def test_a_stage_looks_at_the_ranges_before_it_works(
     """Any parameter out of its range stops any stage, and nothing is asked or written."""
     project.seeds(3)
     project.set(lora_alpha=129)
-    before = {path for path in project.dir.rglob("*")}
+    before = set(project.dir.rglob("*"))
     monkeypatch.setattr(sys, "argv", STAGES[stage]["cmd"].split()[2:])
     with pytest.raises(
         UserError, match=r"^params\.yaml:\d+: lora_alpha is 129, expected a whole number from 1 to 128$"
     ):
         importlib.import_module(STAGES[stage]["cmd"].split()[2]).main()
-    assert {path for path in project.dir.rglob("*")} == before
+    assert set(project.dir.rglob("*")) == before
 
 
 @pytest.mark.parametrize("path", sorted({script(stage) for stage in STAGES}))

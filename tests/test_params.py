@@ -9,7 +9,6 @@ from potstill import params
 from potstill.errors import UserError
 from tests.conftest import ROOT, Project
 
-
 RANGES = {  # the published platform's: refused below, lowest, highest, refused above, what an error says
     "learning_rate": (0, 1e-9, 0.1, 0.11, "a number above 0, at most 0.1"),
     "num_train_epochs": (0, 1, 10, 11, "a whole number from 1 to 10"),
