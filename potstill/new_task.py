@@ -36,8 +36,8 @@ def main() -> None:
     print(
         f"tasks/{name}, schemas/{name}.json, data/{name}: {len(made)} files, an example to put yours in the place of. Next:"
     )
-    print(f"  make repro TASK={name}                      # the example as it is, offline, in a minute or two")
-    print(f"  make import FILE=inputs.json TASK={name}    # your own inputs, once data/{name}/seeds.jsonl is gone")
+    print(f"  make repro TASK={name}                   # the example as it is, offline, in a minute or two")
+    print(f"  make import FILE=inputs.json TASK={name}  # your own inputs, once data/{name}/seeds.jsonl is gone")
     print(
         "  make quote                                  # what a real teacher would cost; docs/tutorial.md has the whole way"
     )

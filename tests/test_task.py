@@ -111,6 +111,12 @@ def test_a_broken_definition_is_one_sentence(project: Project, file: str, text: 
         (wish("vary: {pattern: a, values: 3 to 8}"), 'wish.vary.values is "3 to 8", expected a list of whole numbers'),
         (wish("vary: {pattern: a, values: [-1]}"), "wish.vary.values[0] is -1, expected a whole number from 0 up"),
         (wish("vary: {pattern: a, values: 3-8, times: 0}"), "vary.times is 0, expected a whole number from 1 to 100"),
+        (
+            wish("vary: {pattern: a, values: 3-8, times: 101}"),
+            "vary.times is 101, expected a whole number from 1 to 100",
+        ),
+        ("user: ''\n" + wish("share: 0"), 'user is "", expected'),  # the outermost first
+        (wish("share: 0") + "\nuser: ''", 'user is "", expected'),
         (wish("vary: {pattern: a, values: 3-8, rewrite: 1}"), "vary.rewrite is 1, expected true or false"),
         (wish("vary: {pattern: a, values: 3-8, time: 1}"), "wish.vary: unknown key 'time': did you mean times?"),
     ],
