@@ -390,6 +390,7 @@ def test_what_is_no_answer_is_kept_raw_and_rejected(ready: Project, fake: FakeTe
         return replies[call.row % 40]() if call.row % 40 in replies else None
 
     ledger = Ledger(fake, odd)
+    ready.seeds(N, alike=False)
     ready.set(teacher_retries=2)
     each = N // 40
     for run in (1, 2):  # what gave nothing is asked for again, as often as one row may be, and ends no run
@@ -432,6 +433,7 @@ def test_another_filter_asks_for_nothing(ready: Project, fake: FakeTeacher) -> N
         return web.json_response(completion('{"word": "elsewhere", "length": 9}')) if call.row % 10 == 3 else None
 
     ledger = Ledger(fake, wrong)
+    ready.seeds(N, alike=False)
     generate.main()
     before = Path(ANSWERS).read_bytes()
     sift.main()
@@ -721,7 +723,7 @@ def hostile_seeds(count: int = 200) -> list[rows.Row]:
     texts = []
     for i in range(count):
         planted = [f"{i}", *([HOSTILE[i // 2 % len(HOSTILE)]] if i % 2 else []), *([PERSONAL[i % 5]] if i % 3 else [])]
-        texts.append(" ".join([*planted, f"word{i}"]))
+        texts.append(" ".join([*planted, rows.row_id({"line": i}), f"word{i}"]))  # no near-duplicates of each other
     return [{"id": rows.row_id({"text": text}), "text": text} for text in texts]
 
 
@@ -755,7 +757,7 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     rows.write_jsonl("data/toy/seeds.jsonl", seeds)
     project.write("data/toy/gold.jsonl", "")
     project.set(teacher_model=MODEL, teacher_retries=1, valid_share=0.2)
-    out = dvc(project.dir, "repro", *(f"{stage}@toy" for stage in ("generate", "filter", "split")))
+    out = dvc(project.dir, "repro", *(f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")))
     assert {call["messages"][-1]["content"] for call in fake.calls} == {seed["text"] for seed in seeds}
 
     def read(name: str) -> list[rows.Row]:
@@ -764,7 +766,7 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     lost = (40, 51, 52)
     kept = read("3-kept.jsonl")
     assert kept == [
-        {**seed, "output": {"word": f"word{i}", "length": len(f"word{i}")}}
+        {**seed, "family": seed["id"], "sample": 0, "output": {"word": f"word{i}", "length": len(f"word{i}")}}
         for i, seed in enumerate(seeds)
         if i not in lost
     ]
