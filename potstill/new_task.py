@@ -36,11 +36,12 @@ def main() -> None:
     print(
         f"tasks/{name}, schemas/{name}.json, data/{name}: {len(made)} files, an example to put yours in the place of. Next:"
     )
-    print(f"  make repro TASK={name}                   # the example as it is, offline, in a minute or two")
-    print(f"  make import FILE=inputs.json TASK={name}  # your own inputs, once data/{name}/seeds.jsonl is gone")
-    print(
-        "  make quote                                  # what a real teacher would cost; docs/tutorial.md has the whole way"
-    )
+    for command, why in (
+        (f"make repro TASK={name}", "the example as it is, offline, in a minute or two"),
+        (f"make import FILE=inputs.json TASK={name}", f"your own inputs, once data/{name}/seeds.jsonl is gone"),
+        ("make quote", "what a real teacher would cost; docs/tutorial.md has the whole way"),
+    ):
+        print(f"  {command:{len(name) + 36}}# {why}")
 
 
 if __name__ == "__main__":
