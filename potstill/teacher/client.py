@@ -19,9 +19,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds of back-off before the first a
 LONGEST_WAIT = 60.0  # seconds of Retry-After to sit out; beyond, the stage ends and a later run goes on
 PATIENCE = 300.0  # seconds of nothing but 429, before the stage ends
 FAILED_IN_A_ROW = 10  # requests given up with no answer between them, before the whole stage stops
-START = (
-    0.001  # seconds between the first requests of two workers: what is sent in one burst is answered in one, for ever
-)
+# Seconds between the first requests of two workers: what is sent in one burst is answered in one, for ever.
+START = 0.001
 GO_ON = "the same command goes on from there"
 
 

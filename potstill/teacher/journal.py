@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class Journal:
         self._fd = -1
         self._pending: list[Row] = []
         self._timer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()  # somebody waits for what is pending
         self._failed: OSError | None = None
         self._lock = asyncio.Lock()
         if path.exists():
@@ -95,16 +97,19 @@ class Journal:
             self._timer = asyncio.create_task(self._commit_later())
 
     async def flush(self) -> None:
-        """Writes what is still waiting. Raises OSError when that, or an earlier write, failed."""
+        """Writes what is still waiting, at once. Raises OSError when that, or an earlier write, failed."""
         if self._timer:
+            self._hurry.set()
             await self._timer
+            self._hurry.clear()
         if self._failed:
             raise self._failed
         while self._pending:
             await self._commit()
 
     async def _commit_later(self) -> None:
-        await asyncio.sleep(DELAY)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), DELAY)
         try:
             await self._commit()
         except OSError as error:
