@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tasks._template.task.teacher import answer
 from tests.conftest import KEY, ROOT, Body, FakeTeacher, completion
-from tests.test_pipeline import Checkout, ran
+from tests.test_pipeline import Checkout
 
 TEXT = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", TEXT)
@@ -89,4 +89,3 @@ def test_the_way_that_it_describes(tmp_path: Path, fake: FakeTeacher) -> None:
     assert metrics["sft"]["accuracy"] > metrics["base"]["accuracy"]
     assert "model: Qwen/Qwen3-0.6B" in clone.read("params.yaml")
     assert "lora_alpha: 32 " in clone.read("params.yaml")
-    assert ran(first)
