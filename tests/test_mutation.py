@@ -62,7 +62,24 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         project.set(teacher_model="fake-235b", valid_share=0.2, test_share=0.2)
         for model in ("models/tiny-base", "models/toy/sft/merged"):
             fakes.model(model)
-        yield {stage: run(stage) for stage in STAGES}
+        said = {}
+        for stage in STAGES:
+            said[stage] = run(stage)
+            if stage == "expand":  # the seeds were enough: replies as a larger expand_rows would have brought
+                rows.write_jsonl("data/toy/1-calls.jsonl", map(call, range(6)))
+        yield said
+
+
+def call(number: int) -> rows.Row:
+    """A reply that expand took inputs from."""
+    asked = {"id": f":{number}", "sample": 0, "key": f"{number:032x}", "model": "fake-235b", "max_tokens": 64}
+    reply = {
+        "answer": json.dumps({"inputs": [f"line {number}"]}),
+        "finish_reason": "stop",
+        "prompt_tokens": 7,
+        "completion_tokens": 3,
+    }
+    return {**asked, **reply, "error": None}
 
 
 @contextlib.contextmanager
