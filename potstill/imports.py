@@ -42,7 +42,7 @@ def main() -> None:
         case [path, *names] if path and len(names) <= 1:
             t = task.load(names[0] if names else params.load("task").task)
         case _:
-            raise UserError("expected a file: make import FILE=inputs.json TASK=address")
+            raise UserError("expected a file: make import FILE=inputs.json TASK=name")
     found = validate.read(path)
     if found.problems:
         raise UserError(
