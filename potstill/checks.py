@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 from potstill import rules
 from potstill.errors import UserError
 from potstill.grounded import grounded
+from potstill.knowledge import facts
 from potstill.rows import Row
 from potstill.task import Task
 
@@ -24,12 +25,15 @@ CHECKS: dict[str, Callable[..., rules.Rule]] = {
         rules.max_chars,
         rules.length_within,
         rules.excludes_input,
+        rules.excludes,
+        rules.covers,
         rules.ends_with,
         rules.one_sentence,
         rules.regex,
         rules.language,
         rules.repetition,
         grounded,
+        facts,
     )
 }
 
@@ -156,8 +160,8 @@ def _check_options(
         types = [_TYPES[x] for x in (get_args(wanted) if isinstance(wanted, UnionType) else [wanted]) if x in _TYPES]
         if not any(fits(value) for _, fits in types):
             raise UserError(f"{where}: option {name} is {value!r}, expected {' or '.join(says for says, _ in types)}")
-        if name in ("field", "fields"):
-            _check_fields(task, f"{where}: option {name}", [value] if name == "field" else list(value), is_json)
+        if name in ("field", "fields", "label"):
+            _check_fields(task, f"{where}: option {name}", list(value) if name == "fields" else [value], is_json)
 
 
 def _check_fields(task: Task, where: str, fields: list[str], is_json: bool) -> None:

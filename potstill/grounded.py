@@ -44,10 +44,10 @@ def grounded(
     def judge(row: Row, text: str) -> Finding:
         source = "\n".join(row[name] for name in names)
         for kind, pattern in compiled:
-            if missing := _missing(kind, pattern, text, source):
-                return failed(missing)
-        if kinds and "place" in kinds and (missing := _missing_place(text, source)):
-            return failed(missing)
+            if absent := missing(kind, pattern, text, source):
+                return failed(absent)
+        if kinds and "place" in kinds and (absent := _missing_place(text, source)):
+            return failed(absent)
         return PASS
 
     free = of(field, judge)
@@ -63,7 +63,7 @@ def grounded(
     return rule
 
 
-def _missing(kind: str, pattern: re.Pattern[str], text: str, source: str) -> str | None:
+def missing(kind: str, pattern: re.Pattern[str], text: str, source: str) -> str | None:
     """The first match in the text that the source has not."""
     if kind == "number":
         there = {lengths.number(found) for found in [*pattern.findall(source), *re.findall(r"\d+", source)]}

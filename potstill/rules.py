@@ -220,6 +220,43 @@ def length_within(task: Task, *, tolerance: int = 0, input: str | None = None, f
     return of(field, judge)
 
 
+def excludes(
+    task: Task, *, words: list[str], when: str | None = None, input: str | None = None, field: str | None = None
+) -> Rule:
+    """None of the words stands in it; white space, case and width ignored. With the pattern `when`, only where that is found in
+    the input (the field `input`, or any of them)."""
+    fields, pattern = inputs(task, input), compiled_pattern(when or "")
+    banned = [(word, plain(word)) for word in words]
+    if empty := next((word for word, bare in banned if not bare), None):
+        raise ValueError(f"option words has {empty!r}, expected words")
+
+    def judge(row: Row, text: str) -> Finding:
+        if not any(pattern.search(row[name]) for name in fields):
+            return PASS
+        found = plain(text)
+        return next((failed(word) for word, bare in banned if bare in found), PASS)
+
+    return of(field, judge)
+
+
+def covers(task: Task, *, pattern: str, input: str | None = None, field: str | None = None) -> Rule:
+    """What the pattern finds in the input (its first group, or all that matches) stands in the answer, white space, case and width
+    ignored."""
+    fields, compiled = inputs(task, input), compiled_pattern(pattern)
+
+    def judge(row: Row, text: str) -> Finding:
+        wanted = [
+            match[1] if compiled.groups else match[0] for name in fields for match in compiled.finditer(row[name])
+        ]
+        wanted = [one for one in wanted if one and plain(one)]
+        if not wanted:
+            return unscored("the input has nothing that the pattern finds")
+        found = plain(text)
+        return next((failed(f"{one} is left out") for one in wanted if plain(one) not in found), PASS)
+
+    return of(field, judge)
+
+
 def excludes_input(task: Task, *, input: str | None = None, field: str | None = None) -> Rule:
     """Does not contain the input (the field `input`, or any of them); white space, case and width ignored."""
     fields = inputs(task, input)

@@ -13,6 +13,7 @@ from potstill.rows import Row
 from potstill.task import Task
 
 MODELS = ("base", "sft", "teacher")
+WITHIN = (2, 5, 10)  # characters off the length that is asked for, as the published case reports them
 
 
 def metrics(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> dict[str, Any]:
@@ -69,6 +70,9 @@ def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
     if isinstance(expected := test.get("expected"), dict):
         there = parsed if isinstance(parsed, dict) else {}
         marks["keys"] = {key: key in there and rules.same(there[key], value) for key, value in expected.items()}
+    if length := next((verdict for verdict in found if verdict.name == "length_within"), None):
+        judged = reason is None and length.passed is not None
+        marks["off"] = length.distance if judged else None
     return marks | {name: answer[name] or 0 for name in ("prompt_tokens", "completion_tokens")}
 
 
@@ -85,6 +89,9 @@ def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
     for name in ("valid_json", "schema_valid"):
         if name in marks[0]:
             found[name] = _mean([one[name] for one in marks])
+    if "off" in marks[0]:
+        off = [math.inf if one["off"] is None else one["off"] for one in marks]
+        found["within"] = {str(most): _mean([one <= most for one in off]) for most in WITHIN}
     by_key: dict[str, list[float]] = {}
     for one in marks:
         for key, right in one.get("keys", {}).items():

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
@@ -39,9 +40,21 @@ class Task:
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
 
+    @cached_property
+    def knowledge(self) -> list[Row]:
+        """The rules of data/<name>/knowledge.jsonl; none where it is empty or missing."""
+        path = self.data / "knowledge.jsonl"
+        return read_jsonl(path, ("label", "text")) if path.is_file() and path.stat().st_size else []
+
+    def settled(self, params: SimpleNamespace) -> SimpleNamespace:
+        """The parameters, those about the data that are null as task.yaml has them: a value in params.yaml always wins."""
+        own = {"expand_rows": self.config.get("expand", {}).get("rows", 0), "samples": self.config.get("samples", 1)}
+        given = vars(params)
+        return SimpleNamespace(**given | {name: own[name] for name in own if name in given and given[name] is None})
+
     def messages(self, kind: str, row: Row) -> list[dict[str, str]]:
-        """The chat messages that ask for `row`: the system prompt prompts/<kind>.md (`teacher` or `student`) and the
-        user's turn, both rendered with the row's fields."""
+        """The chat messages that ask for `row`: the system prompt prompts/<kind>.md (`teacher`, `student`, `rejected`)
+        and the user's turn, both rendered with the row's fields and `knowledge`."""
         system = self._render(f"{self.dir}/prompts/{kind}.md", row)
         user = self._render("user", row)
         return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
@@ -81,11 +94,14 @@ class Task:
         source = self.config["user"] if name == "user" else read_text(Path(name)).strip()
         environment = Environment(undefined=StrictUndefined, autoescape=False)
         try:
+            names = find_undeclared_variables(environment.parse(source))
+            if "knowledge" in names:
+                environment.globals["knowledge"] = self.knowledge
             template = environment.from_string(source)
             template.globals = dict(
                 template.globals
             )  # a ChainMap, which is what it was, is copied slowly at each rendering
-            return template if find_undeclared_variables(environment.parse(source)) else template.render()
+            return template if names - {"knowledge"} else template.render()
         except TemplateSyntaxError as error:
             raise UserError(f"{name}:{error.lineno}: not a Jinja2 template: {error.message}") from None
 

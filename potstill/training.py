@@ -11,12 +11,13 @@ from typing import Any
 from potstill import swift
 from potstill.errors import UserError
 from potstill.rows import write_json, write_jsonl
-from potstill.student import at_hub
+from potstill.student import at_hub, on_cuda
 
 OURS = (
     "task",
     "model",
     "model_revision",
+    "quant_bits",
     "torch_dtype",
     "target_modules",
 )  # parameters that are not passed on as they are
@@ -30,6 +31,7 @@ def config(p: SimpleNamespace, train: Path, valid: Path) -> swift.Config:
     for path in (train, valid):
         if not path.is_file():
             raise UserError(f"{path} is missing: run `dvc repro split`")
+    needs_gpu(p)
     return {
         **swift.model_config(p.model, p.model_revision),
         "dataset": [str(train)],
@@ -38,11 +40,23 @@ def config(p: SimpleNamespace, train: Path, valid: Path) -> swift.Config:
         "data_seed": p.seed,
         "target_modules": p.target_modules.split(),
         **swift.device_config(p.torch_dtype),
+        **({"quant_method": "bnb", "quant_bits": p.quant_bits} if p.quant_bits else {}),
         "strict": True,  # the default drops malformed rows without a word
         "add_version": False,
         "check_model": False,  # asks the hub whether the model is the latest: up to 22 s of retries when offline
         "report_to": "none",
     }
+
+
+def needs_gpu(p: SimpleNamespace) -> None:
+    """Raises UserError for a training that only a GPU can do, where there is none."""
+    asked = f"quant_bits is {p.quant_bits}" if p.quant_bits else ""
+    if p.tuner_type == "full" and at_hub(p.model):
+        asked = f"tuner_type is full for {p.model}"
+    if asked and not on_cuda():
+        raise UserError(
+            f"params.yaml: {asked}, which needs an NVIDIA GPU, and there is none here: take one, or `git checkout params.yaml`"
+        )
 
 
 def key(config: swift.Config) -> str:

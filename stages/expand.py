@@ -12,6 +12,7 @@ from potstill import checks, errors, expand, params, rows, task, teacher
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
+    p = t.settled(p)
     if p.expand_hard:
         checks.validate(t)
     seeds, gold = expand.read(t, p)

@@ -13,6 +13,7 @@ from potstill import checks, errors, params, rows, task, teacher
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, "samples", "teacher_good_share")
     t = task.load(p.task)
+    p = t.settled(p)
     checks.validate(t)
     inputs = t.inputs(t.data / "1-inputs.jsonl")
     rows.check_ids(t.data / "1-inputs.jsonl", inputs, t.config["input"])

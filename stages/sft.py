@@ -19,6 +19,7 @@ def main() -> None:
         "model_revision",
         "seed",
         "tuner_type",
+        "quant_bits",
         "torch_dtype",
         "num_train_epochs",
         "per_device_train_batch_size",

@@ -170,7 +170,8 @@ def _time(value: float) -> str:
 
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples")
-    print(quote(task.load(p.task), p))
+    t = task.load(p.task)
+    print(quote(t, t.settled(p)))
 
 
 if __name__ == "__main__":
