@@ -72,7 +72,10 @@ def test_an_answer_is_right_wrong_or_unscored(
 ) -> None:
     project.write("tasks/toy/task.yaml", "checks: [length_within, language]\n")
     found = score.mark(task.load("toy"), test, answer(text))
+    off = found.pop("off")
     assert found == {"right": right, "unscored": unscored, "prompt_tokens": 10, "completion_tokens": 4}
+    asked = test["text"] == "写3字" and text != ""
+    assert off == (abs(len(text) - 3) if asked else None)
 
 
 def test_no_answer_is_wrong_even_without_checks(toy: task.Task, project: Project) -> None:
