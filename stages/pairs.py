@@ -13,7 +13,8 @@ def main() -> None:
     t = task.load(p.task)
     checks.validate(t)
     lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
-    asked = pairs.asked(t, lessons, t.inputs(t.data / "3-kept.jsonl"), p.pairs)
+    kept = t.inputs(t.data / "3-kept.jsonl")
+    asked = pairs.asked(t, lessons, kept, p.pairs)
     answers = list(teacher.answer_rows(t, asked, p, 1, kind=pairs.PROMPT)) if asked else []
     found, dropped = pairs.made(t, lessons, asked, answers)
     rows.write_jsonl(t.data / "4-rejected.jsonl", answers)
@@ -21,7 +22,10 @@ def main() -> None:
     if len(asked) != len(found) + dropped.total():
         raise AssertionError(f"{len(asked)} asked for, but {len(found)} pairs and {dropped}")
     why = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common()) or "nothing"
-    print(f"pairs: {len(asked):,} bad answers asked for = {len(found):,} pairs + {dropped.total():,} dropped ({why})")
+    print(
+        f"pairs: {len(kept):,} kept, {len(lessons):,} to train on; {len(asked):,} bad answers asked for = {len(found):,} pairs + "
+        f"{dropped.total():,} dropped ({why})"
+    )
 
 
 if __name__ == "__main__":

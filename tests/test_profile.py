@@ -106,7 +106,7 @@ def test_task_alone(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (
             ["nosuch"],
-            "error: task toy has no profile 'nosuch'; there are: fast, high, odd, quality, standard",
+            "error: task toy has no profile 'nosuch'; there are: cpu, fast, high, odd, quality, standard",
         ),
         (["high"], "error: tasks/toy/profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64"),
         (["odd"], "error: tasks/toy/profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?"),
