@@ -164,7 +164,7 @@ def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkey
     for path in train:
         path.touch()
     recipes = {}
-    for profile in sorted(ROOT.glob("tasks/*/profiles/*.yaml")):
+    for profile in sorted(ROOT.glob("tasks/**/profiles/*.yaml")):
         recipe = {**load(Path("params.yaml")), **load(profile)}
         names = [name for name in STAGE_PARAMS if name in recipe]
         path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
