@@ -14,7 +14,6 @@ most). {3-9} and {10-40/5} are numbers, the latter in steps of 5. The topics beh
 No subject, person, place or pool word of a gold row is one of a seed; the slice `like_seeds` has the seeds' topics.
 """
 
-import json
 import random
 import re
 from pathlib import Path
@@ -204,7 +203,9 @@ def title(f: Filler, topic: Topic, rng: random.Random) -> str:
         return rng.choice((f"{subject}{click}", f"{click}{subject}", f"{click}，{subject}")) + tag.replace("#", "")
     if subject.startswith("《"):
         return rng.choice((f"{click}{subject}", f"{subject}{click}", f"{click} {subject}")) + tag
-    return rng.choice((f"{click}#{subject}{tag}", f"{click} #{subject}{tag}", f"#{subject} {click}", f"【{subject}】{click}{tag}"))
+    return rng.choice(
+        (f"{click}#{subject}{tag}", f"{click} #{subject}{tag}", f"#{subject} {click}", f"【{subject}】{click}{tag}")
+    )
 
 
 def make(rng: random.Random, topic: Topic, gold: bool) -> dict[str, str]:

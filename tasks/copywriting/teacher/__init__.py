@@ -62,7 +62,11 @@ KINDS: dict[str, tuple[str, str, str]] = {
         "{t}的步骤 学学{t} {t}小教程 一起{t}",
         "动手试试吧！ 快来学学吧！ 一起来试试！ 照着做就行。",
     ),
-    "travel": (r"今天来到|逛{t}|走进|终于来了|今天去", "走进{t} 逛逛{t} {t}游记 漫步{t}", "一起去走走！ 有空去看看！ 出门逛逛吧！"),
+    "travel": (
+        r"今天来到|逛{t}|走进|终于来了|今天去",
+        "走进{t} 逛逛{t} {t}游记 漫步{t}",
+        "一起去走走！ 有空去看看！ 出门逛逛吧！",
+    ),
     "taste": (r"打卡|探店|逛吃|吃一顿", "打卡{t} {t}寻味 探店{t}", "快来尝尝吧！ 约上朋友吧！ 馋了就去吧！"),
     "review": (r"开箱|测评|用后|入手|体验", "{t}使用感受 {t}体验 聊聊{t}", "供大家参考。 按需选择吧。 看完再决定。"),
     "know": (r"今天聊聊|了解|说清|科普|讲几点", "{t}小知识 了解{t} 聊聊{t}", "你记住了吗？ 涨知识了吧！ 一起记住吧。"),
@@ -154,7 +158,10 @@ def compose(video: Video, rng: random.Random) -> dict[str, str]:
         ends = next(words for cue, words in WISHES if re.search(cue, video.said))
     first, *rest = video.facts or [subject]
     key = LOSS if video.grave else NUMBER
-    second = next((fact for fact in rest if key.search(fact)), next((f for f in rest if NUMBER.search(f)), rest[-1] if rest else ""))
+    second = next(
+        (fact for fact in rest if key.search(fact)),
+        next((f for f in rest if NUMBER.search(f)), rest[-1] if rest else ""),
+    )
     end = rng.choice(ends.split())
     parts = [part for part in (first, second) if part]
     if len("，".join([*parts, end])) > 30:
