@@ -66,13 +66,13 @@ def read(word: str) -> Reading:
 
 
 def category(word: str) -> str:
-    """The category of a known word, or the one that most known words of the same end have: 电炖锅 is a thing like 铁锅."""
+    """The category of a known word, or that of most known words with its end: 搪瓷茶壶 is a thing like 茶壶."""
     if word in CATEGORY:
         return CATEGORY[word]
     for size in range(len(word) - 1, 0, -1):
         found = [CATEGORY[known] for known in CATEGORY if known.endswith(word[-size:])]
         likely = max(sorted(set(found)), key=found.count, default="any")
-        if found.count(likely) > max(1, len(found) / 2):
+        if found and (size > 1 or found.count(likely) > max(1, len(found) / 2)):
             return likely
     return "any"
 
@@ -83,7 +83,7 @@ def compose(word: str, chance: random.Random) -> str:
     names, promises, turns, stings = (_without(found.head, clauses) for clauses in CLAUSES[found.category])
     # the characters that pick: the first, the one after it, the last; of the head where something stands before it
     first, second, last = found.head[:1], found.head[1:2] or found.head[:1], found.head[-1:]
-    telling = [char for char in word if char in TELLING] if len(word) > 1 else []
+    telling = [char for char in word if char in TELLING and char != word and f"{char}字" != word]
     if found.before:
         promise = _pick(ABOUT[found.kind].split(), found.before[-1:], chance).format(found.before)
     elif telling and chance.random() < BY_NAME:
