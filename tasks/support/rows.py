@@ -112,7 +112,9 @@ class Writer:
         own, more = rule.get("x", []), rule.get("gold_x", [])
         if isinstance(own, dict):
             own, more = (words.get(product, words.get(group, [])) for words in (own, more))
-        words = list(more) if self.gold and more and rng.random() < (1 if rule["label"] in REFUSED else 0.3) else list(own)
+        words = (
+            list(more) if self.gold and more and rng.random() < (1 if rule["label"] in REFUSED else 0.3) else list(own)
+        )
         measure = shop()["groups"][group][product] if product else ""
         slots = {"p": look + product, "m": measure, "x": str(rng.choice(words)) if words else "", "name": self.name()}
         slots["d"] = str(rng.randint(*rule.get("days", [2, 6])))
@@ -125,9 +127,10 @@ class Writer:
         return str(self.rng.choice(looks)) if self.rng.random() < 0.75 else ""
 
     def around(self, rule: dict[str, Any], clear: bool) -> tuple[str, str]:
-        """What stands before a sentence: a greeting, and an order number or the customer's name, more often where the sentence
-        itself is not `clear` about who asks for what."""
-        part, kind = "unseen_" if self.unseen else "", self.rng.random() / (1 if clear else 2)
+        """What stands before a sentence: a greeting, and an order number or the customer's name. Where the sentence itself is not
+        `clear` about who asks for what they come more often, in a gold row always, so that no seed has the same answer."""
+        share = 1.0 if clear else 0.44 if self.gold else 0.5
+        part, kind = "unseen_" if self.unseen else "", self.rng.random() * share
         opener, context = self.pick("openers", self.unseen), ""
         if rule.get("order") and (kind < 0.3 if clear else kind < 0.25):
             context = self.rng.choice(shop()[part + "orders"])
@@ -147,11 +150,11 @@ class Writer:
         tail = self.pick("tails", self.unseen)
         if tail[:1] == "？" and not re.search("[吗么嘛不没几啥哪谁]|怎|多|什|能|行|可以", core.rpartition("，")[2]):
             tail = tail[1:] and "，" + tail[1:]
-        first, second = self.around(rule, bool(look) or rule["label"] in REFUSED)
+        first, second = self.around(rule, bool(look) or rule["label"] in ("隐私", "无关"))
         typed = first + second + core + tail
         if rng.random() < 0.1:
             typo = [pair.split("=") for pair in shop()["typos"][self.gold].split()]
-            typed = next((typed.replace(*pair, 1) for pair in rng.sample(typo, len(typo)) if pair[0] in typed), typed)
+            typed = next((typed.replace(a, b, 1) for a, b in rng.sample(typo, len(typo)) if a in typed), typed)
         blank = re.sub(r"\d+", "0", first + second)
         return Made(typed, at, product, re.sub("是.{2,3}，|叫.{2,3}，|会员.{2,3}，", "是，", blank) + sentence + tail)
 

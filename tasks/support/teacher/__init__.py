@@ -35,15 +35,26 @@ PRODUCT = re.compile(rf"(?:{LOOKS})?({'|'.join(KINDS.values())})")
 ORDER = re.compile(r"(?<!\d)(\d{8}|\d{4})(?!\d|积分)")
 NAME = re.compile(r"(?:我是会员|我是|我叫|这边是|本人|鄙人)([一-鿿]{2,3})，")
 SYMPTOM = re.compile("高血压|糖尿病|关节炎|咳嗽|失眠|便秘|感冒|胃痛|湿疹|头疼|鼻炎|贫血")
-SECRET = re.compile("收货地址|家庭住址|手机号|购买记录|下单记录|真实姓名|订单信息|联系方式|微信号|电话|住址|地址|买了什么")
+SECRET = re.compile(
+    "收货地址|家庭住址|手机号|购买记录|下单记录|真实姓名|订单信息|联系方式|微信号|电话|住址|地址|买了什么"
+)
 CHANNEL = re.compile("微信|支付宝|银行卡|现金|红包|刷单|好评返现|刷几个好评|转账|线下付")
 # what stands around the thing that somebody asks about who does not ask about the shop
 CHAT = (
-    re.compile("(?:说说|说一[下吓哈]|告诉我|知[道到]|你懂|了解|讲讲|聊聊|来点|考考你，)(?P<x>[一-鿿]{2,9}?)(?:吗|[，？！～]|$)"),
+    re.compile(
+        "(?:说说|说一[下吓哈]|告诉我|知[道到]|你懂|了解|讲讲|聊聊|来点|考考你，)(?P<x>[一-鿿]{2,9}?)(?:吗|[，？！～]|$)"
+    ),
     re.compile("(?P<x>[一-鿿]{2,9})(?:你会吗|能帮忙吗|[帮邦]我看看)"),
 )
 
-SAID = {"买了什么": "购买记录", "刷单": "刷单", "好评返现": "好评返现", "刷几个好评": "刷好评", "转账": "私下转账", "线下付": "线下付款"}
+SAID = {
+    "买了什么": "购买记录",
+    "刷单": "刷单",
+    "好评返现": "好评返现",
+    "刷几个好评": "刷好评",
+    "转账": "私下转账",
+    "线下付": "线下付款",
+}
 SAID |= {name: f"{name}私下付款" for name in ("微信", "支付宝", "银行卡", "现金")} | {"红包": "红包返现"}
 
 BROKEN = "质量问题|开线|掉色|破洞|污渍|脱线|跳线|线头|开胶|不通电|开不了机|异响|失灵|接触不良|死机|坏了|发霉|变味|虫|涨袋|受潮|异味|哈喇"
@@ -129,9 +140,11 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
     greeting, body, ending = compose(asked, intent, situation, rng)
     [flaw] = rng.choices([*FLAWS, ""], [*FLAWS.values(), 1 - sum(FLAWS.values())])
     if flaw == "wrong_number":
-        body = re.sub(r"(?<!\d)(\d{1,3})(?=天|小时|个|元)", lambda match: str(int(match[1]) + rng.choice([1, 3, 5])), body)
+        body = re.sub(
+            r"(?<!\d)(\d{1,3})(?=天|小时|个|元)", lambda match: str(int(match[1]) + rng.choice([1, 3, 5])), body
+        )
     if flaw == "no_condition":
-        body = body[: max(body.find("，"), 4)]
+        body = re.sub("、[^，]{2,4}?(?=可以|就能|支持)|，[^，]+$", "", body, count=1)
     if flaw == "promise":
         body += rng.choice(["，绝对没问题", "，我们保证做到", "，百分百放心"])
     if flaw == "blame":
