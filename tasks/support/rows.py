@@ -4,7 +4,7 @@ All comes from shop.yaml: the made-up shop's rules, and for each rule the wordin
 intent is the label of the rule that it was made for, and exactly that rule applies to it. Two runs are identical.
 
 A rule:     {"label": "退货", "when": "刻字|定制", "text": "定制商品不支持无理由退货", "states": ["定制", "不支持"], "never": ["7天"]}
-A seed:     {"id": "…", "question": "你好，订单尾号5821，加厚羽绒服到手3天了还能退货，谢谢"}
+A seed:     {"id": "…", "question": "你好，订单尾号5821，深灰色羽绒服到手3天了能不能退货，谢谢"}
 A gold row: {"id": "…", "question": "…", "slice": "like_seeds", "gold": {"intent": "退货"}}
 
 The gold slice `like_seeds` has the seeds' wordings, but no sentence of theirs (product, name and digits left out); its looks of
@@ -24,7 +24,7 @@ from potstill.rows import row_id, write_jsonl
 
 SEED = 20262
 GOLD_SEED = 7
-SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 3300, 400, 100
+SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 4200, 400, 100
 HELD_SHARE = 0.35  # of the like_seeds rows that name a product whose intent has held-out products
 REFUSED = ("隐私", "医疗", "私下交易", "承诺", "无关")
 NEAR = 0.8  # as near_duplicate in params.yaml
@@ -104,10 +104,9 @@ class Writer:
             return held
         return [p for p in all_of if p not in held]
 
-    def fill(self, text: str, rule: dict[str, Any], product: str, look: str) -> tuple[str, str]:
-        """A wording with its choices made and its slots filled in, and the same with the slots empty."""
+    def fill(self, text: str, rule: dict[str, Any], product: str, look: str) -> str:
+        """A wording with its slots filled in."""
         rng = self.rng
-        core = re.sub(r"\[([^\]]*)\]", lambda match: rng.choice(match[1].split("|")), text)
         group = group_of(product) if product else ""
         own, more = rule.get("x", []), rule.get("gold_x", [])
         if isinstance(own, dict):
@@ -117,14 +116,17 @@ class Writer:
         )
         measure = shop()["groups"][group][product] if product else ""
         slots = {"p": look + product, "m": measure, "x": str(rng.choice(words)) if words else "", "name": self.name()}
-        slots["d"] = str(rng.randint(*rule.get("days", [2, 6])))
+        slots["d"] = str(rng.choice(rule.get("days", [3])))
         slots["t"] = self.pick("times", self.gold)
-        return core.format(**slots), core
+        return text.format(**slots)
 
     def look(self, product: str) -> str:
         """How a product looks, or nothing."""
-        looks = shop()["looks"][group_of(product)][self.gold].split()
-        return str(self.rng.choice(looks)) if self.rng.random() < 0.75 else ""
+        first, second = (
+            words.split() for words in shop()["looks"]["pack" if group_of(product) == "食品" else "colour"]
+        )
+        pairs = [a + b for i, a in enumerate(first) for j, b in enumerate(second) if ((i + j) % 4 == 0) is self.gold]
+        return self.rng.choice(pairs) if self.rng.random() < 0.8 else ""
 
     def around(self, rule: dict[str, Any], clear: bool) -> tuple[str, str]:
         """What stands before a sentence: a greeting, and an order number or the customer's name. Where the sentence itself is not
@@ -132,27 +134,27 @@ class Writer:
         share = 1.0 if clear else 0.44 if self.gold else 0.5
         part, kind = "unseen_" if self.unseen else "", self.rng.random() * share
         opener, context = self.pick("openers", self.unseen), ""
-        if rule.get("order") and (kind < 0.3 if clear else kind < 0.25):
+        if rule.get("order") and (kind < 0.2 if clear else kind < 0.25):
             context = self.rng.choice(shop()[part + "orders"])
-        elif rule["label"] not in ("隐私", "无关") and (kind > 0.82 if clear else kind < 0.44):
+        elif rule["label"] not in ("隐私", "无关") and (kind > 0.88 if clear else kind < 0.44):
             context = self.rng.choice(shop()[part + "persons"])
-        numbers = {str(n): "".join(self.rng.choices("0123456789", k=n)) for n in (4, 8)}
-        for slot, value in (numbers | {"name": self.name()}).items():
-            context = context.replace(f"{{{slot}}}", value)
+        number = "".join(self.rng.choices("0123456789", k=4))
+        context = context.replace("{4}", number).replace("{name}", self.name())
         return (context, opener) if opener == "请问" else (opener, context)
 
     def question(self, at: int, text: str) -> Made:
         """A question that asks for rule `at` in the wording `text`."""
         rule, rng = shop()["rules"][at], self.rng
-        product = rng.choice(self.products(rule)) if re.search("{[pm]}", text) else ""
+        sentence = re.sub(r"\[([^\]]*)\]", lambda match: rng.choice(match[1].split("|")), text)
+        product = rng.choice(self.products(rule)) if re.search("{[pm]}", sentence) else ""
         look = self.look(product) if product else ""
-        core, sentence = self.fill(text, rule, product, look)
+        core = self.fill(sentence, rule, product, look)
         tail = self.pick("tails", self.unseen)
         if tail[:1] == "？" and not re.search("[吗么嘛不没几啥哪谁]|怎|多|什|能|行|可以", core.rpartition("，")[2]):
             tail = tail[1:] and "，" + tail[1:]
         first, second = self.around(rule, bool(look) or rule["label"] in ("隐私", "无关"))
         typed = first + second + core + tail
-        if rng.random() < 0.1:
+        if rng.random() < 0.05:
             typo = [pair.split("=") for pair in shop()["typos"][self.gold].split()]
             typed = next((typed.replace(a, b, 1) for a, b in rng.sample(typo, len(typo)) if a in typed), typed)
         blank = re.sub(r"\d+", "0", first + second)
@@ -168,7 +170,7 @@ def draw(rows: int, seed: str, key: str, taken: list[Made], gold: bool) -> list[
     wanted = [int(share) for share in quota]
     for at in sorted(range(len(rules)), key=lambda at: wanted[at] - quota[at])[: rows - sum(wanted)]:
         wanted[at] += 1
-    numbers = {number for made in taken for number in re.findall(r"\d{4,}", made.question)}
+    numbers = {number for made in taken for number in re.findall(r"\d{4}(?!积分)", made.question)}
     sentences = {made.sentence for made in taken}
     found: list[Made] = []
     for _ in range(40):
@@ -178,7 +180,7 @@ def draw(rows: int, seed: str, key: str, taken: list[Made], gold: bool) -> list[
             for turn in range(2 * missing):
                 made = writer.question(at, rule[key][(turn + writer.rng.randrange(2)) % len(rule[key])])
                 fits = 10 <= len(made.question) <= 70 and applying(rule["label"], made.question) == [at]
-                used = made.sentence in sentences or numbers.intersection(re.findall(r"\d{4,}", made.question))
+                used = made.sentence in sentences or numbers.intersection(re.findall(r"\d{4}(?!积分)", made.question))
                 if fits and not used:
                     more.append(made)
         texts = [made.question for made in [*taken, *found, *more]]

@@ -5,8 +5,8 @@ days), and composes the answer of the shop's wordings (replies.py) and of what t
 A seeded share of its answers is spoilt the way real answers are, so that the checks have work to do. It shares no code with the
 script that made the rows.
 
-    answer([{"role": "user", "content": "你好，订单尾号5821，加厚羽绒服到手3天了能不能退货"}], "any string")
-    -> '{"intent": "退货", "answer": "您好，关于尾号5821的订单，加厚羽绒服签收7天内、吊牌完好可以退货，在订单页申请即可。小栗随时在线～"}'
+    answer([{"role": "user", "content": "你好，订单尾号5821，深灰色羽绒服到手3天了能不能退货"}], "any string")
+    -> '{"intent": "退货", "answer": "您好，尾号5821的深灰色羽绒服签收7天内、吊牌完好可退。有事请找小栗。"}'
 """
 
 import json
@@ -14,31 +14,26 @@ import random
 import re
 from typing import NamedTuple
 
-from tasks.support.teacher.replies import ENDINGS, GREETINGS, REPLIES
+from tasks.support.teacher.replies import ENDINGS, REPLIES
 
 # Shares of the answers: each flaw is one that the checks of task.yaml can see.
 FLAWS = {"wrong_number": 0.012, "no_condition": 0.01, "promise": 0.01, "no_style": 0.01, "wrong_intent": 0.008, "fenced": 0.006, "blame": 0.006}  # fmt: skip
 
 KINDS = {
-    "服饰": "羽绒服|卫衣|牛仔裤|连衣裙|运动鞋",
+    "服饰": "羽绒服|卫衣|牛仔裤|运动鞋",
     "贴身衣物": "内裤|袜子|泳衣",
-    "电器": "电饭煲|吹风机|加湿器|榨汁机|台灯",
-    "食品": "坚果|蜂蜜|茶叶|腊肠",
-    "定制商品": "刻字钢笔|刻字手链|定制相册",
+    "电器": "电饭煲|吹风机|加湿器|台灯",
+    "食品": "坚果|蜂蜜|茶叶",
+    "定制商品": "刻字钢笔|定制相册",
 }
-LOOKS = (
-    "[黑白灰红粉蓝绿黄紫青杏驼米银金肤藏酒墨浅深天雾奶豆沙咖啡卡其姜]*?(?:色|橄榄绿|玫瑰金)|新款|经典款|联名款|限量款|格子|条纹|薄款|碎花|波点|"
-    "迷你|家用|便携|复古款?|小号|智能|升级款|宿舍款|[大小中]包装|[礼木]盒装|家庭装|实惠装|独立装|尝鲜装|送礼款|年货款|精品|特级|有机|农家|"
-    "情侣款|生日款|毕业款|周年款|婚礼款|简约款"
-)
+LOOKS = "[浅深雾奶亮暗米冷暖烟]?[灰蓝绿紫粉黄棕红咖杏]色|(?:精选|有机|特级|农家|当季|优选|上等)?(?:[大小]包装|礼盒装|家庭装|实惠装|独立装|尝鲜装|送礼装)"
 PRODUCT = re.compile(rf"(?:{LOOKS})?({'|'.join(KINDS.values())})")
-ORDER = re.compile(r"(?<!\d)(\d{8}|\d{4})(?!\d|积分)")
-NAME = re.compile(r"(?:我是会员|我是|我叫|这边是|本人|鄙人)([一-鿿]{2,3})，")
+ORDER = re.compile(r"(?:尾号|后四位是|我的单)(\d{4})")
+NAME = re.compile(r"(?:我是|我叫|本人|鄙人)([一-鿿]{2,3})，")
 SYMPTOM = re.compile("高血压|糖尿病|关节炎|咳嗽|失眠|便秘|感冒|胃痛|湿疹|头疼|鼻炎|贫血")
 SECRET = re.compile(
     "收货地址|家庭住址|手机号|购买记录|下单记录|真实姓名|订单信息|联系方式|微信号|电话|住址|地址|买了什么"
 )
-CHANNEL = re.compile("微信|支付宝|银行卡|现金|红包|刷单|好评返现|刷几个好评|转账|线下付")
 # what stands around the thing that somebody asks about who does not ask about the shop
 CHAT = (
     re.compile(
@@ -47,23 +42,10 @@ CHAT = (
     re.compile("(?P<x>[一-鿿]{2,9})(?:你会吗|能帮忙吗|[帮邦]我看看)"),
 )
 
-SAID = {
-    "买了什么": "购买记录",
-    "刷单": "刷单",
-    "好评返现": "好评返现",
-    "刷几个好评": "刷好评",
-    "转账": "私下转账",
-    "线下付": "线下付款",
-}
-SAID |= {name: f"{name}私下付款" for name in ("微信", "支付宝", "银行卡", "现金")} | {"红包": "红包返现"}
-
 BROKEN = "质量问题|开线|掉色|破洞|污渍|脱线|跳线|线头|开胶|不通电|开不了机|异响|失灵|接触不良|死机|坏了|发霉|变味|虫|涨袋|受潮|异味|哈喇"
 OPENED = "(?<![没未])(?<!没有)(?:拆了|拆封了|拆开|打开了|打开试|开封|试穿|穿过|尝了|撕开)"
-USED = "(?<![没未])(?<!没有)(?:用过|用了|试用|通电试)"
-HURT = "摔|进水|泡水|磕|砸|踩"
 SENT = "已经?发|发出了|发走了|在路上|已揽收"
 LATE = r"(?<!\d)(?:[89]|[12]\d|30)天|半个月|两周|两个星期|个多?月"
-VERY_LATE = r"(?<!\d)(?:1[6-9]|2\d|30)天|半个多月|个多?月"
 
 # Situation by the first pattern that is found; the name of the situation is its place in replies.py.
 INTENTS: tuple[tuple[str, str], ...] = (
@@ -91,34 +73,32 @@ INTENTS: tuple[tuple[str, str], ...] = (
 # Situations of an intent: pattern that must be found, kinds of product ("" for any or none), name. The first that fits counts.
 SITUATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "退货": (
-        ("", "定制商品", "退定制"), (BROKEN, "食品", "退变质"), (BROKEN, "服饰电器", "退坏"), (LATE, "服饰电器", "退超期"), ("", "服饰", "退服饰"),
-        (USED, "电器", "退用过"), ("", "电器", "退电器"), (OPENED, "贴身衣物食品", "退拆封"), ("", "贴身衣物食品", "退未拆"), ("", "", "退服饰"),
+        ("", "定制商品", "退定制"), (BROKEN, "食品", "退变质"), (BROKEN, "服饰电器", "退坏"), (LATE, "服饰电器", "退超期"), ("", "服饰", "退服饰"), ("", "电器", "退电器"), (OPENED, "贴身衣物食品", "退拆封"), ("", "贴身衣物食品", "退未拆"), ("", "", "退服饰"),
     ),
     "换货": (("", "定制商品", "换定制"), ("", "电器", "换电器"), ("", "贴身衣物食品", "换贴身食品"), ("", "", "换服饰")),
     "退款": (("信用卡|分期", "", "退款信用卡"), ("", "", "退款")),
     "运费": (
         (f"(?=.*[退换]).*(?:{BROKEN})", "", "运费质量"), ("退|换", "", "运费退换"), ("新疆|西藏|青海", "", "运费偏远"), ("", "", "运费"),
     ),
-    "发货": (("预售", "", "发货预售"), ("", "定制商品", "发货定制"), ("", "食品", "发货食品"), ("", "", "发货")),
+    "发货": ( ("", "定制商品", "发货定制"), ("", "食品", "发货食品"), ("", "", "发货")),
     "物流": (
-        ("签收", "", "物流未收"), ("更新|没动|不动|卡住|卡在|停在", "", "物流停滞"), ("破|压|烂|碎|瘪|湿透", "", "物流破损"), ("", "", "物流"),
+        ("签收", "", "物流未收"), ("更新|没动|不动|卡住|卡在|停在", "", "物流停滞"), ("", "", "物流"),
     ),
     "尺码": (
-        ("羽绒服", "", "尺码偏大"), ("卫衣|连衣裙", "", "尺码标准"), ("内裤", "", "尺码腰围"), ("袜子", "", "尺码均码"), ("", "", "尺码偏小"),
+        ("羽绒服", "", "尺码偏大"), ("卫衣", "", "尺码标准"), ("", "", "尺码偏小"),
     ),
-    "保修": (
-        (HURT, "电器", "保修人为"), ("台灯", "", "保修三年"), ("电饭煲|榨汁机", "", "保修两年"), ("", "电器", "保修一年"), ("", "", "保修无"),
+    "保修": ( ("台灯", "", "保修三年"), ("电饭煲", "", "保修两年"), ("", "电器", "保修一年"), ("", "", "保修无"),
     ),
-    "优惠券": (("退|取消", "", "券退还"), ("过期|失效", "", "券过期"), ("生日|寿星", "", "生日券"), ("", "", "新客券")),
+    "优惠券": (("退|取消", "", "券退还"), ("过期|失效", "", "券过期"), ("", "", "新客券")),
     "满减": (("叠加|一起|同时|一块", "", "满减叠加"), ("时候|哪天|几号|截止|结束|开始", "", "满减时间"), ("", "", "满减")),
-    "价保": (("", "食品定制商品", "价保除外"), (VERY_LATE, "", "价保超期"), ("", "", "价保")),
-    "积分": (("退", "", "积分扣回"), ("过期|清零|有效|到期|作废", "", "积分清零"), ("", "", "积分")),
-    "发票": (("专票|专用", "", "专票"), ("抬头|写错|开错|填错", "", "发票换开"), ("", "", "发票")),
+    "价保": (("", "食品定制商品", "价保除外"), ("", "", "价保")),
+    "积分": ( ("过期|清零|有效|到期|作废", "", "积分清零"), ("", "", "积分")),
+    "发票": (("专票|专用", "", "专票"), ("", "", "发票")),
     "改单": ((SENT, "", "已发改单"), ("取消|不想要|不要了|拍错|拍重", "", "取消"), ("", "", "改地址")),
     "转人工": (("投诉|举报|差评", "", "投诉"), ("", "", "人工")),
 }  # fmt: skip
 REFUSED = ("隐私", "医疗", "私下交易", "承诺", "无关")
-TROUBLE = ("退坏", "退变质", "运费质量", "物流停滞", "物流未收", "物流破损", "投诉")
+TROUBLE = ("退坏", "退变质", "运费质量", "物流停滞", "物流未收", "投诉")
 
 
 class Read(NamedTuple):
@@ -132,19 +112,19 @@ class Read(NamedTuple):
 
 
 def answer(messages: list[dict[str, str]], seed: str) -> str:
-    """Raw assistant content for one request; `seed` alone picks wording and flaw."""
+    """Raw assistant content for one request; `seed` alone picks the flaw, if any."""
     rng = random.Random(seed)
     asked = read(messages[-1]["content"])
     intent = classify(asked)
     situation = settle(intent, asked)
-    greeting, body, ending = compose(asked, intent, situation, rng)
+    greeting, body, ending = compose(asked, intent, situation)
     [flaw] = rng.choices([*FLAWS, ""], [*FLAWS.values(), 1 - sum(FLAWS.values())])
     if flaw == "wrong_number":
         body = re.sub(
             r"(?<!\d)(\d{1,3})(?=天|小时|个|元)", lambda match: str(int(match[1]) + rng.choice([1, 3, 5])), body
         )
     if flaw == "no_condition":
-        body = re.sub("、[^，]{2,4}?(?=可以|就能|支持)|，[^，]+$", "", body, count=1)
+        body = re.sub("、[^，]{2,4}?(?=可)|，[^，]+$", "", body, count=1)
     if flaw == "promise":
         body += rng.choice(["，绝对没问题", "，我们保证做到", "，百分百放心"])
     if flaw == "blame":
@@ -177,30 +157,24 @@ def settle(intent: str, asked: Read) -> str:
     return intent
 
 
-def compose(asked: Read, intent: str, situation: str, rng: random.Random) -> tuple[str, str, str]:
+def compose(asked: Read, intent: str, situation: str) -> tuple[str, str, str]:
     """Greeting, body and ending of the answer."""
-    slots = {"p": asked.product, "k": asked.kind, "x": extra(intent, asked.text), "name": asked.name}
-    slots["r"] = next(iter(re.findall("新疆|西藏|青海", asked.text)), "")
-    texts = [text for text in REPLIES[situation] if all(slots[slot] for slot in re.findall(r"\{(\w)\}", text))]
-    texts = [text for text in texts if "{p}" in text] or texts or [REPLIES[situation][0]]
-    slots["p"] = slots["p"] or "商品"
-    body = re.sub(r"\[([^\]]*)\]", lambda match: rng.choice(match[1].split("|")), rng.choice(texts)).format(**slots)
-    if asked.order:
-        body = f"关于{'尾号' if len(asked.order) == 4 else '订单'}{asked.order}{'的订单' if len(asked.order) == 4 else ''}，{body}"
-    mood = "name" if asked.name else "urgent" if re.search("急|快点|在线等|马上|盼复|拜托", asked.text) else "亲" if asked.text.startswith("亲") else "plain"  # fmt: skip
-    end = "sorry" if situation in TROUBLE else "refused" if intent in REFUSED else "thanks" if re.search("谢|辛苦", asked.text) else "plain"  # fmt: skip
-    greeting, ending = rng.choice(GREETINGS[mood].split("|")), rng.choice(ENDINGS[end].split("|"))
-    return greeting.format(name=asked.name), body, ending
+    instead, text = REPLIES[situation]
+    region = re.search("新疆|西藏|青海", asked.text)
+    body = text.format(p=asked.product or instead, r=region[0] if region else "偏远地区", x=extra(intent, asked.text))
+    body = f"尾号{asked.order}的{body}" if asked.order else body
+    sorry = "抱歉，" if situation in TROUBLE or intent in REFUSED else ""
+    greeting = "亲，" if asked.text.startswith("亲") else "您好，"
+    mood = "trouble" if sorry and intent not in REFUSED else "thanks" if re.search("谢|辛苦", asked.text) else "plain"
+    if mood == "plain" and re.search("急|在线等|马上|盼复", asked.text):
+        mood = "urgent"
+    return f"{greeting}{asked.name}{'，' if asked.name else ''}{sorry}", body, ENDINGS[mood]
 
 
 def extra(intent: str, text: str) -> str:
-    """What a request is about that is refused, or how a customer paid."""
-    patterns = {"隐私": SECRET, "医疗": SYMPTOM, "私下交易": CHANNEL, "退款": re.compile("信用卡|分期")}
+    """What a refused request is about."""
     if intent == "无关":
         found = next(filter(None, (pattern.search(text) for pattern in CHAT)), None)
         return found["x"] if found else "这些"
-    if intent not in patterns:
-        return ""
-    match = patterns[intent].search(text)
-    words = match[0] if match else ""
-    return SAID.get(words, words) or {"隐私": "信息", "医疗": "身体不适", "私下交易": "私下交易", "退款": ""}[intent]
+    match = {"隐私": SECRET, "医疗": SYMPTOM}.get(intent, SECRET).search(text)
+    return match[0].replace("买了什么", "购买记录") if match else "这个"
