@@ -8,7 +8,8 @@ firms and persons are invented, phones begin with 2 and identity numbers with 00
 A seed:     {"id": "…", "brief": "时间：6月18日上午\\n主体：临溪县交通运输局\\n…"}
 A gold row: {"id": "…", "brief": "…", "slice": "like_seeds", "gold": null}
 
-In beats.txt `## seeds 交通` opens a beat of a part. An event has four lines: + what happens, @ who does it, @ where; = data;
+In beats.txt `## seeds 交通` opens a beat of a part. An event has four lines: + how often it is
+drawn (once where that is left out) and what happens, @ who does it, @ where; = data;
 " role and quote; * background. {a/b} is a choice, {3-18} a number, ~ a local name; a subject gets its town in front, one that
 begins with ^ an invented firm's name. No event, town, local name, firm or person of a gold row occurs in a seed; the slice
 `unseen_beat` has beats that no seed has.
@@ -25,7 +26,7 @@ from potstill.rows import row_id, write_jsonl
 
 SEED = 20270
 GOLD_SEED = 7
-SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 3200, 400, 100
+SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 3600, 400, 100
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "data" / "news"
 LABELS = {
@@ -47,6 +48,7 @@ LEADS = ("time place subject event", "time subject event place", "subject event 
 class Event(NamedTuple):
     """What happens, by whom, where, and what is known of it; templates."""
 
+    weight: int  # how often it is drawn; more than once where it has many choices
     what: str
     who: list[str]
     where: list[str]
@@ -67,9 +69,10 @@ def events() -> dict[str, list[Event]]:
             part = found.setdefault(line.split()[1], [])
             continue
         what, who, where = line[1:].split(" @")
+        weight, what = what.split(" ", 1) if what[0].isdigit() else ("1", what)
         data, said, background = (lines.pop(0)[1:] for _ in range(3))
         quotes = [(role, text) for role, text in (x.split(" ", 1) for x in said.split("|"))]
-        part.append(Event(what, who.split(), where.split(), data.split("|"), quotes, background))
+        part.append(Event(int(weight), what, who.split(), where.split(), data.split("|"), quotes, background))
     return found
 
 
@@ -220,7 +223,8 @@ def lines(part: str, rows: int, seed: str) -> list[str]:
     """`rows` different briefs on the events of a part, each about equally often."""
     rng, held, made = random.Random(seed), part != "seeds", dict[str, None]()
     while len(made) < rows:
-        for event in rng.sample(events()[part], len(events()[part])):
+        deck = [event for event in events()[part] for _ in range(event.weight)]
+        for event in rng.sample(deck, len(deck)):
             found = facts(event, held, rng)
             while not 38 <= size(found) <= 96:
                 found = facts(event, held, rng)

@@ -26,11 +26,22 @@ SPEECH = (
 )
 # how a predicate begins, where no label says which part is what happened
 VERB = re.compile(
-    "丈量|上市|上线|与|主办|举办|举行|为|修复|修订|兑付|公布|公开|关停|出口|出租|办理|加固|加装|发布|发放|发行|发起|启动|启用|回收|培训|处置|复投|"
-    "夺得|孵化|安装|完成|对|寻回|展映|展出|巡护|布展|建成|开业|开办|开学|开展|开幕|开放|开设|开通|开镰|归还|录制|征求|征集|恢复|成立|扑灭|打捞|"
-    "投产|投用|抢通|拆除|拍卖|招募|指派|捐赠|换发|接待|接收|接通|推出|推广|推行|提取|揭幕|揭晓|搜寻|搭建|收购|改选|改造|放归|放流|救出|整治|新建|更换|"
-    "更新|校准|检修|检查|检测|检验|植树|测绘|测试|清淤|疏浚|盘点|移交|签约|组建|组织|结对|表彰|观测|解除|记录|设立|设置|评出|评选|试办|试运行|调度|调整|"
-    "转移|迁入|选拔|通报|配发|首演|补种"
+    "丈量|上市|上线|上门|与|为|主办|举办|举行|代销|优化|会商|修复|修补|修订|兑付|公布|公开|"
+    "公示|关停|出口|出租|分享|分批|分拣|分析|分组|分销|创排|制作|办理|加固|加密|加装|勘测|"
+    "升级|协办|发布|发放|发行|发起|受理|启动|启用|周末|回收|回访|培训|增开|增设|处置|复投|"
+    "复排|复盘|夺得|孵化|安装|完成|定期|审核|对|寻回|封闭|展出|展映|展示|巡护|巡查|巡检|"
+    "巡演|布展|帮扶|延长|建成|开业|开办|开学|开展|开幕|开放|开设|开通|开镰|归还|录制|征求|"
+    "征集|恢复|慰问|成立|扑灭|打捞|打磨|扩建|扫描|找到|投产|投用|抚育|抢收|抢通|护送|抽查|"
+    "抽测|抽签选定|拆解|拆除|拍卖|招募|指派|捐赠|捡拾|换发|排演|探望|接回|接待|接手|接收|"
+    "接通|推介|推出|推广|推行|提取|提示|揭幕|揭晓|搜寻|搬迁|搭建|收购|收集|改建|改进|改选|"
+    "改造|放归|放流|救出|整修|整治|整理|新增|新建|新开|普查|更换|更新|架设|标定|标记|校准|"
+    "核对|核查|栽植|检修|检查|检测|检验|植树|汇编|测绘|测试|添置|清扫|清洗|清淤|清点|清理|"
+    "清运|溯源|疏浚|登记|监测|盘下|盘点|直供|督办|研判|移交|竞拍|策划|筹办|筹备|签约|管护|"
+    "粉刷|组建|组织|组装|结伴|结对|续办|维修|维护|编目|翻修|翻新|翻译|考核|联排|联调|营救|"
+    "衔接|补充|补种|补装|表彰|装修|装运|观摩|观测|规划|解答|解除|誊录|记录|讲解|设立|设置|"
+    "评估|评出|评定|评审|评比|评议|评选|试办|试吃|试演|试用|试种|试走|试跑|试运|调度|调换|"
+    "调整|调试|贯通|赠送|走访|转移|转运|轮流|迁入|选拔|选送|逐户|通报|配发|配送|采购|重开|"
+    "鉴定|集中|集训|预报|预订|首演|验收|验证"
 )
 
 
@@ -118,8 +129,6 @@ def lead(facts: dict[str, str], chance: random.Random) -> str:
     time, subject, event = facts.get("time", ""), facts.get("subject", ""), LOADED.sub("", facts.get("event", ""))
     place = f"在{facts['place']}" if "place" in facts else ""
     first = next((kind for kind in facts if kind in ("time", "place", "subject", "event")), "time")
-    if chance.random() < 0.1:
-        first = chance.choice(["time", "subject", "event"])
     if first == "subject":
         return f"{subject}{time}{place}{event}"
     return f"{subject}于{time}{place}{event}" if first == "event" else f"{time}，{subject}{place}{event}"
@@ -138,7 +147,7 @@ def speech(facts: dict[str, str], chance: random.Random) -> str:
     parts = found.groupdict()
     who = parts.get("who") or f"{parts['role']}{parts['name']}"
     if not parts["quote"]:
-        return f"{who}{chance.choice(['表示', '表示', '介绍'])}，{parts['text']}。"
+        return f"{who}{chance.choice(['表示', '表示', '说'])}，{parts['text']}。"
     if found.re is SPEECH[0]:
         return f"“{parts['quote']}”，{who}说。"
     return f"{who}{chance.choice(['表示', '表示', '说'])}，“{parts['quote']}”。"
