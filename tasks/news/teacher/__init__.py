@@ -17,7 +17,7 @@ LABELS = {
 KIND = {label: kind for kind, labels in LABELS.items() for label in labels.split()}
 SEPARATORS = ("\n", " | ", "；")
 TIME = re.compile(r"\d{1,2}月\d{1,2}日(?:[上下]午)?(?:\d{1,2}时(?:\d{1,2}分)?)?")
-LOADED = re.compile(r"^(?:[^！，]{1,6}！|霸气|强势|火速|高调)+")  # in front of what happened
+LOADED = re.compile(r"^[^！，]{1,6}！")  # in front of what happened
 # how what somebody said may be noted down: quoted or not, the speaker before or behind
 SPEECH = (
     re.compile(r"“(?P<quote>[^”]+)”(?:——|（)(?P<who>[^（）]+)）?"),
@@ -112,11 +112,11 @@ def unlabelled(parts: list[str]) -> list[str]:
 def item(facts: dict[str, str], chance: random.Random) -> str:
     """A good item: lead, data, what was said; background where nobody is quoted."""
     data, said, background = figures(facts), speech(facts, chance), facts.get("background", "")
-    text = lead(facts, chance)
-    if len(data) == 1:
-        text += f"，{data[0]}。"
+    text = lead(facts)
+    if data and leads(facts) == "subject":
+        text += f"，{data}。"
     elif data:
-        text += f"。{chance.choice(['据介绍', '据介绍', '据了解'])}，{'，'.join(data)}。"
+        text += f"。{chance.choice(['据介绍', '据介绍', '据了解'])}，{data}。"
     else:
         text += "。"
     if said:
@@ -124,19 +124,23 @@ def item(facts: dict[str, str], chance: random.Random) -> str:
     return text + (f"{chance.choice(['', '', '另据了解，'])}{background}。" if background else "")
 
 
-def lead(facts: dict[str, str], chance: random.Random) -> str:
+def leads(facts: dict[str, str]) -> str:
+    """Which of the facts of a lead stands first in the brief."""
+    return next((kind for kind in facts if kind in ("time", "place", "subject", "event")), "time")
+
+
+def lead(facts: dict[str, str]) -> str:
     """When, who, where and what, in an order that follows the brief's: whichever of its facts stands first leads."""
     time, subject, event = facts.get("time", ""), facts.get("subject", ""), LOADED.sub("", facts.get("event", ""))
     place = f"在{facts['place']}" if "place" in facts else ""
-    first = next((kind for kind in facts if kind in ("time", "place", "subject", "event")), "time")
-    if first == "subject":
+    if leads(facts) == "subject":
         return f"{subject}{time}{place}{event}"
-    return f"{subject}于{time}{place}{event}" if first == "event" else f"{time}，{subject}{place}{event}"
+    return f"{subject}于{time}{place}{event}" if leads(facts) == "event" else f"{time}，{subject}{place}{event}"
 
 
-def figures(facts: dict[str, str]) -> list[str]:
-    """The data, without the remarks between them."""
-    return [one for one in facts.get("data", "").split("，") if re.search(r"\d", one)]
+def figures(facts: dict[str, str]) -> str:
+    """The data, without a remark in brackets behind them."""
+    return re.sub("（[^（）]*）$", "", facts.get("data", ""))
 
 
 def speech(facts: dict[str, str], chance: random.Random) -> str:
@@ -177,7 +181,7 @@ def _missing(facts: dict[str, str], text: str, chance: random.Random) -> str:
     """Without the data, or without when it was."""
     if chance.random() < 0.5:
         return item({kind: value for kind, value in facts.items() if kind != "data"}, chance)
-    return lead({**facts, "time": "近日"}, chance) + "。" + "，".join(figures(facts)) + "。" + speech(facts, chance)
+    return f"{lead({**facts, 'time': '近日'})}。{figures(facts)}。{speech(facts, chance)}"
 
 
 def _rumour(facts: dict[str, str], text: str, chance: random.Random) -> str:
@@ -221,7 +225,7 @@ def bad(facts: dict[str, str], chance: random.Random) -> str:
     """What a newsroom refuses, of one of many kinds; one in thirty is as good as any."""
     event = LOADED.sub("", facts.get("event", "有件事"))
     who, place, time = (facts.get(kind, other) for kind, other in (("subject", "有单位"), ("place", "某地"), ("time", "最近")))
-    data, said = figures(facts) or ["数据不详"], facts.get("said", "")
+    data, said = figures(facts).split("，"), facts.get("said", "")
     number = chance.randint(2, 99) * chance.choice([10, 100, 1000]) + chance.randint(1, 9)
     loud, cheer, jeer, chat, plug = (chance.choice(words) for words in (CRY, CHEER, JEER, CHAT, PLUG))
     good, noise, expert = item(facts, chance), chance.choice(NOISE), chance.choice(EXPERT)
