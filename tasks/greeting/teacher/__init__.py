@@ -15,7 +15,13 @@ from tasks.greeting.teacher import blessing, prose, rewriting
 from tasks.greeting.teacher import words as w
 
 HARD, EASY_FLAW, HARD_FLAW = 0.14, 0.25, 0.97
-NUMBERS = {"short": range(30, 81), "long": (200, 300), "essay": (300, 400), "poem": (100, 150), "letter": (60, 80, 100, 120)}
+NUMBERS = {
+    "short": range(30, 81),
+    "long": (200, 300),
+    "essay": (300, 400),
+    "poem": (100, 150),
+    "letter": (60, 80, 100, 120),
+}
 FRAMES = {"short": w.SHORT, "long": w.LONG, "essay": w.ESSAY, "poem": w.POEM, "letter": w.LETTER}
 
 
@@ -65,7 +71,9 @@ def _what(kind: str, words: dict[str, Any], chance: random.Random) -> str:
     def of(pools: dict[str, str]) -> str:
         return chance.choice(pools[chance.choice(("", kind, kind))].split())
 
-    what = chance.choice((f"提到“{chance.choice(words['RECALL'])}”", "感谢" + of(words["THANKS"]), "祝" + of(words["WISH"])))
+    what = chance.choice(
+        (f"提到“{chance.choice(words['RECALL'])}”", "感谢" + of(words["THANKS"]), "祝" + of(words["WISH"]))
+    )
     avoided = chance.choice(list(blessing.BANNED)) if chance.random() < 0.12 else ""
     return f"{what}，不要提{avoided}" if avoided and not re.search(blessing.BANNED[avoided], what) else what
 

@@ -95,7 +95,9 @@ def bless(request: str, number: int, chance: random.Random) -> str:
     used = set()
     for place in range(count):
         pool = _free((FIRST if not place else MORE)[THEMES[kind][place]], banned) if place < 5 else []
-        pool = [wish for wish in pool if wish not in used] or [w for t in MORE for w in _free(MORE[t], banned) if w not in used]
+        pool = [wish for wish in pool if wish not in used] or [
+            w for t in MORE for w in _free(MORE[t], banned) if w not in used
+        ]
         wish = chance.choice(pool)
         used.add(wish)
         wishes += wish + ("。" if place % 2 or place == count - 1 else "，")
@@ -106,7 +108,9 @@ def bless(request: str, number: int, chance: random.Random) -> str:
 def person(request: str) -> str:
     """Who is greeted, as the request calls them: the words behind 的 where the whole is longer than six characters."""
     found = re.search(r"说给([^，。：]+?)的话", request)
-    found = found or re.search(r"(?:送给|发给|写给|收信人是|献给|对)([^，。：]{1,20}?)(?=[，。：]|说几句|写|拟|$)", request)
+    found = found or re.search(
+        r"(?:送给|发给|写给|收信人是|献给|对)([^，。：]{1,20}?)(?=[，。：]|说几句|写|拟|$)", request
+    )
     found = found or re.search(r"[给为]([^，。：]{1,20}?)(?=写|拟|发)", request)
     who = re.sub("^我们?的?", "", found[1]) if found else "朋友"
     return who if len(who) <= 6 else who.rpartition("的")[2][-6:]

@@ -47,7 +47,10 @@ SPEECH = {  # of a long text, in their order
     "wish": """愿老人身体硬朗，愿孩子平安长大，愿家家灯火可亲。 愿奔波的人有热饭吃，愿远行的人有家可回。 愿来年风调雨顺，愿每一份付出都不被辜负。
 愿我们再相聚的时候，都带着好消息和好心情。 愿岁岁有今日的团圆，愿年年有新的盼头。 愿笑声越来越多，愿药瓶越来越少，愿好运常来敲门。""",
 }
-MOST_NEEDED = {"memory": "past think family bustle detail season night talk hope", "speech": "year effort thanks home future wish"}
+MOST_NEEDED = {
+    "memory": "past think family bustle detail season night talk hope",
+    "speech": "year effort thanks home future wish",
+}
 OPENING = "一说起过年，我最先想到的就是{}。 每年到了这个时候，我都会想起{}。 在我的记忆里，{}就是过年的样子。 离家越久，我越是常常想起{}。"
 MEETING = "今年回到家，我又一次看见了{}。 推开家门，最先看见的还是{}。 那天傍晚，我的目光又落在{}上。"
 KEEPING = "{}，就是我心里最浓的年味。 我想，只要{}还在，年味就还在。 往后的每一年，我都会记得{}。"
@@ -58,7 +61,13 @@ OF_EVENT = "说到{}，我有许多话想讲。|那时的情景，我到现在�
 PUBLIC = "致辞|广播稿|演讲稿|公开信|倡议书|主持词|开场白|寄语|独白|推文"
 CLOSING = "祝大家新年快乐，万事如意！ 祝各位新春大吉，阖家安康！ 给大家拜年，祝岁岁平安！"
 CLOSING_TO = "祝V新年快乐，万事如意！ 祝V新春大吉，阖家安康！ 给V拜年，祝岁岁平安！"
-TOPICS = (r"“([^”]+)”", r"《([^》]+)》", r"从([^，。]+)说起", r"主题是([^，。]+)", r"(?:描写|回忆|介绍|记录|呼吁|讲|谈谈|谈)([^，。]{2,18})")
+TOPICS = (
+    r"“([^”]+)”",
+    r"《([^》]+)》",
+    r"从([^，。]+)说起",
+    r"主题是([^，。]+)",
+    r"(?:描写|回忆|介绍|记录|呼吁|讲|谈谈|谈)([^，。]{2,18})",
+)
 
 
 def topic(request: str) -> str:
