@@ -14,17 +14,18 @@ from potstill.teacher.scripted import complete
 from tasks.support import rows, teacher
 
 SUPPORT = task.load("support")
-FAULTS = {  # answers to one question that is right in the first, and what the checks say of them
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货。小栗随时在线～": "",
-    "您好，黑色卫衣签收9天内、吊牌完好可以退货。小栗随时在线～": "facts",
-    "您好，黑色卫衣签收7天内可以退货。小栗随时在线～": "facts",
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货，15天内可以换货。小栗随时在线～": "facts",
-    "黑色卫衣签收7天内、吊牌完好可以退货。小栗随时在线～": "regex",
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货。": "regex",
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货，绝对没问题。小栗随时在线～": "excludes",
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货，下单前就该看清楚。小栗随时在线～": "excludes",
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货！！小栗随时在线～": "repetition",
-    "您好，黑色卫衣签收7天内、吊牌完好可以退货，OK。小栗随时在线～": "language",
+RIGHT = "您好，黑色卫衣签收7天内、吊牌完好可退。有事请找小栗。"
+FAULTS = {  # what becomes of the right answer, and the check that fails it
+    RIGHT: "",
+    RIGHT.replace("7天", "9天"): "facts",
+    RIGHT.replace("、吊牌完好", ""): "facts",
+    RIGHT.replace("可退", "可退，15天内可换"): "facts",
+    RIGHT.replace("您好，", ""): "regex",
+    RIGHT.replace("有事请找小栗。", ""): "regex",
+    RIGHT.replace("可退", "可退，绝对没问题"): "excludes",
+    RIGHT.replace("可退", "可退，下单前就该看清楚"): "excludes",
+    RIGHT.replace("。有", "！！有"): "repetition",
+    RIGHT.replace("可退", "可退，OK"): "language",
 }
 
 
@@ -49,7 +50,7 @@ def test_committed_files_are_what_the_script_makes() -> None:
 def test_counts_ids_and_slices() -> None:
     seeds, gold = rows.files()["seeds.jsonl"], rows.files()["gold.jsonl"]
     assert Counter(row["slice"] for row in gold) == {"like_seeds": 400, "unseen_wording": 100}
-    assert len(seeds) == 3300 and len({row["id"] for row in seeds + gold}) == 3800
+    assert len(seeds) == 4200 and len({row["id"] for row in seeds + gold}) == 4700
     assert all(row["id"] == row_id({"question": row["question"]}) for row in seeds + gold)
     assert all(10 <= len(row["question"]) <= 70 for row in seeds + gold)
     assert {row["gold"]["intent"] for row in gold} == set(SUPPORT.schema["properties"]["intent"]["enum"])
@@ -62,17 +63,11 @@ def test_exactly_one_rule_applies_to_each_question() -> None:
 
 def test_gold_is_new() -> None:
     seeds, like, unseen = rows.make()
-    told = "\n".join(made.question for made in seeds)
     assert not {made.sentence for made in seeds} & {made.sentence for made in like + unseen}
+    told = "\n".join(made.question for made in seeds)
     for made in like + unseen:
-        for number in re.findall(r"\d{4,}", made.question):
-            assert number not in told or len(number) < 8
-    for part in ("looks", "given"):
-        held = rows.shop()[part]
-        of_gold = [words[1] for words in (held.values() if isinstance(held, dict) else [held])]
-        of_seeds = [words[0] for words in (held.values() if isinstance(held, dict) else [held])]
-        for one, other in zip(of_seeds, of_gold, strict=True):
-            assert not set(one.split()) & set(other.split())
+        found = re.findall(r"(?:尾号|后四位是|我的单)(\d{4})|(?:我是|我叫|本人|鄙人)(.{2,3})，", made.question)
+        assert not any(text in told for pair in found for text in pair if text), made.question
     texts = [made.question for made in seeds + like + unseen]
     assert not any(j >= len(seeds) for _, j, _ in dedup.pairs(texts, rows.NEAR))
 
@@ -84,7 +79,7 @@ def test_products_that_are_held_out_of_an_intent() -> None:
     seeds, like, _ = rows.make()
     held = {(label, product) for label, products in rows.shop()["held"].items() for product in products}
     assert not held & set(pairs(seeds))
-    assert sum(pair in held for pair in pairs(like)) > 40
+    assert sum(pair in held for pair in pairs(like)) > 60
 
 
 def test_teacher_answers_pass_the_checks_and_are_varied() -> None:
@@ -101,11 +96,11 @@ def test_teacher_answers_pass_the_checks_and_are_varied() -> None:
 
 
 def test_teacher_reads_the_question_alone() -> None:
-    system, user = SUPPORT.messages("teacher", {"id": "", "question": "亲，尾号5821的订单，墨绿色茶叶尝了一口能退吗"})
+    system, user = SUPPORT.messages("teacher", {"id": "", "question": "亲，尾号5821，有机小包装茶叶尝了一口能退吗"})
     assert teacher.answer([user], "x") == teacher.answer([system, user], "x")
     said = json.loads(teacher.answer([user], "x"))
     assert said["intent"] == "退货"
-    assert all(words in said["answer"] for words in ("5821", "墨绿色茶叶", "不支持"))
+    assert all(words in said["answer"] for words in ("5821", "有机小包装茶叶", "不支持"))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +109,6 @@ def test_teacher_reads_the_question_alone() -> None:
         ("羽绒服收到3天能退吗", "退服饰"),
         ("羽绒服收到12天能退吗", "退超期"),
         ("羽绒服开线了，要退货", "退坏"),
-        ("吹风机用过一次能退吗", "退用过"),
         ("吹风机没用过能退吗", "退电器"),
         ("泳衣没拆封能退吗", "退未拆"),
         ("泳衣试穿了一下能退吗", "退拆封"),
@@ -122,7 +116,7 @@ def test_teacher_reads_the_question_alone() -> None:
         ("退货运费谁出", "运费退换"),
         ("退款后优惠券还在吗", "券退还"),
         ("加湿器到哪了", "物流"),
-        ("台灯进水了还保修吗", "保修人为"),
+        ("台灯保修多久", "保修三年"),
         ("蜂蜜能治咳嗽吗", "医疗"),
         ("给我说说明天的天气", "无关"),
     ],
@@ -143,7 +137,7 @@ def test_checks_catch_faults(answer: str, check: str) -> None:
 def test_wrong_intent_fails() -> None:
     row = {"question": "黑色卫衣收到3天了能退吗", "expected": {"intent": "退货"}}
     text = json.dumps(
-        {"intent": "换货", "answer": "您好，黑色卫衣签收15天内、吊牌完好可以换货。小栗在～"}, ensure_ascii=False
+        {"intent": "换货", "answer": "您好，黑色卫衣签收15天内、吊牌完好可换。有事请找小栗。"}, ensure_ascii=False
     )
     assert checks.check(SUPPORT, row, text) == ["exact_match: intent"]
 
