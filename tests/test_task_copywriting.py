@@ -47,9 +47,9 @@ def clean(row: Row, seed: int = 0) -> dict[str, str]:
     ("row", "title", "body"),
     [
         (FLOWER, r".*养绿萝.*", r"选15厘米的花盆，每隔7天浇水，.{4,5}[！。]"),
-        (CRASH, r"望江路两车追尾", r"雨天路滑没有刹住，3人受伤送医，愿.*。"),
-        (DEATH, r"(缅怀|送别|悼念)老校长何文博", r"享年85岁，资助30名学生，(愿逝者安息|深切哀悼)。"),
-        (BOOK, r".*《南窗》", r"全书300页，读完想给家里打电话，.*"),
+        (CRASH, r"望江路两车追尾", r"雨天路滑没有刹住，3人受伤送医，愿伤者平安。"),
+        (DEATH, r"老校长何文博[逝辞]世", r"享年85岁，资助30名学生，愿逝者安息。"),
+        (BOOK, r"《南窗》.*", r"全书300页，读完想给家里打电话，.*"),
         (PLAIN, r".*种韭菜.*", r"备30厘米深的木箱，种子泡4小时，.*"),
         (NOTICE, r"柳溪路停水通知", r"原因是管道改造，预计持续5小时，.*。"),
     ],
@@ -82,6 +82,7 @@ def test_the_teacher_composes_from_the_input(t: task.Task, row: Row, title: str,
         (CRASH, {"body": "雨天路滑没有刹住，哈哈太逗了。"}, "excludes: body: 哈哈"),
         (CRASH, {"body": "3人受伤送医，一起来看看！"}, "excludes: body: ！"),
         (CRASH, {"body": "雨天路滑没有刹住，3人身亡。"}, "grounded: body: 身亡"),
+        (CRASH, {"body": "3人受伤送医，愿逝者安息。"}, "excludes: 逝者"),
         (CRASH, {"body": "凌晨雨天路滑，3人受伤送医。"}, "grounded: body: 凌晨"),
     ],
 )
@@ -97,7 +98,7 @@ def test_cheer_is_allowed_where_nothing_is_grave(t: task.Task) -> None:
 
 def test_the_teachers_flaws_are_caught(t: task.Task) -> None:
     """About one answer in fifteen is spoilt, and nothing but the spoilt ones fails."""
-    made = rows.rows(11, 300, [topic for topic in rows.topics() if not topic.unseen], gold=False)
+    made = rows.rows(11, 200, [topic for topic in rows.topics() if not topic.unseen], gold=False)
     failed = 0
     for row in made:
         answer = teacher.answer(t.messages("teacher", row), row["id"])
@@ -109,7 +110,7 @@ def test_the_teachers_flaws_are_caught(t: task.Task) -> None:
 
 def test_bad_copies_are_bad_in_many_ways(t: task.Task) -> None:
     """The bad prompt gets bad copies; some are as good as the chosen, so that the stage `pairs` has something to drop."""
-    made = rows.rows(12, 300, [topic for topic in rows.topics() if not topic.unseen], gold=False)
+    made = rows.rows(12, 200, [topic for topic in rows.topics() if not topic.unseen], gold=False)
     system = Path("tasks/copywriting/prompts/rejected.md").read_text(encoding="utf-8").strip()
     reasons: Counter[str] = Counter()
     passed, said = 0, set()

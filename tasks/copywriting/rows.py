@@ -23,7 +23,7 @@ from potstill.rows import row_id, write_jsonl
 
 SEED = 30501
 GOLD_SEED = 7  # nobody reads the rows of the final seed: mistakes are studied on rows of another
-SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 3660, 400, 100
+SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 4500, 400, 100
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "data" / HERE.name
 GRAVE = ("accident", "disaster", "death", "ill", "missing")
@@ -32,12 +32,14 @@ TOTAL = range(60, 111)  # characters of title and content
 
 # seeds before the bar, gold rows behind it
 SHARED = {
-    "stem": "青松 柳溪 锦和 云河 石桥 南湾 竹林 枫林 白沙 清泉 长风 永安 东湖 西岭 新河 桃源 银杏 金沙 双龙 明月 翠屏 凤鸣 河口 松江"
-    " 杨柳 望江 平湖 红星 和平 春晖 临江 北关 古槐 莲花 三元 百花 龙潭 梅岭 朝阳 向阳 太和 宁远 安康 福源 云台 桂花 兴华 沿河"
-    " | 鹿鸣 芦塘 星湖 丹霞 曲水 榆树 黄石 雁栖 栖霞 沧浪 九曲 紫云 珠溪 麦田 槐荫 鹤山 琴川 玉泉 蓝田 秋水",
+    "stem": "{p1}{p2} | 鹿鸣 芦塘 星湖 丹霞 曲水 榆树 黄石 雁栖 栖霞 沧浪 九曲 紫云 珠溪 麦田 槐荫 鹤山 琴川 玉泉 蓝田 秋水"
+    " 澄江 樟木 葛洲 霞浦 漓水 杏坛 荆门 渔阳 碧溪 双柏",
+    "p1": "青 白 云 临 安 清 海 南 北 东 西 长 平 石 松 柳 桃 金 银 龙 凤 竹 梅 兰 永 新 宁 福 和 春 大 高 广 仁 文 义",
+    "p2": "松 泉 源 湾 桥 林 坪 滩 冈 屏 浦 庄 塘 岩 渡 川 岭 阳 原 丰 和 安 宁 康 口 井 台 峰 洲 岗",
     "surname": "王 李 张 刘 陈 杨 赵 黄 周 吴 徐 孙 胡 朱 高 林 何 郭 马 罗 梁 宋 | 郑 谢 韩 唐 冯 于 董 萧 程 曹 袁 邓",
-    "given": "志平 秀林 建华 桂平 明远 海英 永康 玉林 立新 文博 晓东 长林 慧文 国华 春生 丽平 金水 学文 景行 素文"
-    " | 振华 雅文 少华 卫东 庆丰 月林 思远 云飞 宝山 静平 德顺 巧文",
+    "given": "{g1}{g2} | 振华 雅文 少华 卫东 庆丰 月林 思远 云飞 宝山 静平 德顺 巧文 守业 若谷 可心 嘉树",
+    "g1": "志 秀 建 桂 明 海 永 玉 立 文 晓 长 慧 国 春 丽 金 学 景 素",
+    "g2": "平 林 华 远 英 康 新 博 东 生 水 行 强 涛 宁 然",
     "num": "一 二 三 四 五 六 日",
     "who": "{surname}师傅 老{surname} {surname}大哥 小{surname}",
     "name": "{surname}{given}",
@@ -199,8 +201,6 @@ def title(f: Filler, topic: Topic, rng: random.Random) -> str:
     """The video's own title: the subject, mostly as a hashtag or in brackets, and what is thought to bring clicks."""
     subject, click = f.bound["T"], f.pick(GRAVE_CLICKS if topic.genre in GRAVE else CLICKS)
     tag = rng.choice((f" #{topic.name}", f" #{rng.choice(TAGS.split())}", "", ""))
-    if rng.random() < 0.15:
-        return rng.choice((f"{subject}{click}", f"{click}{subject}", f"{click}，{subject}")) + tag.replace("#", "")
     if subject.startswith("《"):
         return rng.choice((f"{click}{subject}", f"{subject}{click}", f"{click} {subject}")) + tag
     return rng.choice(

@@ -29,7 +29,7 @@ FLAWS = {
     "doubled_mark": 0.004,
     "foreign_word": 0.003,
 }
-GRAVE_FLAWS = {"joke": 0.04}
+GRAVE_FLAWS = {"joke": 0.04, "no_death": 0.02}
 
 MARKED = re.compile(r"^[^#【《]*([#【《])([^#\s】》]+)")
 GRAVE = re.compile(
@@ -54,40 +54,44 @@ PLACE = (
 
 # kind of video, by what is said of the subject: cue (with {t} the subject), titles, last words
 KINDS: dict[str, tuple[str, str, str]] = {
-    "death": (r"悼念|送别|噩耗|离开了我们", "缅怀{t} 送别{t} 悼念{t}", ""),
-    "missing": (r"走失|寻人|寻找", "寻找{t} 请留意{t}", ""),
-    "ill": (r"患病|白血病|罕见病|尿毒症|烧伤|患癌", "关注{t} 帮帮{t}", ""),
+    "death": (r"悼念|送别|噩耗|离开了我们", "{t}逝世 {t}辞世", ""),
+    "missing": (r"走失|寻人|寻找", "{t}盼归 {t}待寻", ""),
+    "ill": (r"患病|白血病|罕见病|尿毒症|烧伤|患癌", "{t}盼康复 {t}盼援手", ""),
     "howto": (
         r"教大家|教你|这期学|跟我学|手把手教|其实不难|问怎么|的方法",
-        "{t}的步骤 学学{t} {t}小教程 一起{t}",
+        "{t}的步骤 {t}小教程 {t}这样来",
         "动手试试吧！ 快来学学吧！ 一起来试试！ 照着做就行。",
     ),
     "travel": (
         r"今天来到|逛{t}|走进|终于来了|今天去",
-        "走进{t} 逛逛{t} {t}游记 漫步{t}",
+        "{t}游记 {t}漫步 {t}走一走",
         "一起去走走！ 有空去看看！ 出门逛逛吧！",
     ),
-    "taste": (r"打卡|探店|逛吃|吃一顿", "打卡{t} {t}寻味 探店{t}", "快来尝尝吧！ 约上朋友吧！ 馋了就去吧！"),
-    "review": (r"开箱|测评|用后|入手|体验", "{t}使用感受 {t}体验 聊聊{t}", "供大家参考。 按需选择吧。 看完再决定。"),
-    "know": (r"今天聊聊|了解|说清|科普|讲几点", "{t}小知识 了解{t} 聊聊{t}", "你记住了吗？ 涨知识了吧！ 一起记住吧。"),
-    "sport": (r"{t}的比赛|出战|上场|赛场上", "{t}的比赛 {t}赛场记 关注{t}", "继续加油！ 期待下一场！ 好样的！"),
-    "people": (r"认识|镜头对准|这位是|讲讲", "{t}的故事 认识{t} 记{t}", "值得敬佩。 让人心里暖。 向平凡致敬。"),
-    "pet": (r"我家|快看|上镜|记录一下", "{t}的日常 看看{t} 萌宠{t}", "看着就开心！ 真招人喜欢！ 可爱极了！"),
+    "taste": (r"打卡|探店|逛吃|吃一顿", "{t}寻味 {t}打卡 {t}尝鲜", "快来尝尝吧！ 约上朋友吧！ 馋了就去吧！"),
+    "review": (r"开箱|测评|用后|入手|体验", "{t}使用感受 {t}体验 {t}实测", "供大家参考。 按需选择吧。 看完再决定。"),
+    "know": (
+        r"今天聊聊|了解|说清|科普|讲几点",
+        "{t}小知识 {t}小课堂 {t}知多少",
+        "你记住了吗？ 涨知识了吧！ 一起记住吧。",
+    ),
+    "sport": (r"{t}的比赛|出战|上场|赛场上", "{t}的比赛 {t}赛场记 {t}比赛日", "继续加油！ 期待下一场！ 好样的！"),
+    "people": (r"认识|镜头对准|这位是|讲讲", "{t}的故事 {t}小记", "值得敬佩。 让人心里暖。 向平凡致敬。"),
+    "pet": (r"我家|快看|上镜|记录一下", "{t}的日常 {t}小日子 {t}来了", "看着就开心！ 真招人喜欢！ 可爱极了！"),
     "notice": (r"请注意|发布|提醒一下|{t}来了$", "{p}{t} {t}须知 {t}提示", "请提前安排。 请互相转告。 请留意时间。"),
-    "book": (r"《", "推荐{t} 聊聊{t} 走近{t}", "推荐给你。 找来看看吧！ 值得细细品。"),
-    "funny": (r"拍到|的一天|又来了|偷拍", "{t}趣事 {t}的一天 笑看{t}", "看完笑一笑！ 太有意思了！ 真是乐坏了！"),
+    "book": (r"《", "{t}推荐 {t}小评 {t}分享", "推荐给你。 找来看看吧！ 值得细细品。"),
+    "funny": (r"拍到|的一天|又来了|偷拍", "{t}趣事 {t}的一天 {t}真逗", "看完笑一笑！ 太有意思了！ 真是乐坏了！"),
     "news": (r"", "{p}{t}", "为他们点赞！ 一起来看看！ 真让人高兴！"),
 }
-# the last word on a grave matter, by the first of these that is said
+# the last word on a grave matter: for the kinds that have one, and else by the first of these that the body tells
+LAST = {"death": "愿逝者安息。", "missing": "盼平安归来。", "ill": "愿早日康复。"}
+DEATH = re.compile("身亡|遇难|溺亡")
 WISHES = (
-    (r"身亡|遇难|溺亡|去世|离世|病逝|悼念|送别|噩耗|享年", "愿逝者安息。 深切哀悼。"),
-    (r"走失|失联|寻人", "盼早日回家。 盼平安归来。"),
-    (r"患病|白血病|罕见病|尿毒症|烧伤|患癌|住院|化疗", "愿早日康复。 愿孩子平安。"),
-    (r"受伤|轻伤|呛伤|送医|抢救", "愿伤者平安。 愿早日康复。"),
-    (r"被困|转移|疏散|地震|滑坡|泥石流|洪水|内涝|决口|山洪|塌", "愿大家平安。 望一切平安。"),
-    (r"", "请注意安全。 望引以为戒。"),
+    (DEATH.pattern, "愿逝者安息。"),
+    ("受伤|轻伤|呛伤|送医|抢救", "愿伤者平安。"),
+    ("被困|失联|转移|疏散", "愿大家平安。"),
+    ("", "请注意安全。"),
 )
-LOSS = re.compile("身亡|遇难|溺亡|离世|病逝|享年|受伤|轻伤|呛伤|被困|失联|送医|抢救|没有人员伤亡|住院|确诊")
+LOSS = re.compile("离世|病逝|享年|受伤|轻伤|呛伤|被困|失联|送医|抢救|没有人员伤亡|住院|确诊")
 NUMBER = re.compile(r"\d|[一二两三四五六七八九十百千万]+(?:[个次年天岁元斤倍条半小点分成]|\b)")
 
 
@@ -154,16 +158,13 @@ def compose(video: Video, rng: random.Random) -> dict[str, str]:
     if kind == "notice" and video.place:
         options = options[:1]
     title = rng.choice([option for option in options if len(option) <= 10 and option != subject] or [subject[:10]])
-    if video.grave:
-        ends = next(words for cue, words in WISHES if re.search(cue, video.said))
     first, *rest = video.facts or [subject]
-    key = LOSS if video.grave else NUMBER
-    second = next(
-        (fact for fact in rest if key.search(fact)),
-        next((f for f in rest if NUMBER.search(f)), rest[-1] if rest else ""),
-    )
+    keys = (DEATH, LOSS, NUMBER) if video.grave else (NUMBER,)
+    found = (fact for key in keys for fact in rest if key.search(fact))
+    parts = [first, *([next(found, rest[-1])] if rest else [])]
+    if video.grave:
+        ends = LAST.get(kind) or next(wish for cue, wish in WISHES if re.search(cue, "".join(parts)))
     end = rng.choice(ends.split())
-    parts = [part for part in (first, second) if part]
     if len("，".join([*parts, end])) > 30:
         parts = parts[:1]
     return {"title": title, "body": "，".join([*parts, end])}
@@ -190,6 +191,8 @@ def spoil(copy: dict[str, str], video: Video, rng: random.Random) -> str:
             copy["body"] += "。"
         case "foreign_word":
             copy["body"] = copy["body"][:-6] + "，nice。"
+        case "no_death":
+            copy["body"] = re.sub("[^，]+$", "愿逝者安息。", copy["body"])
         case "joke":
             copy["body"] = copy["body"][:-6] + rng.choice(["哈哈太逗了", "笑一笑吧！", "好热闹！"])
     raw = json.dumps(copy, ensure_ascii=False)

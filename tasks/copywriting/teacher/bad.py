@@ -37,8 +37,8 @@ OFF_TOPIC = (
     ("随便聊聊", "最近工作有点忙，好久没有更新，大家多多包涵。"),
     ("我的一天", "起床刷牙吃早饭，坐地铁上班，晚上回家看剧。"),
 )
-JOKES = ("哈哈哈笑死我了", "这也太搞笑了吧！！", "快来看热闹啊😂", "真是喜闻乐见，乐坏了！")
-GLOOM = ("太惨了，愿一路走好，节哀", "真晦气，越看越难受，别看了", "看得人心都凉了，没救了")
+JOKES = ("哈哈哈笑死我了", "这也太搞笑了吧", "快来看热闹啊😂", "真是喜闻乐见")
+GLOOM = ("太惨了，愿一路走好", "各位节哀", "看得人心都凉了，愿逝者安息")
 SWEARS = ("卧槽", "我靠", "牛逼", "他妈的", "尼玛")
 
 
@@ -55,23 +55,23 @@ def copy(subject: str, facts: list[str], grave: bool, good: dict[str, str], rng:
             return rng.choice(PLAIN).format(**words)
         case "broken":
             half = fact[: max(2, len(fact) // 2)]
-            title, body = subject[: max(1, len(subject) // 2)], f"{half}的然后{half[::-1]}，就是那个"
+            title, body = subject[: max(1, len(subject) // 2)], f"{half}的然后{half[::-1]}，就是那个。"
         case "meaningless":
             mess = "".join(rng.choice(SIGNS) for _ in range(rng.randint(5, 12)))
-            title, body = mess[:3] + subject, f"{fact}{mess}"
+            title, body = mess[:3] + subject, f"{fact}{mess}。"
         case "off_topic":
             title, body = rng.choice(OFF_TOPIC)
         case "wrong_mood":
             title = f"{subject[:4]}{'真逗' if grave else '完了'}"
-            body = f"{rng.choice(JOKES if grave else GLOOM)}，{fact}"
+            body = f"{fact}，{rng.choice(JOKES if grave else GLOOM)}。"
         case "invented":
-            body = f"{rng.randint(2, 90) * 1111}人围观，{fact}，现场来了{rng.randint(12, 98)}位明星"
+            body = f"{rng.randint(2, 90) * 1111}人围观，{fact}，来了{rng.randint(12, 98)}位明星！"
         case "rambling":
-            body = "，".join([*facts, f"说到{subject}我想起小时候的事", "那时候大家都这样", "总之很多话想说也说不完"])
+            body = "，".join([*facts, f"说到{subject}我想起小时候的事", "那时候大家都这样", "总之很多话想说也说不完。"])
         case "vulgar":
-            title, body = rng.choice(SWEARS) + subject, f"{rng.choice(SWEARS)}，{fact}，服了"
+            title, body = rng.choice(SWEARS) + subject, f"{rng.choice(SWEARS)}，{fact}，服了！"
         case "chatty":
             return f"好的！我来试试写一个：{json.dumps(good, ensure_ascii=False)}不知道行不行，请多指教～"
         case "stuttering":
-            body = subject * 3 + rng.choice("好看牛赞") * rng.randint(6, 12)
+            body = subject * 3 + rng.choice("好看牛赞") * rng.randint(6, 12) + "！"
     return json.dumps({"title": title, "body": body}, ensure_ascii=False)
