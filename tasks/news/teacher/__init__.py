@@ -52,7 +52,7 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
         return bad(facts, chance)
     text = item(facts, chance)
     if chance.random() < 0.065:
-        flaws = [flaw for name, flaw in FLAWS.items() if name in ("number", "cut", "long") or name in facts or name == "form"]
+        flaws = [flaw for kind, flaw in FLAWS.items() if kind in facts or kind in ALWAYS]
         return chance.choice(flaws)(facts, text, chance)
     return text
 
@@ -74,7 +74,9 @@ def parse(brief: str) -> dict[str, str]:
             bare.append(text)
             facts.setdefault(f"bare {len(bare)}", text)
     kinds = unlabelled(bare)
-    return dict((kinds[int(kind[5:]) - 1], text) if kind.startswith("bare ") else (kind, text) for kind, text in facts.items())
+    return dict(
+        (kinds[int(kind[5:]) - 1], text) if kind.startswith("bare ") else (kind, text) for kind, text in facts.items()
+    )
 
 
 def labelled(part: str) -> tuple[str, str]:
@@ -162,7 +164,9 @@ def speech(facts: dict[str, str], chance: random.Random) -> str:
 
 def _form(facts: dict[str, str], text: str, chance: random.Random) -> str:
     """Not the item alone."""
-    return chance.choice([f"```\n{text}\n```", f"简讯如下：{text}", f"标题：{facts.get('event', '快讯')}\n{text}", text[:-1]])
+    return chance.choice(
+        [f"```\n{text}\n```", f"简讯如下：{text}", f"标题：{facts.get('event', '快讯')}\n{text}", text[:-1]]
+    )
 
 
 def _loaded(facts: dict[str, str], text: str, chance: random.Random) -> str:
@@ -173,7 +177,12 @@ def _loaded(facts: dict[str, str], text: str, chance: random.Random) -> str:
 def _invented(facts: dict[str, str], text: str, chance: random.Random) -> str:
     """A number, a body or a speaker that the brief does not have."""
     number = chance.randint(1001, 9998)
-    more = [f"活动吸引市民{number}人。", f"项目总投入{number}万元。", "省统筹办公室派员到场。", "专家周一鸣表示，此举值得推广。"]
+    more = [
+        f"活动吸引市民{number}人。",
+        f"项目总投入{number}万元。",
+        "省统筹办公室派员到场。",
+        "专家周一鸣表示，此举值得推广。",
+    ]
     return text + chance.choice(more)
 
 
@@ -210,6 +219,8 @@ FLAWS: dict[str, Callable[[dict[str, str], str, random.Random], str]] = {
     "form": _form, "event": _loaded, "number": _invented, "cut": _missing, "rumour": _rumour, "personal": _personal, "long": _long,
 }  # fmt: skip
 
+ALWAYS = ("form", "number", "cut", "long")  # flaws that any brief can have; the others need a part of the brief
+
 # ------------------------------------------------------------------------------------------------- on purpose, for pairs
 
 CRY = "震惊！ 炸裂！！ 重磅来袭！ 速看！！！ 不看后悔！ 惊天消息！ 全体起立！ 太离谱了！！".split()
@@ -224,13 +235,18 @@ EXPERT = "某不愿透露姓名的专家 知情人士王某 国外权威机构 �
 def bad(facts: dict[str, str], chance: random.Random) -> str:
     """What a newsroom refuses, of one of many kinds; one in thirty is as good as any."""
     event = LOADED.sub("", facts.get("event", "有件事"))
-    who, place, time = (facts.get(kind, other) for kind, other in (("subject", "有单位"), ("place", "某地"), ("time", "最近")))
+    who, place, time = (
+        facts.get(kind, other) for kind, other in (("subject", "有单位"), ("place", "某地"), ("time", "最近"))
+    )
     data, said = figures(facts).split("，"), facts.get("said", "")
     number = chance.randint(2, 99) * chance.choice([10, 100, 1000]) + chance.randint(1, 9)
     loud, cheer, jeer, chat, plug = (chance.choice(words) for words in (CRY, CHEER, JEER, CHAT, PLUG))
     good, noise, expert = item(facts, chance), chance.choice(NOISE), chance.choice(EXPERT)
     gossip = facts.get("rumour") or facts.get("comment") or f"{who}内部早就乱了"
-    person = facts.get("personal") or f"负责人家住幸福小区{chance.randint(1, 20)}栋{chance.randint(101, 909)}室，手机2{number:010d}"
+    person = (
+        facts.get("personal")
+        or f"负责人家住幸福小区{chance.randint(1, 20)}栋{chance.randint(101, 909)}室，手机2{number:010d}"
+    )
     kinds = [
         lambda: f"{loud}{place}出大事了！{who}竟然{event}！{cheer}",
         lambda: f"{loud}{who}{event}，{data[0]}，{jeer}{plug}",
