@@ -52,9 +52,7 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
         return bad(facts, chance)
     text = item(facts, chance)
     if chance.random() < 0.065:
-        flaws = [
-            flaw for name, flaw in FLAWS.items() if name in ("number", "cut", "long") or name in facts or name == "form"
-        ]
+        flaws = [flaw for kind, flaw in FLAWS.items() if kind in facts or kind in ALWAYS]
         return chance.choice(flaws)(facts, text, chance)
     return text
 
@@ -220,6 +218,8 @@ def _long(facts: dict[str, str], text: str, chance: random.Random) -> str:
 FLAWS: dict[str, Callable[[dict[str, str], str, random.Random], str]] = {
     "form": _form, "event": _loaded, "number": _invented, "cut": _missing, "rumour": _rumour, "personal": _personal, "long": _long,
 }  # fmt: skip
+
+ALWAYS = ("form", "number", "cut", "long")  # flaws that any brief can have; the others need a part of the brief
 
 # ------------------------------------------------------------------------------------------------- on purpose, for pairs
 
