@@ -132,8 +132,9 @@ def test_no_two_inputs_are_near_duplicates_and_none_is_near_a_gold_row(there: Si
         close |= {(int(i), int(j)) for i, j in np.argwhere(np.triu(similar & of, 1))}
     assert len(close) > 1000  # the varied numbers
     for i, j in close:
-        assert both[i]["family"] == both[j]["family"] != "gold", (texts[i], texts[j])
-        assert re.findall(r"\d+", texts[i]) != re.findall(r"\d+", texts[j])
+        assert both[i]["family"] == both[j]["family"], (texts[i], texts[j])
+        if both[i]["family"] != "gold":  # two gold rows may resemble each other: both are on the test side
+            assert re.findall(r"\d+", texts[i]) != re.findall(r"\d+", texts[j])
 
 
 def test_numbers_are_varied_within_the_family(there: SimpleNamespace) -> None:
