@@ -25,15 +25,14 @@ from potstill.rows import Row
 from potstill.teacher import fill, quote
 from stages import expand as stage
 from stages import generate
+from tasks.greeting.teacher import answer as greeting_answer
 from tests.conftest import ROOT, Body, FakeTeacher, Project, completion, serving
-from tests.fixtures.greeting.teacher import answer as greeting_answer
 
-FIXTURE = ROOT / "tests/fixtures/greeting"
 QUOTAS = {"short": 1071, "long": 911, "essay": 375, "poem": 375, "letter": 268}  # 3,000 by 20 : 17 : 7 : 7 : 5
 
 
 async def greet(n: int, body: Body, request: web.Request) -> web.StreamResponse:
-    """The fixture's own teacher behind the fake endpoint."""
+    """The task's own teacher behind the fake endpoint."""
     seed = hashlib.sha256(json.dumps([body["messages"], body["seed"]]).encode()).hexdigest()
     return web.json_response(completion(greeting_answer(body["messages"], seed)))
 
@@ -41,9 +40,9 @@ async def greet(n: int, body: Body, request: web.Request) -> web.StreamResponse:
 def greeting(folder: Path, **changes: object) -> Project:
     """A checkout of the task greeting, to be answered by a fake endpoint."""
     project = Project(folder)
-    shutil.copytree(FIXTURE, folder / "tasks/greeting", ignore=shutil.ignore_patterns("data", "__pycache__"))
-    shutil.copytree(FIXTURE / "data", folder / "data/greeting")
-    project.set(task="greeting", teacher_model="fake-235b", **changes)
+    shutil.copytree(ROOT / "tasks/greeting", folder / "tasks/greeting", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data/greeting", folder / "data/greeting", ignore=shutil.ignore_patterns("[1-9]-*"))
+    project.set(task="greeting", teacher_model="fake-235b", samples=1, **changes)
     return project
 
 
