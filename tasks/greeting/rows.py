@@ -8,14 +8,15 @@ kinds have the shares that they have in task.yaml.
 """
 
 import random
-import re
 from pathlib import Path
 
-from potstill.rows import Row, row_id, write_jsonl
+from potstill.dedup import Seen
+from potstill.rows import Row, read_jsonl, row_id, write_jsonl
 from tasks.greeting.teacher import letter, request
 from tasks.greeting.teacher import words as known
 
 SEED = 20271  # nobody reads these rows: mistakes are studied on rows of another seed
+NEAR = 0.8  # as near_duplicate of params.yaml
 EACH = 5  # requests of the first kind for each length
 COUNTS = {"short": 51 * EACH, "long": 217, "essay": 89, "poem": 89, "letter": 64}
 DATA = Path(__file__).resolve().parents[2] / "data" / "greeting"
@@ -52,7 +53,7 @@ CLAUSE = """愿你的行囊里装着好天气 愿长夜都有人作伴 愿远路
 愿你睡前都有好故事 走过的弯路也开出了花 盼归的人已经到家 一碗热汤胜过千言 愿旧书里夹着新叶 愿钥匙总能打开门 那些汗水都长成了果子
 愿渔船满载而归 愿稻谷堆到屋檐""".split()
 SENDER = "阿良 秋生 美兰 老魏 小禾 德顺 雨薇 根生".split()
-FRIEND = "三叔 大姐 陈老师 姑妈 老同学 张师傅 奶奶 战友小刘".split()
+FRIEND = "三叔 大姐 陈老师 姑妈 老伙计 张师傅 奶奶 战友小刘".split()
 POINTS = {
     "工作": "调到了质检组 升了小组长，担子重了 自己开了一家修车铺 学会了开铲车 谈下了两家新客户 换了一家印刷厂 在渔港找到了活 考下了厨师证 接了一个大工程",
     "身体": "胳膊上的石膏拆了 血糖降下来了 气喘好多了，夜里不咳 每天走一万步 牙全补好了 动了个小手术，已经出院 老寒腿没有犯",
@@ -67,18 +68,20 @@ BYE = known.BYE
 
 
 def gold(seed: int) -> list[Row]:
-    """The rows, by `seed`; none asks for what another asks for."""
-    chance, rows, seen = random.Random(seed), [], set[str]()
+    """The rows, by `seed`; none is a near-duplicate of another or of a seed."""
+    chance, rows, seen = random.Random(seed), [], Seen(NEAR)
+    for row in read_jsonl(DATA / "seeds.jsonl"):
+        seen.add(row["id"], row["text"], row["id"])
     for kind, count in COUNTS.items():
         made = 0
         while made < count:
             told = letter(globals(), chance) if kind == "letter" else ""
             text = request(kind, globals(), chance, told, 30 + made % 51 if kind == "short" else 0)
             text += f"\n\n{told}" if told else ""
-            shape = re.sub(r"\d+(?=字)", "", text)
-            if shape not in seen:
-                seen.add(shape)
-                rows.append({"id": row_id({"text": text}), "text": text, "slice": kind, "gold": None})
+            row = {"id": row_id({"text": text}), "text": text, "slice": kind, "gold": None}
+            if seen.find(text, row["id"]) is None:
+                seen.add(row["id"], text, row["id"])
+                rows.append(row)
                 made += 1
     return rows
 

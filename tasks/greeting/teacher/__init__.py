@@ -58,15 +58,17 @@ def request(kind: str, words: dict[str, Any], chance: random.Random, letter: str
     """A request of a kind, from pools of words such as those of words.py; for a summary, of the points that the letter tells."""
     found = {name.lower(): chance.choice(words[name]) for name in ("WHO", "WHEN", "HOW", "FORM", "THING")}
     found["clause"], found["clause2"] = chance.sample(words["CLAUSE"], 2)
-    found["what"] = _what(blessing.kind_of(found["who"]), words, chance)
+    found["what"] = _what(found["who"], words, chance)
     told = [point for point, mark in rewriting.MARKS.items() if mark in letter] or list(rewriting.MARKS)
     points = sorted(chance.sample(told, min(chance.choice((2, 2, 3)), len(told))), key=told.index)
     found["points"] = "、".join(points[:-1]) + "和" + points[-1]
     return chance.choice(FRAMES[kind]).format(n=number or chance.choice(NUMBERS[kind]), **found)
 
 
-def _what(kind: str, words: dict[str, Any], chance: random.Random) -> str:
+def _what(who: str, words: dict[str, Any], chance: random.Random) -> str:
     """What a blessing is to mention, wish or give thanks for; now and then also what it must not mention."""
+
+    kind = blessing.kind_of(who)
 
     def of(pools: dict[str, str]) -> str:
         return chance.choice(pools[chance.choice(("", kind, kind))].split())
@@ -75,7 +77,7 @@ def _what(kind: str, words: dict[str, Any], chance: random.Random) -> str:
         (f"提到“{chance.choice(words['RECALL'])}”", "感谢" + of(words["THANKS"]), "祝" + of(words["WISH"]))
     )
     avoided = chance.choice(list(blessing.BANNED)) if chance.random() < 0.12 else ""
-    return f"{what}，不要提{avoided}" if avoided and not re.search(blessing.BANNED[avoided], what) else what
+    return f"{what}，不要提{avoided}" if avoided and not re.search(blessing.BANNED[avoided], who + what) else what
 
 
 def _letter(chance: random.Random) -> str:

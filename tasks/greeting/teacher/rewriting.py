@@ -3,20 +3,22 @@
 import random
 import re
 
-ANSWERS = """岁岁灯火照归程 一盏暖灯候远人 雪落无声春已近 门前爆竹换新声 炉边茶热话家常 旧岁风霜皆作雪 新年好梦总成真 柳色悄悄上枝头
-月到中天人正圆 东风吹绿万家春 一杯清酒慰平生 笑语随风过小桥 梅花先报一枝香 四时平安便是福 山长水远情不远 檐下红灯映雪明
-愿得年年共此时 春在人家笑语中 长路有光心不慌 风雪归人门半开"""
-COUPLETS = """辞旧岁，迎新春，|举杯先敬平安人。 雪满山，灯满城，|万家笑语到天明。 春将至，莫心急，|好事都在路上行。
-一盏灯，一壶茶，|守着团圆守着家。 山高处，路远时，|总有牵挂在心里。 岁月长，衣裳暖，|三餐四季慢慢来。"""
+ANSWERS = (
+    "一盏暖灯候远人 雪落无声春已近",
+    "岁岁灯火照归程 新年好梦总成真",
+    "愿得年年共此时 四时平安便是福",
+    "春在人家笑语中 一路繁花来相送",
+)
+COUPLETS = "雪满山，灯满城，/万家笑语到天明。|一盏灯，一壶茶，/守着团圆守着家。|岁月长，衣裳暖，/三餐四季慢慢来。"
 
 
 def poem(request: str, limit: int, who: str, chance: random.Random) -> str:
     """Lines made of the clauses of the blessing, each with a line in answer, of at most `limit` characters."""
     given = re.search(r"：(.+)", request) or re.search(r"“(.{6,})”", request)
     clauses = [part for part in re.split(r"[，、。；！\s]", given[1] if given else "愿新的一年平安喜乐") if part]
-    answers = chance.sample(ANSWERS.split(), len(clauses[:4]))
+    answers = [chance.choice(one.split()) for one in ANSWERS]
     lines = [f"{clause}，\n{answer}。" for clause, answer in zip(clauses, answers, strict=False)]
-    couplets = [one.replace("|", "\n") for one in chance.sample(COUPLETS.split(), 2 if limit < 120 else 3)]
+    couplets = COUPLETS.replace("/", "\n").split("|")[: 2 if limit < 120 else 3]
     last = [f"——写给{who}"] if who else []
     while len("".join(re.sub(r"\s", "", one) for one in lines + couplets + last)) > limit:
         (couplets or lines).pop()
