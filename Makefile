@@ -9,6 +9,7 @@ SLOW ?=
 N ?=
 SEED ?=
 ID ?=
+ROWS ?=
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -20,6 +21,12 @@ repro: .venv/ready ## the whole pipeline; TASK=name makes that task the active o
 
 eval: .venv/ready ## predict and score only, with the model that is there
 	@$(PY) -m potstill.evaluate
+
+tour: .venv/ready ## every task from clean to metrics, one after the other, and a table of them all
+	@$(PY) -m potstill.tour
+
+scale-curve: .venv/ready ## the active task on more and more training rows, the same test rows: ROWS="800 2000"
+	@$(if $(TASK),$(PY) -m potstill.profile --task $(TASK) && )$(PY) -m potstill.scale_curve $(ROWS)
 
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(PY) -m potstill.teacher.quote
@@ -57,4 +64,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro eval quote fill validate import review trace new-task profile test base lock
+.PHONY: help setup repro tour scale-curve eval quote fill validate import review trace new-task profile test base lock

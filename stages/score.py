@@ -16,10 +16,13 @@ def main() -> None:
     predictions = {model: rows.read_jsonl(t.data / f"5-predictions-{model}.jsonl", needed) for model in score.MODELS}
     found = score.metrics(t, tests, predictions)
     answers = rows.read_jsonl(t.data / "2-answers.jsonl", ("key", "error", "prompt_tokens", "completion_tokens"))
-    calls = t.data / "1-calls.jsonl"  # of expand; none where the seeds were enough
-    answers += (
-        rows.read_jsonl(calls, ("key", "error", "prompt_tokens", "completion_tokens")) if calls.stat().st_size else []
-    )
+    for name in (
+        "1-calls",
+        "4-rejected",
+    ):  # of expand and pairs; none where the seeds were enough, or no pairs are wanted
+        path = t.data / f"{name}.jsonl"
+        if path.stat().st_size:
+            answers += rows.read_jsonl(path, ("key", "error", "prompt_tokens", "completion_tokens"))
     kept = len(rows.read_jsonl(t.data / "3-kept.jsonl"))
     cost = score.cost(answers, predictions["teacher"], kept, p.teacher_price_in, p.teacher_price_out)
     train, valid = curves.split(rows.read_jsonl(t.models / "sft" / "adapter" / "logging.jsonl", ("step",)))

@@ -57,6 +57,7 @@ class Project:
         self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))
         self.write("data/toy/messages.jsonl", "")
         self.write("data/toy/reviews.jsonl", "")
+        self.write("data/toy/knowledge.jsonl", "")
         self.set(task="toy")
 
     def write(self, path: str, text: str) -> Path:

@@ -54,8 +54,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 @pytest.mark.parametrize(
     ("model", "prompt", "called"),
     [
-        ("base", "You find ", ("models/tiny-base", 256, "float32", 2048, "main")),
-        ("sft", "last word", ("models/toy/sft/merged", 256, "float32", 2048)),
+        ("base", "You find ", ("models/tiny-base", 512, "float32", 2048, "main")),
+        ("sft", "last word", ("models/toy/sft/merged", 512, "float32", 2048)),
     ],
 )
 def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(

@@ -277,7 +277,9 @@ class Toy:
         )
         made = [{"id": rows.row_id({"text": text}), "text": text, "category": "wish"} for text in SEEDS]
         rows.write_jsonl("data/toy/seeds.jsonl", made)
-        project.set(expand_rows=5, expand_new=3, expand_calls=1, expand_examples=2, **changes)
+        project.set(
+            **{"samples": 1, "expand_rows": 5, "expand_new": 3, "expand_calls": 1, "expand_examples": 2} | changes
+        )
         self.asked: list[tuple[str, Row]] = []
         self.reply = reply
         self.change: Callable[[Row], Row] = lambda answer: answer

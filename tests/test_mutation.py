@@ -59,6 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         project = Project(folder)
         project.seeds(60, alike=False)
         project.write("data/toy/gold.jsonl", "")
+        project.write("tasks/toy/prompts/rejected.md", "You find a wrong word.\n")
         project.set(teacher_model="fake-235b", valid_share=0.2, test_share=0.2)
         for model in ("models/tiny-base", "models/toy/sft/merged"):
             fakes.model(model)

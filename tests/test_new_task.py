@@ -39,6 +39,7 @@ def test_a_task_is_made_whole(
     files = sorted(str(path) for path in Path().rglob("*") if "invoice-2" in path.parts or path.stem == "invoice-2")
     assert [path for path in files if Path(path).is_file() and "__pycache__" not in path] == [
         "data/invoice-2/gold.jsonl",
+        "data/invoice-2/knowledge.jsonl",
         "data/invoice-2/messages.jsonl",
         "data/invoice-2/reviews.jsonl",
         "data/invoice-2/seeds.jsonl",

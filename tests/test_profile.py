@@ -38,8 +38,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_published_carries_the_recipe_and_keeps_the_comments(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("published", "cpu"):
-        project.write(f"tasks/toy/profiles/{name}.yaml", (ROOT / f"tasks/address/profiles/{name}.yaml").read_text())
+    for name, home in (("published", "tasks/address/profiles"), ("cpu", "tasks/profiles")):
+        project.write(f"tasks/toy/profiles/{name}.yaml", (ROOT / f"{home}/{name}.yaml").read_text())
     path = project.dir / "params.yaml"
     before = path.read_text(encoding="utf-8")
     run(monkeypatch, "published")
@@ -57,7 +57,7 @@ def test_published_carries_the_recipe_and_keeps_the_comments(
 
 def test_the_committed_parameters_are_the_cpu_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    cpu = params.parse((ROOT / "tasks/address/profiles/cpu.yaml").read_text(), ROOT)
+    cpu = params.parse((ROOT / "tasks/profiles/cpu.yaml").read_text(), ROOT)
     assert vars(params.load(*cpu)) == cpu
     assert cpu["lora_rank"] != 16  # `dvc exp run -S lora_rank=16` must change something
 
@@ -106,7 +106,7 @@ def test_task_alone(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (
             ["nosuch"],
-            "error: task toy has no profile 'nosuch'; there are: fast, high, odd, quality, standard",
+            "error: task toy has no profile 'nosuch'; there are: cpu, fast, high, odd, quality, standard",
         ),
         (["high"], "error: tasks/toy/profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64"),
         (["odd"], "error: tasks/toy/profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?"),

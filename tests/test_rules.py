@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from potstill import checks, rules
+from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.task import Task
 from tests.conftest import ROOT
@@ -34,6 +35,53 @@ def judged(listed: object, text: str, row: Row | str = "写一段祝福", traini
     assert verdict.reason is None or verdict.reason.startswith((f"{verdict.name}: ", "text: empty"))
     assert checks.check(made(listed), row, text, training) == ([verdict.reason] if verdict.passed is False else [])
     return verdict.reason if verdict.passed is False else verdict.passed
+
+
+# excludes, covers
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "row", "expected"),
+    [
+        ({"words": ["震惊", "必看"]}, "一段平常的话", "x", True),
+        ({"words": ["震惊", "必看"]}, "全网必 看", "x", "excludes: 必看"),
+        ({"words": ["WiFi"]}, "免费ｗｉｆｉ", "x", "excludes: WiFi"),
+        ({"words": ["哈哈"], "when": "车祸|去世"}, "哈哈", "春游", True),
+        ({"words": ["哈哈"], "when": "车祸|去世"}, "哈哈", "一场车祸", "excludes: 哈哈"),
+        ({"words": ["哈哈"], "when": "车祸|去世"}, "平安", "一场车祸", True),
+    ],
+)
+def test_excludes(options: dict[str, Any], text: str, row: str, expected: object) -> None:
+    assert judged({"excludes": options}, text, row) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("地点：(.+)", "在东湖 公园举行", True),
+        ("(?:地点|时间)：(.+)", "五月在东湖公园举行", "covers: 5月3日 is left out"),
+        ("东湖", "东湖", True),
+        ("电话：(.+)", "东湖", None),
+        ("人物：(.*)", "东湖", None),  # empty is nothing
+    ],
+)
+def test_covers(pattern: str, text: str, expected: object) -> None:
+    assert judged({"covers": {"pattern": pattern}}, text, "地点：东湖公园\n时间：5月3日\n人物：") == expected
+
+
+@pytest.mark.parametrize(
+    ("listed", "says"),
+    [
+        ({"excludes": {"words": [" "]}}, "option words has ' ', expected words"),
+        ({"excludes": {"words": ["a"], "when": "("}}, "is no regular expression"),
+        ({"excludes": {}}, "option words is missing"),
+        ({"covers": {"pattern": "("}}, "is no regular expression"),
+        ({"covers": {"pattern": "a", "input": "body"}}, "option input is 'body'"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(listed: object, says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        checks.validate(made(listed))
 
 
 # json_schema

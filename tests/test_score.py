@@ -72,7 +72,10 @@ def test_an_answer_is_right_wrong_or_unscored(
 ) -> None:
     project.write("tasks/toy/task.yaml", "checks: [length_within, language]\n")
     found = score.mark(task.load("toy"), test, answer(text))
+    off = found.pop("off")
     assert found == {"right": right, "unscored": unscored, "prompt_tokens": 10, "completion_tokens": 4}
+    asked = test["text"] == "写3字" and text != ""
+    assert off == (abs(len(text) - 3) if asked else None)
 
 
 def test_no_answer_is_wrong_even_without_checks(toy: task.Task, project: Project) -> None:
@@ -94,6 +97,7 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Proj
         "right": 1,
         "wrong": 2,
         "unscored": 2,
+        "within": {"2": 0.4, "5": 0.4, "10": 0.4},
         "prompt_tokens": 10,
         "completion_tokens": 4,
     }
@@ -202,6 +206,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     rows.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
+    rows.write_jsonl("data/toy/4-rejected.jsonl", [])
     rows.write_jsonl("data/toy/3-kept.jsonl", [{"id": "2"}])
     log = [{"step": i, "loss": 1 / (i + 1)} for i in range(8)] + [
         {"step": i, "eval_loss": 1 / (i + 1)} for i in range(8)

@@ -232,3 +232,32 @@ def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     assert {name for name in plain if changed[name] != "changed"} == set()
     with pytest.raises(UserError):
         config(model="models/none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"quant_bits": 4}, "quant_bits is 4"),
+        ({"tuner_type": "full", "model": "Qwen/Qwen3-0.6B"}, "tuner_type is full for Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_what_needs_a_gpu_is_refused_without_one(
+    ready: Project, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    ready.set(**changes)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, said = sft(ready)
+    assert code == 1
+    assert said.strip().endswith(
+        f"error: params.yaml: {says}, which needs an NVIDIA GPU, and there is none here: take one, or `git checkout params.yaml`"
+    )
+    assert not (ready.dir / ".cache/sft").exists()
+
+
+def test_quant_bits_is_bitsandbytes(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "on_cuda", lambda: True)
+    listed = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT)["stages"]["sft"]["params"]
+    for bits, expected in ((None, (None, None)), (4, ("bnb", 4))):
+        ready.set(quant_bits=bits)
+        config = training.config(params.load(*listed), Path("data/toy/4-train.jsonl"), Path("data/toy/4-valid.jsonl"))
+        assert (config.get("quant_method"), config.get("quant_bits")) == expected

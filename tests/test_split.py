@@ -305,5 +305,5 @@ def test_a_bad_family_is_one_sentence(project: Project) -> None:
 
 
 def test_too_few_rows_are_one_sentence(project: Project) -> None:
-    with pytest.raises(UserError, match=r"valid_share 0.1 and test_share 0.1 of 2 rows leave none for valid"):
+    with pytest.raises(UserError, match=r"valid_share 0.1 and test_share 0.2 of 2 rows leave none for valid"):
         run(project, kept(2), GOLD)

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from potstill import swift, training
 from potstill.errors import UserError
 from tests import fakes
+from tests.conftest import ROOT
 from tests.test_dvc import STAGES
 
 STAGE_PARAMS: list[str] = STAGES["sft"]["params"]
@@ -155,34 +156,44 @@ def test_the_last_complete_checkpoint_is_found(tmp_path: Path, name: str, damage
 
 
 @pytest.mark.slow
-def test_ms_swift_accepts_every_argument_of_the_published_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swift, "on_cuda", lambda: True)
+    monkeypatch.setattr(training, "on_cuda", lambda: True)
     load = YAML(typ="safe", pure=True).load
-    recipe = {**load(Path("params.yaml")), **load(Path("tasks/address/profiles/published.yaml"))}
-    names = [name for name in STAGE_PARAMS if name in recipe]
-    yaml_path = tmp_path / "sft.yaml"
     train = [tmp_path / "train.jsonl", tmp_path / "valid.jsonl"]
     for path in train:
         path.touch()
-    config = training.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train)
-    yaml_path.write_text(swift.render(config))
+    recipes = {}
+    for profile in sorted(ROOT.glob("tasks/**/profiles/*.yaml")):
+        recipe = {**load(Path("params.yaml")), **load(profile)}
+        names = [name for name in STAGE_PARAMS if name in recipe]
+        path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
+        path.write_text(
+            swift.render(training.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train))
+        )
+        recipes[str(path)] = recipe
     code = (  # the classes' own parser, without their __post_init__, which would fetch the model
-        "import argparse, sys; from swift.cli.main import parse_yaml_args; argv = sys.argv[1:]; parse_yaml_args(argv)\n"
+        "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
         "from swift.arguments import SftArguments; from transformers import HfArgumentParser\n"
-        "found, rest = argparse.ArgumentParser.parse_known_args(HfArgumentParser([SftArguments]), argv)\n"
-        "import json; print(json.dumps([rest, vars(found)], default=str))"
+        "parser = HfArgumentParser([SftArguments])\n"
+        "for path in sys.argv[1:]:\n"
+        "    argv = [path]; parse_yaml_args(argv)\n"
+        "    found, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
+        "    print(json.dumps([path, rest, vars(found)], default=str))"
     )
-    done = subprocess.run([sys.executable, "-c", code, yaml_path], capture_output=True, text=True, check=True)
-    rest, found = json.loads(done.stdout.splitlines()[-1])
-    assert rest == []
-    assert {
-        name: found[name] for name in ("model", "lora_rank", "learning_rate", "num_train_epochs", "save_steps")
-    } == {
-        "model": "Qwen/Qwen3-0.6B",
-        "lora_rank": 8,
-        "learning_rate": 1e-4,
-        "num_train_epochs": 10,
-        "save_steps": 1,
-    }
+    done = subprocess.run([sys.executable, "-c", code, *recipes], capture_output=True, text=True, check=True)
+    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["/')]
+    assert len(parsed) == len(recipes) > 4
+    for path, rest, found in parsed:
+        assert rest == []
+        for name in (
+            "model",
+            "tuner_type",
+            "quant_bits",
+            "lora_rank",
+            "learning_rate",
+            "num_train_epochs",
+            "max_length",
+        ):
+            if name != "model" or "/" in recipes[path][name]:
+                assert found[name] == recipes[path][name], (path, name)

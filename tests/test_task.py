@@ -73,7 +73,7 @@ def test_a_broken_definition_is_one_sentence(project: Project, file: str, text: 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("zzz: 1", "unknown key 'zzz': known are description, input, user, headline_slice, checks, expand"),
+        ("zzz: 1", "unknown key 'zzz': known are description, input, user, headline_slice, checks, samples, expand"),
         ("description: [a]", 'description is ["a"], expected a text'),
         ("input: text", 'input is "text", expected a list of fields of a row, such as [text]; each once'),
         ("input: []", "input is [], expected a list of fields"),
@@ -87,7 +87,7 @@ def test_a_broken_definition_is_one_sentence(project: Project, file: str, text: 
         ("checks: [json_schema, 3]", "checks[1] is 3, expected a check's name, or its name with its options"),
         ("checks: [{regex: {}, grounded: {}}]", 'checks[0] is {"regex": {}, "grounded": {}}, expected a check\'s name'),
         ("checks:\n  json_schema:\n", 'checks is {"json_schema": null}, expected a list of checks'),
-        ("expand: 3", "expand is 3, expected a mapping with max_chars and categories, or {}"),
+        ("expand: 3", "expand is 3, expected a mapping with rows, max_chars and categories, or {}"),
         ("expand: {max_chars: 0}", "expand.max_chars is 0, expected a whole number from 1 up"),
         ("expand: {max_chars: 1.5}", "expand.max_chars is 1.5, expected a whole number from 1 up"),
         ("expand: {category: {}}", "expand: unknown key 'category': did you mean categories?"),

@@ -8,7 +8,7 @@ from potstill import errors, task, teacher
 from potstill.rows import Row, read_jsonl
 from potstill.teacher.journal import Journal
 
-FILES = ("1-calls.jsonl", "2-answers.jsonl", "5-predictions-teacher.jsonl")
+FILES = ("1-calls.jsonl", "2-answers.jsonl", "4-rejected.jsonl", "5-predictions-teacher.jsonl")
 
 
 def paid(path: Path) -> Iterator[Row]:

@@ -95,6 +95,7 @@ def seconds(asked: int, tokens: float, used: Used, p: SimpleNamespace) -> float 
 
 def quote(t: task.Task, p: SimpleNamespace) -> str:
     """The quote as text."""
+    p = t.settled(p)
     model = teacher.model_name(t, p)
     journal = teacher.open_journal(t)
     used = journal.used.get(model, Used())
@@ -170,8 +171,7 @@ def _time(value: float) -> str:
 
 def main() -> None:
     p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples")
-    t = task.load(p.task)
-    print(quote(t, t.settled(p)))
+    print(quote(task.load(p.task), p))
 
 
 if __name__ == "__main__":
