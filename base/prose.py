@@ -388,7 +388,7 @@ def _word(rng: random.Random) -> tuple[str, str, str]:
 
 
 KINDS: list[tuple[Callable[[random.Random], tuple[str, str, str]], int]] = [
-    (_prose, 28), (_length, 26), (_count, 3), (_resize, 6), (_continue, 6), (_title, 8), (_facts, 16), (_word, 7),
+    (_prose, 20), (_length, 40), (_count, 3), (_resize, 6), (_continue, 6), (_title, 8), (_facts, 16), (_word, 7),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The text that the tiny base is pretrained on: extraction, splitting, copying, geography and plain prose.
+"""The text that the tiny base is pretrained on: extraction, splitting, copying, geography, plain prose and carried spans.
 
 It is a base, not an answer: it holds no task's prompts and rows, its records are never asked for province, city, district,
 location, name and phone all together, and it avoids the layouts that the address task keeps for its `unseen_layout` slice
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from base import places as geo
 from base.prose import prose
+from base.spans import spans
 
 Example = tuple[str, str, str]
 
@@ -387,7 +388,7 @@ def copy(rng: random.Random) -> Example:
 
 
 KINDS: list[tuple[Callable[[random.Random], Example], float]] = [
-    (extract, 0.40), (split, 0.08), (fact, 0.31), (copy, 0.11), (prose, 0.10),
+    (extract, 0.27), (split, 0.06), (fact, 0.22), (copy, 0.09), (prose, 0.13), (spans, 0.23),
 ]  # fmt: skip
 
 

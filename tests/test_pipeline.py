@@ -118,6 +118,7 @@ STAGES = [
     "generate",
     "filter",
     "split",
+    "pairs",
     "sft",
     "merge",
     "predict-base",
