@@ -38,6 +38,7 @@ def main() -> None:
         "max_length",
         "warmup_ratio",
         "weight_decay",
+        "group_by_length",
         "dataloader_num_workers",
     )
     t = task.load(p.task)
