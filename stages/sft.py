@@ -42,6 +42,7 @@ def main() -> None:
         "dataloader_num_workers",
     )
     t = task.load(p.task)
+    p = t.settled(p)
     start = time.monotonic()
     config = training.config(p, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
     train, valid = (rows.read_jsonl(t.data / f"4-{side}.jsonl", ("id", "messages")) for side in ("train", "valid"))
