@@ -50,7 +50,7 @@ def test_committed_files_are_what_the_script_makes() -> None:
 def test_counts_ids_and_slices() -> None:
     seeds, gold = rows.files()["seeds.jsonl"], rows.files()["gold.jsonl"]
     assert Counter(row["slice"] for row in gold) == {"like_seeds": 400, "unseen_wording": 100}
-    assert len(seeds) == 4200 and len({row["id"] for row in seeds + gold}) == 4700
+    assert len(seeds) == 5600 and len({row["id"] for row in seeds + gold}) == 6100
     assert all(row["id"] == row_id({"question": row["question"]}) for row in seeds + gold)
     assert all(10 <= len(row["question"]) <= 70 for row in seeds + gold)
     assert {row["gold"]["intent"] for row in gold} == set(SUPPORT.schema["properties"]["intent"]["enum"])
