@@ -318,7 +318,7 @@ def _keyed(rng: random.Random) -> Example:
     n = rng.randint(2, 6)
     names, values = keys(rng, n), [rng.choice([word, word, value])(rng) for _ in range(n)]
     if rng.random() < 0.15:
-        values[rng.randrange(n)] = "".join(rng.choice(SIGNS) for _ in range(rng.randint(1, 4))) or word(rng)
+        values[rng.randrange(n)] = "".join(rng.choice(SIGNS) for _ in range(rng.randint(1, 4)))
     if rng.random() < 0.15:
         values[rng.randrange(n)] = " ".join(rng.choice(KEYS) for _ in range(rng.randint(1, 3)))
     system = rng.choice(["JSON，键依次为", "输出JSON：", "keys: ", "按顺序填入："]) + rng.choice(

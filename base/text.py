@@ -7,13 +7,12 @@ location, name and phone all together, and it avoids the layouts that the addres
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 
 from base import places as geo
 from base.prose import prose
-from base.spans import spans
+from base.spans import jsons, spans
 
 Example = tuple[str, str, str]
 
@@ -106,11 +105,6 @@ WRAPS = [("「", "」"), ("“", "”"), ('"', '"'), ("<", ">"), ("《", "》"),
 # Signs that separate nothing in a record with an address here, so that the slice `unseen_layout` stays unseen; lists have them.
 RARE_SIGNS = "→ => = & _ ★ ☆ # 【 】 │ ┃ | ( ) （ ） [ ] { } < > ◆ ● ■ ▲ ※ ○ ◇ △ § @ $ % * ~ ^ / \\ + - — … ？ ! ！ · 1. 2. 3. ① ② ③ 一、 二、 A. B. ; ： ； ， 。 、 ‘ ’ “ ” \" ' `".split()
 ODD_SIGNS = "◆ ● ■ ▲ ※ ◇ △ § @ $ % * ? ？ ！ ! … ── ++ ;; 。。 ,, ，， :: \\\\ ^^ ~~ >> ； / ; | ： ·· ‖ ¦ ¶ ♪ ✓ × ÷ ∕ ｜ ﹑ ． 丨".split()
-
-
-def jsons(value: object) -> str:
-    """JSON without spaces."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def remark(rng: random.Random) -> str:
