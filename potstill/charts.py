@@ -76,7 +76,7 @@ def parts(rows: list[Row], kind: str) -> Spec:
     names = list(dict.fromkeys(row["name"] for row in some))
     y: Spec = {"field": "name", "type": "nominal", "sort": names, "title": None}
     y["axis"] = {"grid": True, "tickBand": "extent", "labelLimit": 150}
-    off = {"field": "model", "sort": list(COLOURS)}
+    off: Spec = {"field": "model", "sort": list(COLOURS)}
     x: Spec = {"type": "quantitative", "scale": {"domain": [0, 1]}, "title": None, "axis": PERCENT}
     tips = [
         _tip("name"),
@@ -86,9 +86,9 @@ def parts(rows: list[Row], kind: str) -> Spec:
         _tip("high", ".1%"),
         _tip("rows", ","),
     ]
-    colour = _models(some, title=None, legend={"orient": "top", "symbolType": "circle", "symbolSize": 90})
-    common = {"y": y, "yOffset": off, "color": colour, "tooltip": tips}
-    layers = [
+    colour = _models(some, legend=None)  # the page has one for all
+    common: Spec = {"y": y, "yOffset": off, "color": colour, "tooltip": tips}
+    layers: list[Spec] = [
         {
             "mark": {"type": "rule", "strokeWidth": 2},
             "encoding": {**common, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
@@ -104,7 +104,7 @@ def parts(rows: list[Row], kind: str) -> Spec:
 def losses(train: list[tuple[int, float]], valid: list[tuple[int, float]]) -> Spec:
     """Both loss curves over the steps; the axis is logarithmic where the loss falls to less than a twentieth."""
     named = (("training", train), ("validation", valid))
-    rows = [{"curve": name, "step": step, "loss": loss} for name, curve in named for step, loss in curve]
+    rows: list[Row] = [{"curve": name, "step": step, "loss": loss} for name, curve in named for step, loss in curve]
     found = [row["loss"] for row in rows]
     log = 0 < 20 * min(found) < max(found)
     scale: Spec = {"type": "log"} if log else {"zero": False}

@@ -14,7 +14,10 @@ from potstill.task import Task
 
 Marks = dict[str, list[dict[str, Any]]]  # of score.marked
 LABELS = 20  # an expected key with more values than this is no label: its values are not looked at one by one
-STATES = {"1": True, "0": False, "": None}  # of marks.csv: right, wrong, unscored
+HOPS = {  # the floor comes first
+    "base, predicted twice": ("base", "again"),
+    "adapter on its base to merged": ("sft", "adapter"),
+}
 
 
 def slices(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
@@ -96,6 +99,31 @@ def pair(against: str, model: str, before: list[bool], after: list[bool]) -> Row
     }
 
 
+def hops(task: Task, tests: list[Row], marks: Marks, predictions: dict[str, list[Row]], parity: Row) -> list[Row]:
+    """A row for each step on which a model should stay the same, {"hop", "rows", "differ", "flips", "p", "passed"}: the base predicted
+    twice (A/A), which is the floor, the merged model against the adapter on its base, and the tokens of training rows (5-parity.json).
+    `differ` counts other texts, `flips` other verdicts; a hop passes unless Fisher's exact test finds more flips than on the floor."""
+    found: list[Row] = []
+    for hop, (one, other) in HOPS.items():
+        if other not in predictions:
+            continue
+        again = score.marked(task, tests, {other: predictions[other]})[other]
+        flips = sum(a["right"] is not b["right"] for a, b in zip(marks[one], again, strict=True))
+        differ = sum(a["answer"] != b["answer"] for a, b in zip(predictions[one], predictions[other], strict=True))
+        floor = found[0]["flips"] if found else flips
+        p = stats.fisher((flips, len(tests)), (floor, len(tests)))
+        found.append(_hop(hop, len(tests), differ, flips, p, flips <= floor or p >= stats.ALPHA))
+    others = len(parity["other_tokens"])
+    return [
+        *found,
+        _hop("training rows: other tokens where served", parity["lessons"], others, others, 1.0, not others),
+    ]
+
+
+def _hop(hop: str, rows: int, differ: int, flips: int, p: float, passed: bool) -> Row:
+    return {"hop": hop, "rows": rows, "differ": differ, "flips": flips, "p": float(f"{p:.3g}"), "passed": int(passed)}
+
+
 def lines(table: list[Row]) -> str:
     """The rows of `pairs` as sentences, but for the untrained models against the teacher."""
     return "\n".join(
@@ -103,6 +131,15 @@ def lines(table: list[Row]) -> str:
         f" (exact McNemar): {'a difference' if one['p'] < stats.ALPHA else 'no difference that this test set can show'}"
         for one in table
         if one["against"] != "teacher" or one["model"] not in score.UNTRAINED
+    )
+
+
+def hop_lines(table: list[Row]) -> str:
+    """The rows of `hops` as sentences."""
+    return "\n".join(
+        f"{one['hop']}: {one['differ']:,} of {one['rows']:,} rows differ, {one['flips']:,} flips"
+        f"{'' if one['passed'] else ': not the same model any more'}"
+        for one in table
     )
 
 

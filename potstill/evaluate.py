@@ -5,7 +5,7 @@ import sys
 
 from potstill import errors, params, task
 
-STAGES = ("predict-base", "predict-sft", "predict-teacher", "score")
+STAGES = ("predict-base", "examples", "predict-sft", "parity", "predict-teacher", "score", "report")
 
 
 def main() -> None:

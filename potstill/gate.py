@@ -24,6 +24,13 @@ def judge(t: task.Task, least: float | None, revision: str) -> str:
     said = f"{model} has {name} {share:.1%} ({low:.1%} to {high:.1%})"
     if least is not None and share < least:
         raise UserError(f"{t.reports}/metrics.json: {said}, expected {least:.1%} (min_accuracy in params.yaml) or more")
+    hops = t.reports / "hops.csv"
+    for hop in compare.read_csv(read_text(hops), str(hops)):
+        if hop["passed"] != "1":
+            raise UserError(
+                f"{hops}: {hop['hop']}: {hop['flips']} of {hop['rows']} rows flip, expected no more than by chance: what is served "
+                "is not what was trained"
+            )
     now = compare.read_csv(read_text(path), str(path))
     committed = _committed(revision, path)
     if committed is None:

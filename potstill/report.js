@@ -16,7 +16,7 @@ const config = {
   legend: { labelColor: "var(--ink)", labelFontSize: 13, offset: 4 }, text: { fill: "var(--ink)" },
 };
 const drawn = [...document.querySelectorAll("[data-chart]")].map((place) =>
-  vegaEmbed(place, charts[place.dataset.chart], { actions: false, renderer: "svg", config, tooltip: { theme: "custom" } }));
+  vegaEmbed(place, charts[place.dataset.chart], { actions: false, renderer: "svg", config, logLevel: vega.Error, tooltip: { theme: "custom" } }));
 Promise.all(drawn).then(() => document.body.setAttribute("data-drawn", drawn.length));
 
 // ---- the rows
@@ -79,7 +79,7 @@ function laidOut(text, wanted) {
     const there = key in object, value = there ? said(object[key]) : "";
     place.append(make("span", "key", key + " "));
     if (goal && key in goal) place.append(...(there ? differences(value, said(goal[key])) : [make("del", "", said(goal[key]))]));
-    else place.append(goal && Object.keys(goal).length > 1 ? make("mark", "", value) : value);
+    else place.append(value);
     place.append("\n");
   }
   return place;

@@ -35,9 +35,9 @@ def build(t: Task) -> str:
         for row in _table(t, "slices")
     ]
     pairs, states = _table(t, "pairs"), _table(t, "marks")
-    found = _json(t.reports / "metrics.json")
+    found = rows.read_json(t.reports / "metrics.json")
     models = [name for name in score.MODELS if name in found]
-    after = score.student(models)
+    after = score.student(found)
     pair = next(row for row in pairs if (row["model"], row["against"]) == (after, "base"))
     if [row["id"] for row in states] != [row["id"] for row in tests]:
         raise UserError(f"{t.reports}/marks.csv: not the rows of {t.data}/4-test.jsonl: run `dvc repro score`")
@@ -68,10 +68,11 @@ def build(t: Task) -> str:
         "after": after,
         "pair": pair,
         "pairs": pairs,
+        "hops": _table(t, "hops"),
         "against_teacher": next(row for row in pairs if (row["model"], row["against"]) == (after, "teacher")),
-        "fit": _json(t.reports / "fit.json"),
-        "cost": _json(t.reports / "cost.json"),
-        "dropped": _json(t.data / "3-funnel.json")["dropped"],
+        "fit": rows.read_json(t.reports / "fit.json"),
+        "cost": rows.read_json(t.reports / "cost.json"),
+        "dropped": rows.read_json(t.data / "3-funnel.json")["dropped"],
         "locked": list(_locked(t)),
         "versions": dict(_versions()),
         "charts": drawn,
@@ -121,7 +122,7 @@ def _answer(t: Task, test: Row, answer: Row, state: str) -> Row:
 
 def _funnel(t: Task) -> Iterator[Row]:
     """The steps from seeds to test rows, {"step", "rows"}."""
-    filtered = _json(t.data / "3-funnel.json")
+    filtered = rows.read_json(t.data / "3-funnel.json")
     yield {"step": "seeds", "rows": _count(t.data / "seeds.jsonl")}
     yield {"step": "inputs", "rows": filtered["inputs"]}
     yield {"step": "answers", "rows": filtered["in"]}
@@ -164,9 +165,8 @@ def index() -> str:
     """The page of all tasks that have been scored, each with its verdict and the way to its report."""
     found = []
     for path in sorted(Path("reports").glob("*/metrics.json")):
-        metrics = _json(path)
-        models = [name for name in score.MODELS if name in metrics]
-        one = {"task": path.parent.name, "rows": metrics["rows"], "after": metrics[score.student(models)]}
+        metrics = rows.read_json(path)
+        one = {"task": path.parent.name, "rows": metrics["rows"], "after": metrics[score.student(metrics)]}
         page = f"{path.parent.name}/report.html"
         found.append(
             one
@@ -188,15 +188,11 @@ def _curve(t: Task, name: str) -> Iterable[list[str]]:
     return list(csv.reader(_text(t.reports / f"{name}.csv").splitlines()))[1:]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return dict(rows.parse_json(_text(path), str(path)))
-
-
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro score`") from None
+        raise UserError(f"{path} is missing: run `dvc repro`") from None
 
 
 def _data(value: object) -> str:

@@ -22,11 +22,11 @@ LOCK = Path("dvc.lock")
 WITHIN = (2, 5, 10)  # characters off the length that is asked for, as the published case reports them
 
 
-def predictions(task: Task) -> dict[str, list[Row]]:
-    """The predictions of each model that there are any of, in the order of MODELS. Raises UserError for a file that is not the one
+def predictions(task: Task, models: Iterable[str] = MODELS) -> dict[str, list[Row]]:
+    """The predictions of each of these models that there are any of. Raises UserError for a file that is not the one
     that its stage wrote, which dvc.lock has the hash of: one row less, another model's."""
-    paths = {model: task.data / f"5-predictions-{model}.jsonl" for model in MODELS}
-    needed = ("base", "sft", "teacher")
+    paths = {model: task.data / f"5-predictions-{model}.jsonl" for model in models}
+    needed = ("base", "again", "sft", "teacher")
     there = {model: path for model, path in paths.items() if model in needed or path.is_file() and path.stat().st_size}
     stages = params.parse(params.read_text(LOCK), LOCK).get("stages", {}) if LOCK.is_file() else {}
     hashes = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ()) if "md5" in out}
@@ -48,9 +48,10 @@ def word(tests: list[Row]) -> str:
     return "accuracy" if any(row.get("expected") is not None for row in tests) else "pass_rate"
 
 
-def student(models: Iterable[str]) -> str:
-    """The last of these models that was trained: the one whose numbers count."""
-    return [name for name in MODELS if name in models and name not in (*UNTRAINED, "teacher")][-1]
+def student(found: dict[str, Any]) -> str:
+    """The trained model whose numbers count, of those in metrics.json: the one that ships, else the last one."""
+    trained = [name for name in MODELS if name in found and name not in (*UNTRAINED, "teacher")]
+    return str(found.get("ship", {}).get("ship", trained[-1]))
 
 
 def headline(model: dict[str, Any]) -> float:

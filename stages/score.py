@@ -4,6 +4,7 @@ curves, and a verdict on the fit.
 metrics.json: {"rows": 400, "base": {"accuracy": 0.0, "low": 0.0, "high": 0.0095, "right": 0, "wrong": 400, …}, "sft": {…}, "teacher": {…}}
 slices.csv:   kind,name,model,rows,right,share,low,high: every key, label, length of the input and slice
 pairs.csv:    model,against,rows,fixed,broken,both,neither,p,smallest_difference: every two models
+hops.csv:     hop,rows,differ,flips,p,passed: what changed where a model should stay the same
 marks.csv:    id,slice,base,sft,teacher: 1 right, 0 wrong, empty unscored: what `make gate` compares with the last commit
 cost.json:    {"answers": 4494, "kept_rows": 3802, "prompt_tokens": …, "spent": null, "per_kept_row": null, "break_even_requests": null, …}
 """
@@ -23,6 +24,13 @@ def main() -> None:
         "slices": compare.slices(t, tests, marks),
         "pairs": compare.pairs(t, tests, marks),
         "marks": compare.states(tests, marks),
+        "hops": compare.hops(
+            t,
+            tests,
+            marks,
+            predictions | score.predictions(t, ("again", "adapter")),
+            rows.read_json(t.data / "5-parity.json"),
+        ),
     }
     answers = rows.read_jsonl(t.data / "2-answers.jsonl", ("key", "error", "prompt_tokens", "completion_tokens"))
     for name in (
@@ -48,6 +56,7 @@ def main() -> None:
     print(f"score: {len(answers):,} answers of the teacher, {kept:,} kept rows, {len(tests):,} test rows")
     print(score.table(found))
     print(compare.lines(tables["pairs"]))
+    print(compare.hop_lines(tables["hops"]))
     print(score.cost_line(cost))
     print(f"fit: {fit['verdict']}; {fit['advice']} (advice only: the score decides)")
 

@@ -91,3 +91,27 @@ def test_a_broken_table_is_refused(text: str) -> None:
         UserError, match="^here: found no whole table, expected a header and rows: run `dvc repro score`$"
     ):
         compare.read_csv(text, "here")
+
+
+def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy: task.Task) -> None:
+    tests = [{"id": str(i), "text": "字", "slice": "a"} for i in range(40)]
+
+    def answers(*empty: int, text: str = "好") -> list[rows.Row]:
+        """Answers to all rows, those numbered are empty: wrong."""
+        return [
+            {"id": str(i), "answer": "" if i in empty else text, "prompt_tokens": 1, "completion_tokens": 1}
+            for i in range(40)
+        ]
+
+    def hops(again: list[rows.Row], adapter: list[rows.Row] | None, others: int = 0) -> list[tuple[int, int, int]]:
+        found = {"base": answers(), "sft": answers(), "again": again} | ({"adapter": adapter} if adapter else {})
+        marks = {model: [mark(True)] * 40 for model in MODELS}
+        table = compare.hops(toy, tests, marks, found, {"lessons": 9, "other_tokens": ["0"] * others})
+        return [(one["differ"], one["flips"], one["passed"]) for one in table]
+
+    assert hops(answers(), answers()) == [(0, 0, 1), (0, 0, 1), (0, 0, 1)]
+    assert hops(answers(), answers(text="很好")) == [(0, 0, 1), (40, 0, 1), (0, 0, 1)]
+    assert hops(answers(), answers(*range(5)))[1] == (5, 5, 1)  # of 40: p = 0.055
+    assert hops(answers(), answers(*range(6)))[1] == (6, 6, 0)
+    assert hops(answers(1, 2), answers(*range(6)))[:2] == [(2, 2, 1), (6, 6, 1)]  # two flips come by themselves
+    assert hops(answers(), None, others=2) == [(0, 0, 1), (2, 2, 0)]  # no adapter: tuner_type full

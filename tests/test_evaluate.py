@@ -26,5 +26,6 @@ def test_it_predicts_and_scores_only(project: Project, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit) as stopped:
         evaluate.main()
     assert stopped.value.code == 3
-    stages = ["predict-base@toy", "predict-sft@toy", "predict-teacher@toy", "score@toy"]
+    names = ("predict-base", "examples", "predict-sft", "parity", "predict-teacher", "score", "report")
+    stages = [f"{name}@toy" for name in names]
     assert asked == [[sys.executable, "-m", "dvc", "repro", "--single-item", *stages]]

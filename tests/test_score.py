@@ -216,6 +216,9 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     for model in MODELS:
         found = [answer("{}", ids[0]) | paid | {"key": "0"}, answer(EXPECTED, ids[1]) | paid | {"key": "1"}]
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
+    rows.write_jsonl("data/toy/5-predictions-again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])])
+    rows.write_jsonl("data/toy/5-predictions-adapter.jsonl", [])
+    rows.write_json("data/toy/5-parity.json", {"lessons": 9, "other_tokens": ["0"]})
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     rows.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
     rows.write_jsonl("data/toy/4-rejected.jsonl", [])
@@ -233,6 +236,8 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         "sft          2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  after",
         "sft against teacher: 0 rows fixed, 0 broken, p = 1 (exact McNemar): no difference that this test set can show",
         "sft against base: 0 rows fixed, 0 broken, p = 1 (exact McNemar): no difference that this test set can show",
+        "base, predicted twice: 1 of 2 rows differ, 0 flips",
+        "training rows: other tokens where served: 1 of 9 rows differ, 1 flips: not the same model any more",
         "cost: 4 answers of the teacher, 40 + 16 tokens, prices unknown (teacher_price_in, teacher_price_out)",
         "fit: under-fitted; both losses were still falling: more epochs or a higher rank (advice only: the score decides)",
     ]
@@ -241,6 +246,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         "metrics.json",
         "cost.json",
         "fit.json",
+        "hops.csv",
         "marks.csv",
         "pairs.csv",
         "slices.csv",
