@@ -69,6 +69,7 @@ def build(t: Task) -> str:
         "pair": pair,
         "pairs": pairs,
         "hops": _table(t, "hops"),
+        "judged": rows.read_json(t.reports / "judge.json")["pairs"],
         "against_teacher": next(row for row in pairs if (row["model"], row["against"]) == (after, "teacher")),
         "fit": rows.read_json(t.reports / "fit.json"),
         "cost": rows.read_json(t.reports / "cost.json"),

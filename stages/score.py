@@ -5,11 +5,12 @@ metrics.json: {"rows": 400, "base": {"accuracy": 0.0, "low": 0.0, "high": 0.0095
 slices.csv:   kind,name,model,rows,right,share,low,high: every key, label, length of the input and slice
 pairs.csv:    model,against,rows,fixed,broken,both,neither,p,smallest_difference: every two models
 hops.csv:     hop,rows,differ,flips,p,passed: what changed where a model should stay the same
+judge.json:   {"pairs": [{"model": "sft", "against": "teacher", "rows": 400, "wins": 80, "losses": 90, "ties": 228, "unscored": 2}]}
 marks.csv:    id,slice,base,sft,teacher: 1 right, 0 wrong, empty unscored: what `make gate` compares with the last commit
 cost.json:    {"answers": 4494, "kept_rows": 3802, "prompt_tokens": …, "spent": null, "per_kept_row": null, "break_even_requests": null, …}
 """
 
-from potstill import compare, curves, errors, params, rows, score, task
+from potstill import compare, curves, errors, judge, params, rows, score, task
 
 
 def main() -> None:
@@ -50,6 +51,9 @@ def main() -> None:
         curves.draw(t.reports / f"{name}.png", curve, f"{title}, {t.name}")
     for name, table in tables.items():
         compare.write_csv(t.reports / f"{name}.csv", table)
+    path = t.data / "5-judge.jsonl"
+    judged = judge.table(t, rows.read_jsonl(path, ("row", "verdict")) if path.stat().st_size else [])
+    rows.write_json(t.reports / "judge.json", {"pairs": judged})
     rows.write_json(t.reports / "fit.json", fit)
     rows.write_json(t.reports / "metrics.json", found)
     rows.write_json(t.reports / "cost.json", cost)

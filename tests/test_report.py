@@ -62,6 +62,7 @@ def scored(project: Project, count: int) -> task.Task:
     rows.write_json(
         "reports/toy/cost.json", score.cost([], [{"key": "a", "error": None, **predictions["teacher"][0]}], 8, 1.0, 5.0)
     )
+    rows.write_json("reports/toy/judge.json", {"pairs": []})
     rows.write_json("reports/toy/fit.json", {"verdict": "well fitted", "advice": "nothing to change"})
     for name in ("train_loss", "eval_loss"):
         project.write(f"reports/toy/{name}.csv", "step,loss\n" + "".join(f"{i},{1 / (i + 1):.4f}\n" for i in range(9)))

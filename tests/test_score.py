@@ -218,6 +218,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
     rows.write_jsonl("data/toy/5-predictions-again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])])
     rows.write_jsonl("data/toy/5-predictions-adapter.jsonl", [])
+    rows.write_jsonl("data/toy/5-judge.jsonl", [])
     rows.write_json("data/toy/5-parity.json", {"lessons": 9, "other_tokens": ["0"]})
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     rows.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
@@ -247,6 +248,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         "cost.json",
         "fit.json",
         "hops.csv",
+        "judge.json",
         "marks.csv",
         "pairs.csv",
         "slices.csv",
