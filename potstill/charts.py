@@ -34,7 +34,13 @@ def _models(rows: list[Row], **more: Any) -> Spec:
 def shares(rows: list[Row]) -> Spec:
     """A line for each model: its share with the 95 % interval; the teacher's share is a line across."""
     rows = [{**row, "text": f"{row['share']:.1%}"} for row in rows]  # Vega rounds 95.25 up, Python down
-    y = {"field": "model", "type": "nominal", "sort": list(COLOURS), "title": None, "axis": {"labelFontSize": 14}}
+    y = {
+        "field": "model",
+        "type": "nominal",
+        "sort": list(COLOURS),
+        "title": None,
+        "axis": {"labelFontSize": 14, "labelPadding": 14},
+    }
     x: Spec = {"type": "quantitative", "scale": {"domain": [0, 1]}, "title": None, "axis": PERCENT}
     colour = _models(rows, legend=None)
     tips = [

@@ -71,6 +71,7 @@ def build(t: Task) -> str:
         "hops": _table(t, "hops"),
         "judged": rows.read_json(t.reports / "judge.json")["pairs"],
         "against_teacher": next(row for row in pairs if (row["model"], row["against"]) == (after, "teacher")),
+        "untrained": next((row for row in pairs if (row["model"], row["against"]) == (after, "examples")), None),
         "fit": rows.read_json(t.reports / "fit.json"),
         "cost": rows.read_json(t.reports / "cost.json"),
         "dropped": rows.read_json(t.data / "3-funnel.json")["dropped"],

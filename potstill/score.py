@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from potstill import checks, params, rows, rules, stats
+from potstill import checks, overlap, params, rows, rules, stats
 from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.task import Task
@@ -131,6 +131,8 @@ def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
     if length := next((verdict for verdict in found if verdict.name == "length_within"), None):
         judged = reason is None and length.passed is not None
         marks["off"] = length.distance if judged else None
+    if isinstance(test.get("expected"), str):
+        marks["texts"] = (text, test["expected"])
     return marks | {name: answer[name] or 0 for name in ("prompt_tokens", "completion_tokens")}
 
 
@@ -152,6 +154,8 @@ def summary(marks: list[dict[str, Any]], name: str = "accuracy") -> dict[str, An
     if "off" in marks[0]:
         off = [math.inf if one["off"] is None else one["off"] for one in marks]
         found["within"] = {str(most): _mean([one <= most for one in off]) for most in WITHIN}
+    if texts := [one["texts"] for one in marks if "texts" in one]:
+        found["overlap"] = overlap.overlap(*map(list, zip(*texts, strict=True)))
     by_key: dict[str, list[float]] = {}
     for one in marks:
         for key, right in one.get("keys", {}).items():

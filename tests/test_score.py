@@ -78,6 +78,7 @@ def test_an_answer_is_right_wrong_or_unscored(
 ) -> None:
     project.write("tasks/toy/task.yaml", "checks: [length_within, language]\n")
     found = score.mark(task.load("toy"), test, answer(text))
+    assert found.pop("texts", None) == ((text, "春节好") if "expected" in test else None)
     off = found.pop("off")
     assert found == {"right": right, "unscored": unscored, "prompt_tokens": 10, "completion_tokens": 4}
     asked = test["text"] == "写3字" and text != ""
@@ -338,3 +339,12 @@ def test_an_unknown_price_is_null_and_never_0(prices: tuple[float | None, float 
     found = score.cost([answer("{}") | {"key": "a", "error": None}], [], 1, *prices)
     assert [found[name] for name in ("spent", "per_kept_row", "per_request", "break_even_requests")] == [None] * 4
     assert "prices unknown" in score.cost_line(found)
+
+
+def test_a_task_that_expects_texts_has_their_overlap(toy: task.Task, project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: []\n")
+    tests = [{**question(str(i)), "expected": "新年好呀"} for i in range(2)]
+    found = metrics(task.load("toy"), tests, {key: [answer("新年好呀", "0"), answer("新年好", "1")] for key in MODELS})
+    assert found["sft"]["overlap"]["rouge_l"] == 0.9286
+    assert 0.8 < found["sft"]["overlap"]["bleu"] < 1
+    assert "overlap" not in metrics(toy, [question("0")], {key: [answer(EXPECTED, "0")] for key in MODELS})["sft"]
