@@ -43,7 +43,7 @@ def build(t: Task) -> str:
     found = rows.read_json(t.reports / "metrics.json")
     models = [name for name in score.MODELS if name in found]
     after = score.student(found)
-    pair = next(row for row in pairs if (row["model"], row["against"]) == (after, "base"))
+    against = {row["against"]: row for row in pairs if row["model"] == after}
     if [row["id"] for row in states] != [row["id"] for row in tests]:
         raise UserError(f"{t.reports}/marks.csv: not the rows of {t.data}/4-test.jsonl: run `dvc repro score`")
     curves = [[(int(step), float(loss)) for step, loss in _curve(t, name)] for name in ("train_loss", "eval_loss")]
@@ -71,12 +71,12 @@ def build(t: Task) -> str:
         "models": models,
         "labels": charts.LABELS,
         "after": after,
-        "pair": pair,
+        "pair": against["base"],
         "pairs": pairs,
         "hops": _table(t, "hops"),
         "judged": rows.read_json(t.reports / "judge.json")["pairs"],
-        "against_teacher": next(row for row in pairs if (row["model"], row["against"]) == (after, "teacher")),
-        "untrained": next((row for row in pairs if (row["model"], row["against"]) == (after, "examples")), None),
+        "against_teacher": against["teacher"],
+        "untrained": against.get("examples"),
         "fit": rows.read_json(t.reports / "fit.json"),
         "cost": rows.read_json(t.reports / "cost.json"),
         "dropped": rows.read_json(t.data / "3-funnel.json")["dropped"],
