@@ -152,7 +152,8 @@ def _locked(t: Task) -> Iterator[Row]:
     for name in pipeline:
         stage = lock.get(f"{name}@{t.name}")
         if stage and name != "report":
-            values = stage.get("params", {}).get("params.yaml", {})
+            given = stage.get("params", {})  # of params.yaml, and what task.yaml says where that is null
+            values = {key: value for file in sorted(given) for key, value in given[file].items() if value is not None}
             yield {
                 "stage": name,
                 "params": {key: value for key, value in values.items() if key != "task"},
