@@ -5,7 +5,7 @@ import sys
 
 from potstill import errors, params, task
 
-STAGES = ("predict-base", "predict-sft", "predict-teacher", "score")
+STAGES = ("predict-base", "predict-sft", "predict-dpo", "predict-teacher", "ship", "score")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.task import Task
 
-MODELS = ("base", "sft", "teacher")
 WITHIN = (2, 5, 10)  # characters off the length that is asked for, as the published case reports them
 
 
@@ -157,12 +156,13 @@ def _validate(found: dict[str, Any]) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The before and after in three lines."""
+    """The before and after, a line a model."""
     rows = found["rows"]
     return "\n".join(
         f"{model:<8}{rows:6,} rows {found[model]['right']:6,} right {found[model]['wrong']:6,} wrong"
         f" {found[model]['accuracy']:7.1%}  {says}{_unscored(found[model]['unscored'])}"
-        for model, says in (("teacher", "the teacher"), ("base", "before"), ("sft", "after"))
+        for model, says in (("teacher", "the teacher"), ("base", "before"), ("sft", "after"), ("dpo", "aligned"))
+        if model in found
     )
 
 

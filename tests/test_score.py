@@ -10,6 +10,7 @@ from potstill import rows, score, task
 from potstill.errors import UserError
 from tests.conftest import Project
 
+MODELS = ("base", "sft", "teacher")
 EXPECTED = {"word": "大理 市", "place": "25号"}
 GOOD = {"name": "段丽娟", "phone": "13800138000", "place": "人民路25号 大理古城 3号楼"}
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word", "place"]}
@@ -91,7 +92,7 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Proj
     answers = [answer(text, str(i)) for i, text in enumerate(["新年好", "新年", "新年", "", "好"])]
     for row in tests:
         del row["expected"]
-    found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
+    found = score.metrics(task.load("toy"), tests, dict.fromkeys(MODELS, answers))
     assert found["sft"] == {
         "accuracy": 0.2,
         "right": 1,
@@ -137,7 +138,7 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
     tests = [question("0"), question("1"), question("2", "b"), question("3")]
     good, bad = {"word": "大理市", "place": "25号"}, {"word": "大理市", "place": "26号"}
     answers = [answer(text, str(i)) for i, text in enumerate([good, bad, good, "oops"])]
-    found = score.metrics(toy, tests, dict.fromkeys(score.MODELS, answers))
+    found = score.metrics(toy, tests, dict.fromkeys(MODELS, answers))
     assert list(found) == ["rows", "base", "sft", "teacher"]
     assert found["rows"] == 3
     assert found["sft"] == {
@@ -169,7 +170,7 @@ def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> 
     project.write("tasks/toy/task.yaml", "checks: [json_schema, exact_match]\n")
     tests = [question("0"), question("1", "b")]
     answers = [answer("{}", "0"), answer("{}", "1")]
-    found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
+    found = score.metrics(task.load("toy"), tests, dict.fromkeys(MODELS, answers))
     assert (found["rows"], found["base"]["wrong"]) == (2, 2)
 
 
@@ -201,7 +202,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     tests = [question(id) | {"text": text} for id, text in zip(ids, "ab", strict=True)]
     rows.write_jsonl("data/toy/4-test.jsonl", tests)
     paid = {"key": "", "error": None}
-    for model in score.MODELS:
+    for model in MODELS:
         found = [answer("{}", ids[0]) | paid | {"key": "0"}, answer(EXPECTED, ids[1]) | paid | {"key": "1"}]
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
