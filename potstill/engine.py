@@ -77,7 +77,7 @@ def _result(request: Any, one: Any) -> Result:
     }
 
 
-def _engine(model: str, dtype: str, max_model_len: int, revision: str | None) -> Any:
+def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **more: Any) -> Any:
     """The engine, in this very process and without compilation: the start takes seconds, not half a minute."""
     settings = environment(hub=at_hub(model)) | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -99,6 +99,7 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None) ->
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **({} if cuda else {"kv_cache_memory_bytes": KV_CACHE_ON_CPU}),
+        **more,
     )
 
 
