@@ -98,7 +98,7 @@ def made(
         done: set[str] = set()
         for one in candidates:
             row, texts = inputs.get(one.id), there.setdefault(one.id, set())
-            reason = one.fault or ("not trained on" if row is None else None)
+            reason = one.fault or ("not trained on" if one.id not in trained else "own row" if row is None else None)
             if row is not None and reason is None:
                 *prompt, best = trained[one.id]
                 chosen = best["content"] if one.chosen is None else one.chosen

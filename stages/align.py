@@ -55,10 +55,11 @@ def main() -> None:
         with training.alone("align", config) as work:
             rows.write_jsonl(work / "pairs.jsonl", map(align.lesson, pairs))
             config["dataset"] = [str(work / "pairs.jsonl")]
-            steps, _ = training.train(config, work, out / "adapter", base=str(merged))
+            steps, trained = training.train(config, work, out / "adapter", base=str(merged))
             training.merge(str(merged), "", out / "adapter", out / "merged", work)
         log = rows.read_jsonl(out / "adapter" / "logging.jsonl")
-        says = f"{len(pairs):,} pairs, {steps:,} steps, {time.monotonic() - start:.1f} s → {t.models}/dpo"
+        seconds = f"{time.monotonic() - start:.1f} s, {trained:.1f} of them in the trainer"
+        says = f"{len(pairs):,} pairs, {steps:,} steps, {seconds} → {t.models}/dpo"
     align.write_curves(out / "curves.csv", log)
     training.replace(t.models / "dpo")
     print(f"align: {says}")

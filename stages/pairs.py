@@ -19,18 +19,24 @@ def main() -> None:
     kept = t.inputs(t.data / "3-kept.jsonl", "output")
     wanted = pairs.asked(t, lessons, kept, p.pairs) if (t.dir / "prompts" / f"{pairs.PROMPT}.md").is_file() else []
     answers = list(teacher.answer_rows(t, wanted, p, 1, kind=pairs.PROMPT)) if wanted else []
-    said = reviews.load(t.data / "reviews.jsonl")
+    dropped = _read(t.data / "3-dropped.jsonl", "id", "reason", "answer")
+    samples = _read(t.data / "4-samples.jsonl", "id", "answer", "finish_reason")
+    ranked = rows.read_jsonl(t.data / "2-answers.jsonl", ("id", "answer"))
     sources = {
         "prompt": pairs.from_prompt(answers),
-        "teacher": pairs.from_teacher(_read(t.data / "3-dropped.jsonl", "id", "reason", "answer")),
-        "student": pairs.from_student(_read(t.data / "4-samples.jsonl", "id", "answer", "finish_reason")),
-        "person": pairs.from_person(said, _read(t.data / "2-answers.jsonl", "id", "answer") if said.rankings else []),
+        "teacher": pairs.from_teacher(dropped),
+        "student": pairs.from_student(samples),
+        "person": pairs.from_person(reviews.load(t.data / "reviews.jsonl"), ranked),
     }
     found, report = pairs.made(t, lessons, kept, sources)
     rows.write_jsonl(t.data / "4-rejected.jsonl", answers)
     rows.write_jsonl(t.data / "4-pairs.jsonl", found)
     rows.write_json(t.data / "4-pairs.json", report)
-    print(f"pairs: {len(found):,} preferences", *pairs.table(report), sep="\n")
+    print(
+        f"pairs: {len(found):,} preferences, of {len(ranked):,} answers ({len(kept):,} kept, {len(dropped):,} dropped), {len(lessons):,} "
+        f"training rows, {len(samples):,} answers of the student and {len(answers):,} bad ones"
+    )
+    print(*pairs.table(report), sep="\n")
 
 
 def _read(path: Path, *needed: str) -> list[rows.Row]:

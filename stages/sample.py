@@ -1,10 +1,10 @@
-"""4-train.jsonl → 4-samples.jsonl: where models has dpo, what the sft student itself answers to the first `pairs` training inputs,
+"""4-train.jsonl → 4-samples.jsonl: where models has dpo, what the sft student itself answers to the first `pairs` training rows,
 `pair_samples` times each. What it gets wrong is worth more to an alignment than what others do.
 
 A row: {"id": "…", "sample": 0, "answer": "{…}", "finish_reason": "stop"}
 """
 
-from potstill import engine, errors, pairs, params, rows, student, task
+from potstill import engine, errors, params, rows, student, task
 
 
 def main() -> None:
@@ -21,14 +21,15 @@ def main() -> None:
     )
     t = task.load(p.task)
     found: list[rows.Row] = []
-    if "dpo" in p.models and p.pairs:
+    says = "nothing to do, models has no dpo"
+    if "dpo" in p.models:
         lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
-        asked = pairs.asked(t, lessons, t.inputs(t.data / "3-kept.jsonl"), p.pairs)
+        asked = lessons[: p.pairs]
         merged = t.models / "sft" / "merged"
         student.check_folder(merged, "run `make repro` first")
         [answers] = engine.predict(
             str(merged),
-            [[t.messages("student", row) for row in asked]],
+            [[row["messages"][:-1] for row in asked]],
             p.predict_max_tokens,
             p.predict_dtype,
             p.max_model_len,
@@ -41,8 +42,9 @@ def main() -> None:
             {"id": id, "sample": sample, "answer": one["answer"], "finish_reason": one["finish_reason"]}
             for (id, sample), one in zip(which, answers, strict=True)
         ]
+        says = f"{len(found):,} answers of the student to {len(asked):,} of {len(lessons):,} training rows"
     rows.write_jsonl(t.data / "4-samples.jsonl", found)
-    print(f"sample: {len(found):,} answers of the student" if found else "sample: nothing to do, models has no dpo")
+    print(f"sample: {says}")
 
 
 if __name__ == "__main__":

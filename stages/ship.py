@@ -33,6 +33,9 @@ def main() -> None:
             t, judged, *([answers[model][place] for place in places] for model in ("sft", "dpo"))
         )
         found["ship"], found["why"] = ship.verdict(found["valid"])
+        print(
+            f"ship: {len(kept):,} kept, {len(valid):,} to validate on, {len(valid) - len(judged):,} of them your own, not judged"
+        )
     model = t.models / found["ship"] / "merged"
     student.check_folder(model, "run `make repro` first")
     out = t.models / "student"

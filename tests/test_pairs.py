@@ -65,7 +65,9 @@ def test_the_stage_asks_for_bad_answers_and_accounts_for_each(bad: Project, fake
     assert source["dropped"].get("empty", 0) + source["dropped"].get("refused", 0) > 2
     assert len(found) == source["pairs"] == possible - source["dropped"].get("length", 0) > 5
     assert source["in"] == 40 == source["pairs"] + sum(source["dropped"].values())
-    assert f"pairs: {len(found)} preferences" in said.splitlines()
+    assert (
+        f"pairs: {len(found)} preferences, of 120 answers (120 kept, 0 dropped), {len(lessons)} training rows, " in said
+    )
     assert validate.violations("preferences", next(iter(found.values()))) == []
 
 
@@ -74,7 +76,7 @@ def test_a_task_without_the_prompt_asks_for_nothing(bad: Project, fake: FakeTeac
     before = len(fake.calls)
     code, said = bad.run("stages.pairs", **fake.env())
     assert (code, len(fake.calls)) == (0, before)
-    assert "pairs: 0 preferences" in said.splitlines()
+    assert "pairs: 0 preferences, of " in said
     assert bad.read("4-pairs.jsonl") == []
 
 
@@ -94,7 +96,7 @@ def lessons(*ids: str) -> tuple[list[rows.Row], list[rows.Row]]:
 
 def made(t: task.Task, ids: str, **sources: list[Candidate]) -> tuple[list[rows.Row], dict[str, Any]]:
     train, kept = lessons(*ids)
-    return pairs.made(t, train, [*kept, *lessons("v")[1]], sources)
+    return pairs.made(t, train, [*(row for row in kept if row["id"] != "o"), *lessons("v")[1]], sources)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ def made(t: task.Task, ids: str, **sources: list[Candidate]) -> tuple[list[rows.
         (Candidate("1", " "), "empty"),
         (Candidate("v", "abcd"), "not trained on"),  # a validation row
         (Candidate("2", "abcd"), "not trained on"),  # no answer was kept
+        (Candidate("o", "abcd"), "own row"),  # of messages.jsonl: no input to judge by
         (Candidate("1", "abcd", fault="cut off"), "cut off"),
         (Candidate("1", "春天", "夏天", ranked=True), None),  # a person says which is better; no check need fail
         (Candidate("1", "春天", "summer", ranked=True), "chosen fails"),
@@ -113,7 +116,7 @@ def made(t: task.Task, ids: str, **sources: list[Candidate]) -> tuple[list[rows.
     ],
 )
 def test_a_pair_is_a_good_answer_and_a_worse_one(toy: task.Task, candidate: Candidate, reason: str | None) -> None:
-    found, report = made(toy, "1", student=[candidate])
+    found, report = made(toy, "1o", student=[candidate])
     assert len(found) == (reason is None)
     assert report["sources"]["student"] == {"in": 1, "pairs": len(found), "dropped": {reason: 1} if reason else {}}
 

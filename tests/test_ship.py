@@ -106,15 +106,17 @@ def shipped() -> tuple[dict[str, Any], str]:
 
 def test_the_stage_ships_what_wins(ready: Project) -> None:
     code, out = ready.run("stages.ship")
-    assert (code, out.count("\n")) == (0, 1), out
-    assert out.startswith("ship dpo: dpo wins (right 4 → 10 of 10 validation rows, p = 0.031), and no check fails")
+    assert code == 0, out
+    assert out.startswith(
+        "ship: 10 kept, 11 to validate on, 1 of them your own, not judged\nship dpo: dpo wins (right 4 → 10 of 10 validation rows, p = 0.031), and no check fails"
+    )
     found, model = shipped()
     assert (found["ship"], model, found["valid"]["rows"]) == ("dpo", "dpo", 10)
     poisoned = [Path(f"data/toy/5-valid-{model}.jsonl") for model in ("sft", "dpo")]
     texts = [path.read_text() for path in poisoned]
     for path, text in zip(poisoned, reversed(texts), strict=True):
         path.write_text(text)
-    assert ready.run("stages.ship")[1].startswith("ship sft: dpo is not better")
+    assert "\nship sft: dpo is not better" in ready.run("stages.ship")[1]
     assert shipped()[1] == "sft"
 
 
