@@ -53,7 +53,8 @@ def predict(model: str, batches: list[list[Any]], *_: object, n: int = 1, **draw
 
 async def wrong_at_times(number: int, body: Body, request: web.Request) -> web.StreamResponse | None:
     """Every fifth input gets an answer that no check lets pass."""
-    return web.json_response(completion("no JSON")) if body["messages"][-1]["content"][-1] in "49" else None
+    asked = body["messages"][-1]["content"]
+    return web.json_response(completion(f"no JSON: {asked}")) if asked[-1] in "49" else None
 
 
 @pytest.fixture(scope="module")
