@@ -47,8 +47,12 @@ class Task:
         return read_jsonl(path, ("label", "text")) if path.is_file() and path.stat().st_size else []
 
     def settled(self, params: SimpleNamespace) -> SimpleNamespace:
-        """The parameters, those about the data that are null as task.yaml has them: a value in params.yaml always wins."""
-        own = {"expand_rows": self.config.get("expand", {}).get("rows", 0), "samples": self.config.get("samples", 1)}
+        """The parameters, those that are null as task.yaml has them: a value in params.yaml always wins."""
+        own = {
+            "expand_rows": self.config.get("expand", {}).get("rows", 0),
+            "samples": self.config.get("samples", 1),
+            "num_train_epochs": self.config.get("num_train_epochs", 3),
+        }
         given = vars(params)
         return SimpleNamespace(**given | {name: own[name] for name in own if name in given and given[name] is None})
 

@@ -34,9 +34,11 @@ def main() -> None:
         "max_length",
         "warmup_ratio",
         "weight_decay",
+        "group_by_length",
         "dataloader_num_workers",
     )
     t = task.load(p.task)
+    p = t.settled(p)
     start = time.monotonic()
     config = training.config(p, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
     train, valid = (rows.read_jsonl(t.data / f"4-{side}.jsonl", ("id", "messages")) for side in ("train", "valid"))

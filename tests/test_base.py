@@ -9,6 +9,7 @@ import pytest
 
 from base import places, text
 from base.prose import prose
+from base.spans import KEYS, SIGNS, spans
 from potstill.rows import read_jsonl, squeeze
 
 SIX = [set(text.FIELDS[kind][0]) for kind in ("province", "city", "district", "location", "name", "phone")]
@@ -32,13 +33,38 @@ def test_no_answer_holds_the_six_keys_of_the_address_task(examples: list[text.Ex
         assert not all(names & set(found) for names in SIX), found
 
 
-def test_it_has_no_prompt_seed_or_gold_row_of_the_address_task(examples: list[text.Example]) -> None:
-    prompts = {Path(f"tasks/address/prompts/{kind}.md").read_text().strip() for kind in ("teacher", "student")}
-    typed = {squeeze(row["text"]) for name in ("seeds", "gold") for row in read_jsonl(f"data/address/{name}.jsonl")}
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in Path("tasks").glob("[a-z]*/task.yaml")))
+def test_it_has_no_prompt_key_set_seed_or_gold_row_of_a_task(examples: list[text.Example], name: str) -> None:
+    prompts = {path.read_text().strip() for path in Path(f"tasks/{name}/prompts").glob("*.md")}
+    schema = Path(f"schemas/{name}.json")  # a task whose answers are plain text has none
+    keys = set(json.loads(schema.read_text()).get("properties", {})) if schema.is_file() else set()
+    typed = {
+        squeeze("".join(value for key, value in row.items() if key not in ("id", "slice", "gold", "category")))
+        for part in ("seeds", "gold")
+        for row in read_jsonl(f"data/{name}/{part}.jsonl")
+    }
+    assert len(typed) > 50
+    typed = {line for line in typed if len(line) > 6}  # quip's rows are words, and words are in any text
     for system, user, answer in examples:
         assert not any(prompt in system or prompt in user for prompt in prompts)
         assert squeeze(user) not in typed
         assert squeeze(answer) not in typed
+        if keys and answer.startswith("{"):
+            assert set(json.loads(answer)) != keys
+
+
+def test_every_ascii_word_and_sign_of_the_tokenizer_occurs_in_answers() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
+    rng = random.Random(9)
+    met: Counter[int] = Counter()
+    for _ in range(6000):
+        met.update(tokenizer(spans(rng)[2])["input_ids"])
+    words = [w for w in KEYS if len(tokenizer(f'"{w}"')["input_ids"]) <= 3]
+    assert len(words) > 150
+    for text_ in [*words, *SIGNS]:
+        assert all(met[token] for token in tokenizer(text_)["input_ids"]), text_
 
 
 @pytest.mark.parametrize(

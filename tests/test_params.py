@@ -11,7 +11,7 @@ from tests.conftest import ROOT, Project
 
 RANGES = {  # the published platform's: refused below, lowest, highest, refused above, what an error says
     "learning_rate": (0, 1e-9, 0.1, 0.11, "a number above 0, at most 0.1"),
-    "num_train_epochs": (0, 1, 10, 11, "a whole number from 1 to 10"),
+    "num_train_epochs": (0, 1, 10, 11, "a whole number from 1 to 10 or null"),
     "per_device_train_batch_size": (0, 1, 32, 33, "a whole number from 1 to 32"),
     "per_device_eval_batch_size": (0, 1, 32, 33, "a whole number from 1 to 32"),
     "max_length": (0, 1, 4096, 4097, "a whole number from 1 to 4096"),

@@ -88,7 +88,7 @@ def test_a_tasks_own_profile_wins(project: Project, monkeypatch: pytest.MonkeyPa
     project.write("tasks/toy/profiles/fast.yaml", "lora_rank: 2\n")
     run(monkeypatch, "fast")
     p = params.load("lora_rank", "num_train_epochs")
-    assert (p.lora_rank, p.num_train_epochs) == (2, 3)
+    assert (p.lora_rank, p.num_train_epochs) == (2, None)
     project.write("tasks/other/task.yaml", "checks: []\n")
     run(monkeypatch, "fast", "other")
     p = params.load("task", "lora_rank", "num_train_epochs")

@@ -259,5 +259,9 @@ def test_quant_bits_is_bitsandbytes(ready: Project, monkeypatch: pytest.MonkeyPa
     listed = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT)["stages"]["sft"]["params"]
     for bits, expected in ((None, (None, None)), (4, ("bnb", 4))):
         ready.set(quant_bits=bits)
-        config = training.config(params.load(*listed), Path("data/toy/4-train.jsonl"), Path("data/toy/4-valid.jsonl"))
+        config = training.config(
+            params.load(*(name for name in listed if isinstance(name, str))),
+            Path("data/toy/4-train.jsonl"),
+            Path("data/toy/4-valid.jsonl"),
+        )
         assert (config.get("quant_method"), config.get("quant_bits")) == expected

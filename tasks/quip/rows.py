@@ -15,7 +15,7 @@ from potstill.rows import Row, row_id, write_jsonl
 from tasks.quip.teacher.words import BEFORE, UNSEEN, WORDS
 
 SEED = 20260
-GOLD_SEED = 7  # nobody reads these rows: mistakes are studied on rows of another seed
+GOLD_SEED = 20277  # nobody reads these rows: mistakes are studied on rows of another seed (7)
 SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 3300, 400, 100
 ALONE, PAIRED = 310, 90  # gold rows of one word, and of a word with what stands before it
 LONGEST = 6  # characters
