@@ -6,6 +6,7 @@ student  what the trained student draws to its own training inputs and gets wron
 person   two answers of the teacher that a person ranked (`make review`)
 """
 
+import json
 from collections import Counter
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -98,27 +99,20 @@ def made(
         done: set[str] = set()
         for one in candidates:
             row, texts = inputs.get(one.id), there.setdefault(one.id, set())
+            worse = _as_trained(task, one.rejected)
             reason = one.fault or ("not trained on" if one.id not in trained else "own row" if row is None else None)
             if row is not None and reason is None:
                 *prompt, best = trained[one.id]
-                chosen = best["content"] if one.chosen is None else one.chosen
-                reason = _against(task, row, chosen, one) or ("spare" if one.id in done else None)
-                reason = reason or ("twice" if squeeze(one.rejected) in texts else None)
+                chosen = best["content"] if one.chosen is None else _as_trained(task, one.chosen)
+                reason = _against(task, row, chosen, worse, one.ranked) or ("spare" if one.id in done else None)
+                reason = reason or ("twice" if squeeze(worse) in texts else None)
             if reason:
                 dropped[name][reason] += 1
                 continue
-            found.append(
-                {
-                    "id": one.id,
-                    "sample": len(texts),
-                    "source": name,
-                    "prompt": prompt,
-                    "chosen": chosen,
-                    "rejected": one.rejected,
-                }
-            )
+            pair = {"id": one.id, "sample": len(texts), "source": name, "prompt": prompt}
+            found.append({**pair, "chosen": chosen, "rejected": worse})
             done.add(one.id)
-            texts.add(squeeze(one.rejected))
+            texts.add(squeeze(worse))
     level = balanced(found)
     for row in found:
         dropped[row["source"]]["length"] += 1
@@ -135,16 +129,22 @@ def made(
     return level, {"stage": "pairs", "pairs": len(level), "sources": listed, "chars": chars}
 
 
-def _against(task: Task, row: Row, chosen: str, one: Candidate) -> str | None:
+def _as_trained(task: Task, text: str) -> str:
+    """The answer in the form of what is trained on, objects as compact JSON: else the spaces would tell which is which."""
+    parsed, _ = checks.parse(task, text)
+    return json.dumps(parsed, ensure_ascii=False, separators=(",", ":")) if isinstance(parsed, dict) else text
+
+
+def _against(task: Task, row: Row, chosen: str, worse: str, ranked: bool) -> str | None:
     """Why this is no pair of a good and a worse answer, or None."""
-    if not squeeze(one.rejected):
+    if not squeeze(worse):
         return "empty"
     if checks.check(task, row, chosen, training=True):
         return "chosen fails"
-    if squeeze(one.rejected) == squeeze(chosen):
+    if squeeze(worse) == squeeze(chosen):
         return "as good"
     expected = {**row, "expected": row["output"]}  # what is kept is what exact_match expects
-    if not one.ranked and not checks.check(task, expected, one.rejected, training=True):
+    if not ranked and not checks.check(task, expected, worse, training=True):
         return "as good"
     return None
 

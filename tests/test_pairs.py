@@ -58,7 +58,8 @@ def test_the_stage_asks_for_bad_answers_and_accounts_for_each(bad: Project, fake
             continue
         possible += 1
         if pair := found.get(lesson["id"]):
-            assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (prompt, best["content"], answer)
+            form = answer.replace(" ", "") if answer.startswith("{") else answer
+            assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (prompt, best["content"], form)
             assert pair["prompt"][0]["content"] == "last word"
     source = report["sources"]["prompt"]
     assert source["dropped"]["as good"] > 5
@@ -119,6 +120,19 @@ def test_a_pair_is_a_good_answer_and_a_worse_one(toy: task.Task, candidate: Cand
     found, report = made(toy, "1o", student=[candidate])
     assert len(found) == (reason is None)
     assert report["sources"]["student"] == {"in": 1, "pairs": len(found), "dropped": {reason: 1} if reason else {}}
+
+
+def test_the_worse_answer_has_the_form_of_what_is_trained_on(project: Project) -> None:
+    """An object of the teacher has spaces, what is trained on has none: that must not tell one from the other."""
+    t = task.load("toy")
+    lesson = {
+        "id": "1",
+        "messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": '{"word":"b"}'}],
+    }
+    kept = {"id": "1", "text": "a b", "output": {"word": "b", "length": 1}}
+    given = [Candidate("1", '{"word": "é", "length":  1}', '{"word": "b", "length": 1}')]
+    [found], _ = pairs.made(t, [lesson], [kept], {"person": given})
+    assert (found["chosen"], found["rejected"]) == ('{"word":"b","length":1}', '{"word":"é","length":1}')
 
 
 def test_of_one_input_a_source_gives_one_pair_and_no_text_comes_twice(toy: task.Task) -> None:
