@@ -5,7 +5,18 @@ import sys
 
 from potstill import errors, params, task
 
-STAGES = ("predict-base", "examples", "predict-sft", "parity", "predict-teacher", "score", "report")
+STAGES = (
+    "predict-base",
+    "examples",
+    "predict-sft",
+    "predict-dpo",
+    "parity",
+    "predict-teacher",
+    "ship",
+    "judge",
+    "score",
+    "report",
+)
 
 
 def main() -> None:

@@ -51,20 +51,18 @@ def test_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch, count: int
     rows.write_jsonl("data/toy/4-train.jsonl", LESSONS)
     asked: list[Any] = []
 
-    def fake(model: str, chats: list[Any], *rest: Any) -> list[dict[str, Any]]:
-        asked.extend(chats)
-        return [
-            {"answer": str(i), "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
-            for i in range(len(chats))
-        ]
+    def fake(model: str, batches: list[list[Any]], *rest: Any) -> list[list[dict[str, Any]]]:
+        asked.extend(chat for batch in batches for chat in batch)
+        one = {"finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
+        return [[{"answer": f"{b}{i}", **one} for i in range(len(batch))] for b, batch in enumerate(batches)]
 
     monkeypatch.setattr(engine, "predict", fake)
     monkeypatch.setattr(sys, "argv", ["examples"])
     stage.main()
     assert [len(chat) for chat in asked] == [2, 2] + ([6, 6] if count else [])
     again, more = (project.read(f"5-predictions-{name}.jsonl") for name in ("again", "examples"))
-    assert [(row["id"], row["answer"]) for row in again] == [(tests[0]["id"], "0"), (tests[1]["id"], "1")]
+    assert [(row["id"], row["answer"]) for row in again] == [(tests[0]["id"], "00"), (tests[1]["id"], "01")]
     assert [(row["id"], row["answer"]) for row in more] == (
-        [(tests[0]["id"], "2"), (tests[1]["id"], "3")] if count else []
+        [(tests[0]["id"], "10"), (tests[1]["id"], "11")] if count else []
     )
     assert Path("data/toy/5-predictions-examples.jsonl").is_file()

@@ -119,14 +119,19 @@ STAGES = [
     "generate",
     "filter",
     "split",
-    "pairs",
     "sft",
     "merge",
+    "sample",
+    "pairs",
+    "align",
     "predict-base",
     "examples",
     "predict-sft",
     "parity",
+    "predict-dpo",
     "predict-teacher",
+    "ship",
+    "judge",
     "score",
     "report",
 ]
@@ -187,7 +192,10 @@ def test_predict_and_score_alone_run_nothing_again(checkout: Checkout) -> None:
 
 def test_an_experiment_trains_and_scores_only(checkout: Checkout) -> None:
     out = checkout.dvc("exp", "run", "--name", "rank-16", "-S", "lora_rank=16")
-    assert set(ran(out)) == {"sft", "merge", "predict-sft", "parity", "score", "report"}
+    assert sorted(ran(out)) == sorted(
+        ["sft", "merge", "sample", "align", "predict-sft", "parity", "ship", "judge", "score", "report"]
+    )
+    assert re.findall(r"(\w+): nothing to do, models has no dpo", out) == ["sample", "align"]
     adapter = json.loads(checkout.read("models/address/sft/adapter/adapter_config.json"))
     assert adapter["r"] == 16
 
