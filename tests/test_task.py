@@ -73,7 +73,10 @@ def test_a_broken_definition_is_one_sentence(project: Project, file: str, text: 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("zzz: 1", "unknown key 'zzz': known are description, input, user, headline_slice, checks, num_train_epochs, samples, expand"),
+        (
+            "zzz: 1",
+            "unknown key 'zzz': known are description, input, user, headline_slice, checks, num_train_epochs, samples, expand",
+        ),
         ("description: [a]", 'description is ["a"], expected a text'),
         ("input: text", 'input is "text", expected a list of fields of a row, such as [text]; each once'),
         ("input: []", "input is [], expected a list of fields"),

@@ -47,6 +47,7 @@ def test_the_folder_is_whole(name: str) -> None:
     assert teacher[-1] == student[-1]  # the same turn of the user
     assert len(student[0]["content"]) * 3 < len(teacher[0]["content"])
     assert (t.dir / "profiles/published.yaml").is_file()
+    assert Path(f"schemas/{name}.json").is_file()  # DVC wants one of plain text, too
     python = {path.parent.name for path in t.dir.rglob("*.py")}
     assert python <= {name, "teacher"}
     code = [
