@@ -36,8 +36,13 @@ LABELS = (
     "时间 日期 地点 单位 数字 内容 原因 结果 补充 背景 说明 主题 要点 数据 人员 目的 方式 材料 工具 步骤 结论 评价 提示 对象 颜色 尺寸 重量 产地 用途 特点 来源 作者 标题 正文 摘要 类型 等级 范围 进度 费用 期限 "
     "条件 要求 问题 回答 例子 甲方 乙方 品种 型号 口味 场景 角色 情节 优点 缺点 现状 计划 目标 措施 依据 主办 参与 人物 经过 起因 特色 规模 名额 奖项 年份 季节 食材 做法 火候 口号 反馈 意见 表现 记录 天气 路线 线索"
 ).split()
-FILLERS = "嗯 啊 呃 那个 这个 就是 然后 接着 其实 反正 对吧 你看 怎么说呢 话说 哈哈 总之 好了 听我说 还有就是 另外".split()
-ENDS = "。 。 。 ！ ？ ～ … ；".split() + "吧。 呢。 了。 哦～ 啦！ 呀！ （完） ，谢谢。 ，请留意。 ，就这样。 ，值得一看！ ，真不错。".split()
+FILLERS = (
+    "嗯 啊 呃 那个 这个 就是 然后 接着 其实 反正 对吧 你看 怎么说呢 话说 哈哈 总之 好了 听我说 还有就是 另外".split()
+)
+ENDS = (
+    "。 。 。 ！ ？ ～ … ；".split()
+    + "吧。 呢。 了。 哦～ 啦！ 呀！ （完） ，谢谢。 ，请留意。 ，就这样。 ，值得一看！ ，真不错。".split()
+)
 SIGNS = "，。！？；：、～…—·“”‘’「」『』《》〈〉【】（）％￥℃①②③④⑤×÷＋－＝／＆＠＃＊｜"
 JOINS = ["，", "，", "，", "、", "；", " ", "\n", "。", "～", "！", "/", "|"]
 UNITS = "个 名 人 次 元 万元 分钟 小时 天 年 岁 米 公里 平方米 克 公斤 度 件 份 户 家 条 辆 座 间 盒 页 % 亩 吨 毫米 格 步 层 台 所 场 届 期".split()
@@ -59,7 +64,7 @@ def any_characters(rng: random.Random, low: int = 2, high: int = 8) -> str:
 @cache
 def _words() -> list[str]:
     """Words of all topics' pools."""
-    pools, topics, entries, _ = _tables()
+    _, topics, entries, _ = _tables()
     lists = [v for t in topics for v in t.values() if v and isinstance(v[0], str)]
     return sorted({w for v in lists for w in v if len(w) > 1 and "{" not in w} | {e[0] for e in entries})
 
@@ -87,7 +92,9 @@ def clause(rng: random.Random) -> str:
     pattern = rng.choice(w.topic[rng.choice("VTTR")])
     slots = [i for i, (_, slot) in enumerate(pattern) if slot]
     at = rng.choice(slots) if slots and roll < 0.7 else -1
-    return "".join(lit + (word(rng) if i == at else w.word(slot) if slot else "") for i, (lit, slot) in enumerate(pattern))
+    return "".join(
+        lit + (word(rng) if i == at else w.word(slot) if slot else "") for i, (lit, slot) in enumerate(pattern)
+    )
 
 
 def value(rng: random.Random) -> str:
@@ -97,7 +104,11 @@ def value(rng: random.Random) -> str:
         month = f"{rng.randint(1, 12)}月{rng.randint(1, 28)}日"
         return month + rng.choice(["", "", "上午", "下午", "晚", f"上午{rng.randint(6, 11)}时"])
     if roll < 0.3:
-        return rng.choice(_words())[:4] + amount(rng) + (rng.choice(["，", "，", "、"]) + word(rng) + amount(rng) if rng.random() < 0.4 else "")
+        return (
+            rng.choice(_words())[:4]
+            + amount(rng)
+            + (rng.choice(["，", "，", "、"]) + word(rng) + amount(rng) if rng.random() < 0.4 else "")
+        )
     return word(rng) if roll < 0.6 else word(rng) + rng.choice(_words()) if roll < 0.7 else clause(rng)
 
 
@@ -117,8 +128,25 @@ def keys(rng: random.Random, n: int) -> list[str]:
 
 def lay_out(rng: random.Random, items: list[tuple[str, str]]) -> str:
     """A labelled list in one of many layouts."""
-    form = rng.choice(["{}：{}", "{}：{}", "{}:{}", "【{}】{}", "{}={}", "{} {}", "[{}]{}", "{}——{}", "{}是{}", "“{}”：{}", "<{}>{}", "（{}）{}"])
-    return rng.choice(["\n", "\n", "\n", "；", " | ", "；", "，", "  ", " / "]).join(form.format(*item) for item in items)
+    form = rng.choice(
+        [
+            "{}：{}",
+            "{}：{}",
+            "{}:{}",
+            "【{}】{}",
+            "{}={}",
+            "{} {}",
+            "[{}]{}",
+            "{}——{}",
+            "{}是{}",
+            "“{}”：{}",
+            "<{}>{}",
+            "（{}）{}",
+        ]
+    )
+    return rng.choice(["\n", "\n", "\n", "；", " | ", "；", "，", "  ", " / "]).join(
+        form.format(*item) for item in items
+    )
 
 
 def ask(rng: random.Random, what: str, text: str) -> tuple[str, str]:
@@ -146,19 +174,30 @@ def _listed(rng: random.Random) -> Example:
     roll = rng.random()
     if roll < 0.3:
         new = keys(rng, len(chosen))
-        pairs = rng.choice(["，", "、", "; "]).join(rng.choice(["{1}({0})", "{0}→{1}", "{1}={0}"]).format(k, n) for (k, _), n in zip(chosen, new, strict=True))
+        pairs = rng.choice(["，", "、", "; "]).join(
+            rng.choice(["{1}({0})", "{0}→{1}", "{1}={0}"]).format(k, n) for (k, _), n in zip(chosen, new, strict=True)
+        )
         answer = jsons({n: v for (_, v), n in zip(chosen, new, strict=True)})
         return *ask(rng, rng.choice(["转成JSON：", "输出JSON，键为", "JSON "]) + pairs, text), answer
     if roll < 0.45:
-        return *ask(rng, rng.choice(["取出{}", "只要{}", "摘录{}，输出JSON", "{}"]).format(listed), text), jsons(dict(chosen))
+        return *ask(rng, rng.choice(["取出{}", "只要{}", "摘录{}，输出JSON", "{}"]).format(listed), text), jsons(
+            dict(chosen)
+        )
     if roll < 0.75:
-        links = [rng.choice(["", "于", "在", "，", "，", "的", "，共", "。", "：", "，据介绍，", "表示，", "——", "和", "说，“"]) for _ in chosen]
+        links = [
+            rng.choice(
+                ["", "于", "在", "，", "，", "的", "，共", "。", "：", "，据介绍，", "表示，", "——", "和", "说，“"]
+            )
+            for _ in chosen
+        ]
         end = rng.choice(ENDS)
         pattern = "".join(f"{{{k}}}" + link for (k, _), link in zip(chosen, [*links[:-1], end], strict=True))
         said = "".join(v + link for (_, v), link in zip(chosen, [*links[:-1], end], strict=True))
         return *ask(rng, rng.choice(["按样子写成句子：", "句式：", "套用"]) + pattern, text), said
     join, end = rng.choice(JOINS), rng.choice(ENDS)
-    what = rng.choice(["依次写出{}，用“{}”连接，以“{}”结尾", "{}连成一句，中间是“{}”，末尾是“{}”"]).format(listed, join.replace("\n", "换行"), end)
+    what = rng.choice(["依次写出{}，用“{}”连接，以“{}”结尾", "{}连成一句，中间是“{}”，末尾是“{}”"]).format(
+        listed, join.replace("\n", "换行"), end
+    )
     return *ask(rng, what, text), join.join(v for _, v in chosen) + end
 
 
@@ -173,11 +212,27 @@ def _noisy(rng: random.Random) -> Example:
     ]  # fmt: skip
     heard = ""
     for part in clauses:
-        heard += (rng.choice(FILLERS) if rng.random() < 0.5 else "") + part + (rng.choice(["啊", "哦", "呢", "吧", "嘛"]) if rng.random() < 0.15 else "")
-        heard += gap if rng.random() < 0.7 or not gap else rng.choice(["，", " ", "。", "然后", "而且", "还有就是", "另外", "随后"])
+        heard += (
+            (rng.choice(FILLERS) if rng.random() < 0.5 else "")
+            + part
+            + (rng.choice(["啊", "哦", "呢", "吧", "嘛"]) if rng.random() < 0.15 else "")
+        )
+        heard += (
+            gap
+            if rng.random() < 0.7 or not gap
+            else rng.choice(["，", " ", "。", "然后", "而且", "还有就是", "另外", "随后"])
+        )
         if rng.random() < 0.4:
             heard += rng.choice(noise)() + gap
-    heard = rng.choice([f"#{topic} {heard}", f"【{topic}】{heard}", f"{topic}\n{heard}", f"主题：{topic}\n文字：{heard}", f"{heard}#{topic}"])
+    heard = rng.choice(
+        [
+            f"#{topic} {heard}",
+            f"【{topic}】{heard}",
+            f"{topic}\n{heard}",
+            f"主题：{topic}\n文字：{heard}",
+            f"{heard}#{topic}",
+        ]
+    )
     roll, end = rng.random(), rng.choice(ENDS)
     if roll < 0.35:
         return *ask(rng, f"去掉口头语和符号，连成一句，以“{end}”结尾", heard), "，".join(clauses) + end
@@ -185,7 +240,9 @@ def _noisy(rng: random.Random) -> Example:
     kept = "，".join(clauses[i] for i in some) + end
     which = "、".join(f"{i + 1}" for i in some)
     if roll < 0.65:
-        return *ask(rng, rng.choice([f"写出第{which}句，以“{end}”结尾", f"取第{which}句连起来，末尾“{end}”"]), heard), kept
+        return *ask(
+            rng, rng.choice([f"写出第{which}句，以“{end}”结尾", f"取第{which}句连起来，末尾“{end}”"]), heard
+        ), kept
     a, b = keys(rng, 2)
     return *ask(rng, f"JSON：{a}=主题，{b}=第{which}句，末尾“{end}”", heard), jsons({a: topic, b: kept})
 
@@ -197,17 +254,63 @@ def _put(rng: random.Random) -> Example:
     said, tail = clause(rng), w.clause("R")
     roll = rng.random()
     if roll < 0.4:
-        pattern = rng.choice(["A，{s}B", "{s}，A和B", "A{t}，B也一样", "说到A，{t}，还有B", "亲爱的A，{s}，请带上B", "B里有A，{t}", "您好，A的B{t}", "{t}，A不是B", "谢谢A，B{t}", "A？B！{s}"]).format(s=said, t=tail) + end
-        return *ask(rng, rng.choice(["A={x}，B={y}", "把A换成{x}，B换成{y}", "A：{x}；B：{y}"]).format(x=x, y=y), pattern), pattern.replace("A", x, 1).replace("B", y, 1)
+        pattern = (
+            rng.choice(
+                [
+                    "A，{s}B",
+                    "{s}，A和B",
+                    "A{t}，B也一样",
+                    "说到A，{t}，还有B",
+                    "亲爱的A，{s}，请带上B",
+                    "B里有A，{t}",
+                    "您好，A的B{t}",
+                    "{t}，A不是B",
+                    "谢谢A，B{t}",
+                    "A？B！{s}",
+                ]
+            ).format(s=said, t=tail)
+            + end
+        )
+        return *ask(
+            rng, rng.choice(["A={x}，B={y}", "把A换成{x}，B换成{y}", "A：{x}；B：{y}"]).format(x=x, y=y), pattern
+        ), pattern.replace("A", x, 1).replace("B", y, 1)
     if roll < 0.7:
-        question = rng.choice(["我想问一下{x}怎么样", "{x}好不好？", "请问{x}还有吗，谢谢", "说说{x}", "你好，昨天看到{x}，能讲讲吗", "想写给{x}", "介绍一下{x}", "{x}适合谁"]).format(x=x)
-        answer = rng.choice(["{x}，{t}", "{x}很好，{t}", "您好，{x}还有，{t}", "说到{x}，{t}", "亲爱的{x}，{t}", "{x}？{t}", "{t}，{x}就是这样"]).format(x=x, t=tail) + end
+        question = rng.choice(
+            [
+                "我想问一下{x}怎么样",
+                "{x}好不好？",
+                "请问{x}还有吗，谢谢",
+                "说说{x}",
+                "你好，昨天看到{x}，能讲讲吗",
+                "想写给{x}",
+                "介绍一下{x}",
+                "{x}适合谁",
+            ]
+        ).format(x=x)
+        answer = (
+            rng.choice(
+                [
+                    "{x}，{t}",
+                    "{x}很好，{t}",
+                    "您好，{x}还有，{t}",
+                    "说到{x}，{t}",
+                    "亲爱的{x}，{t}",
+                    "{x}？{t}",
+                    "{t}，{x}就是这样",
+                ]
+            ).format(x=x, t=tail)
+            + end
+        )
         return _pick(rng, HELP), question, answer
     a, b = keys(rng, 2)
     user = rng.choice(["{x}", "{x}", "{x}？", "关于{x}", "给{x}"]).format(x=x)
     if rng.random() < 0.5:
         return f"输出JSON：{a}、{b}", user, jsons({a: x, b: said + "，" + tail + end})
-    return f"JSON，{a}为原词，{b}为一句话，以“{end}”结尾", user, jsons({a: x, b: rng.choice(["{x}，{t}", "{t}"]).format(x=x, t=tail) + end})
+    return (
+        f"JSON，{a}为原词，{b}为一句话，以“{end}”结尾",
+        user,
+        jsons({a: x, b: rng.choice(["{x}，{t}", "{t}"]).format(x=x, t=tail) + end}),
+    )
 
 
 def _keyed(rng: random.Random) -> Example:
@@ -218,8 +321,14 @@ def _keyed(rng: random.Random) -> Example:
         values[rng.randrange(n)] = "".join(rng.choice(SIGNS) for _ in range(rng.randint(1, 4))) or word(rng)
     if rng.random() < 0.15:
         values[rng.randrange(n)] = " ".join(rng.choice(KEYS) for _ in range(rng.randint(1, 3)))
-    system = rng.choice(["JSON，键依次为", "输出JSON：", "keys: ", "按顺序填入："]) + rng.choice(["、", ", ", ","]).join(names)
-    return system, rng.choice(["\n", "\n", "；", " | ", " / "]).join(values), jsons(dict(zip(names, values, strict=True)))
+    system = rng.choice(["JSON，键依次为", "输出JSON：", "keys: ", "按顺序填入："]) + rng.choice(
+        ["、", ", ", ","]
+    ).join(names)
+    return (
+        system,
+        rng.choice(["\n", "\n", "；", " | ", " / "]).join(values),
+        jsons(dict(zip(names, values, strict=True))),
+    )
 
 
 def _counted(rng: random.Random) -> Example:
@@ -238,7 +347,14 @@ def _counted(rng: random.Random) -> Example:
         n = len(found)
         if n:
             end = rng.choice(["，", "。", "\n", "，\n"])
-            what = rng.choice(["写{n}句，每句{m}个字，主题是{t}", "围绕{t}写{n}个短句，每个{m}字", "{t}：{n}句，{m}字一句", "{t}，{n}句{m}言"]).format(n=n, m=m, t=name)
+            what = rng.choice(
+                [
+                    "写{n}句，每句{m}个字，主题是{t}",
+                    "围绕{t}写{n}个短句，每个{m}字",
+                    "{t}：{n}句，{m}字一句",
+                    "{t}，{n}句{m}言",
+                ]
+            ).format(n=n, m=m, t=name)
             return *ask(rng, what, rng.choice(["开始", "请写", name])), end.join(found) + "。"
     if roll < 0.8:
         some = [word(rng) for _ in range(rng.randint(1, 9))]

@@ -22,7 +22,7 @@ def main(rounds: int = 1) -> None:
     p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
     t = task.load(p.task)
     names = params.parse(params.read_text(Path("dvc.yaml")), Path("dvc.yaml"))["stages"]["sft"]["params"]
-    ours = SimpleNamespace(**{name: getattr(p, name) for name in names})
+    ours = t.settled(SimpleNamespace(**{name: getattr(p, name) for name in names if isinstance(name, str)}))
     config = training.config(ours, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):

@@ -69,7 +69,7 @@ def test_a_stage_declares_exactly_the_parameters_that_its_script_loads(
     monkeypatch.setattr(sys, "argv", STAGES[stage]["cmd"].split()[2:])
     with pytest.raises(Loaded):
         importlib.import_module(STAGES[stage]["cmd"].split()[2]).main()
-    assert list(loads[0]) == STAGES[stage]["params"]
+    assert list(loads[0]) == [name for name in STAGES[stage]["params"] if isinstance(name, str)]  # else task.yaml's
 
 
 @pytest.mark.parametrize("stage", STAGES)

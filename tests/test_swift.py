@@ -20,7 +20,7 @@ from tests import fakes
 from tests.conftest import ROOT
 from tests.test_dvc import STAGES
 
-STAGE_PARAMS: list[str] = STAGES["sft"]["params"]
+STAGE_PARAMS: list[str] = [name for name in STAGES["sft"]["params"] if isinstance(name, str)]
 CONFIG: dict[str, Any] = {"model": "base", "output_dir": "work/run"}
 
 
@@ -166,6 +166,7 @@ def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkey
     recipes = {}
     for profile in sorted(ROOT.glob("tasks/**/profiles/*.yaml")):
         recipe = {**load(Path("params.yaml")), **load(profile)}
+        recipe["num_train_epochs"] = recipe["num_train_epochs"] or 3  # null is as task.yaml says
         names = [name for name in STAGE_PARAMS if name in recipe]
         path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
         path.write_text(

@@ -24,7 +24,7 @@ from potstill.rows import row_id, write_jsonl
 
 SEED = 20262
 GOLD_SEED = 20263  # nobody reads these rows: mistakes are studied on rows of another seed (7)
-SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 4200, 400, 100
+SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 5600, 400, 100
 HELD_SHARE = 0.35  # of the like_seeds rows that name a product whose intent has held-out products
 REFUSED = ("隐私", "医疗", "私下交易", "承诺", "无关")
 NEAR = 0.8  # as near_duplicate in params.yaml
