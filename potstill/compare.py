@@ -128,10 +128,16 @@ def lines(table: list[Row]) -> str:
     """The rows of `pairs` as sentences, but for the untrained models against the teacher."""
     return "\n".join(
         f"{one['model']} against {one['against']}: {one['fixed']:,} rows fixed, {one['broken']:,} broken, p = {one['p']:.2g}"
-        f" (exact McNemar): {'a difference' if one['p'] < stats.ALPHA else 'no difference that this test set can show'}"
+        f" (exact McNemar): {_said(one)}"
         for one in table
         if one["against"] != "teacher" or one["model"] not in score.UNTRAINED
     )
+
+
+def _said(one: Row) -> str:
+    if one["p"] >= stats.ALPHA:
+        return "no difference that this test set can show"
+    return "better" if one["fixed"] > one["broken"] else "worse"
 
 
 def hop_lines(table: list[Row]) -> str:

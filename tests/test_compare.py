@@ -115,3 +115,17 @@ def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy:
     assert hops(answers(), answers(*range(6)))[1] == (6, 6, 0)
     assert hops(answers(1, 2), answers(*range(6)))[:2] == [(2, 2, 1), (6, 6, 1)]  # two flips come by themselves
     assert hops(answers(), None, others=2) == [(0, 0, 1), (2, 2, 0)]  # no adapter: tuner_type full
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "says"),
+    [(9, 1, "better"), (1, 9, "worse"), (5, 5, "no difference that this test set can show")],
+)
+def test_a_pair_is_said_in_one_sentence(fixed: int, broken: int, says: str) -> None:
+    one = compare.pair("base", "sft", [False] * fixed + [True] * broken, [True] * fixed + [False] * broken)
+    p = "1" if fixed == broken else "0.021"
+    assert (
+        compare.lines([one])
+        == f"sft against base: {fixed} rows fixed, {broken} broken, p = {p} (exact McNemar): {says}"
+    )
+    assert compare.lines([{**one, "against": "teacher", "model": "base"}]) == ""
