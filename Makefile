@@ -10,6 +10,7 @@ N ?=
 SEED ?=
 ID ?=
 ROWS ?=
+AGAINST ?=
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -27,6 +28,12 @@ tour: .venv/ready ## every task from clean to metrics, one after the other, and 
 
 scale-curve: .venv/ready ## the active task on more and more training rows, the same test rows: ROWS="800 2000"
 	@$(if $(TASK),$(PY) -m potstill.profile --task $(TASK) && )$(PY) -m potstill.scale_curve $(ROWS)
+
+report: .venv/ready ## reports/<task>/report.html, one page to show, and an index of all tasks; TASK=name makes that task the active one
+	@$(if $(TASK),$(PY) -m potstill.profile --task $(TASK) && )$(PY) -m potstill.report
+
+gate: .venv/ready ## for CI: fails where the student is below min_accuracy, or worse than the last commit by more than noise; AGAINST=origin/main
+	@$(PY) -m potstill.gate $(if $(AGAINST),--against $(AGAINST))
 
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(PY) -m potstill.teacher.quote
@@ -64,4 +71,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro tour scale-curve eval quote fill validate import review trace new-task profile test base lock
+.PHONY: help setup repro tour scale-curve eval report gate quote fill validate import review trace new-task profile test base lock

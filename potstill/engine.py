@@ -1,4 +1,4 @@
-"""vLLM: one start, all the rows, greedy."""
+"""vLLM: one start, all the rows, greedy or drawn."""
 
 import os
 import sys
@@ -12,20 +12,26 @@ from potstill.student import at_hub, check_folder, environment, on_cuda
 
 KV_CACHE_ON_CPU = 2 << 30  # bytes
 
+Chat = list[dict[str, str]]
+Result = dict[str, Any]
+
 
 def predict(
     model: str,
-    messages: list[list[dict[str, str]]],
+    batches: list[list[Chat]],
     max_tokens: int,
     dtype: str,
     max_model_len: int,
     revision: str | None = None,
-) -> list[dict[str, Any]]:
-    """One answer to each list of messages, in their order, with the model's own chat template.
+    **sampling: Any,
+) -> list[list[Result]]:
+    """For each batch an answer to each of its chats, in their order, with the model's own chat template. Batches are answered one
+    after the other: what comes later changes nothing.
 
     `model` is a folder or a name on the hub. A result is {"answer", "finish_reason", "prompt_tokens",
     "completion_tokens"}; finish_reason is "length" where max_tokens or max_model_len (prompt and answer together) cut
-    the answer off. Raises UserError for a prompt that leaves no room for an answer.
+    the answer off. Greedy, unless `sampling` has vLLM's temperature, n (so many results a chat, one after the other) and seed.
+    Raises UserError for a prompt that leaves no room for an answer.
     """
     hub = at_hub(model)
     if not hub:
@@ -37,39 +43,41 @@ def predict(
     from vllm import SamplingParams, TokensPrompt
 
     tokenizer = llm.get_tokenizer()
-    prompts = [_tokens(tokenizer, chat) for chat in messages]
-    for number, prompt in enumerate(prompts, 1):
-        if len(prompt) >= max_model_len:
-            raise UserError(
-                f"params.yaml: max_model_len is {max_model_len}, but the prompt of test row {number} has {len(prompt)} "
-                "tokens: raise it"
-            )
+    prompts = [[_tokens(tokenizer, chat) for chat in batch] for batch in batches]
+    for batch in prompts:
+        for number, prompt in enumerate(batch, 1):
+            if len(prompt) >= max_model_len:
+                raise UserError(
+                    f"params.yaml: max_model_len is {max_model_len}, but the prompt of row {number} has {len(prompt)} "
+                    "tokens: raise it"
+                )
     ready = time.monotonic()
-    outputs = llm.generate(
-        [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
-        SamplingParams(temperature=0.0, max_tokens=max_tokens),
-        use_tqdm=sys.stderr.isatty(),
-    )
-    results = [
-        {
-            "answer": out.outputs[0].text,
-            "finish_reason": out.outputs[0].finish_reason,
-            "prompt_tokens": len(prompt),
-            "completion_tokens": len(out.outputs[0].token_ids),
-        }
-        for out, prompt in zip(outputs, prompts, strict=True)
-    ]
-    made = sum(row["completion_tokens"] for row in results)
+    how = SamplingParams(**{"temperature": 0.0, **sampling}, max_tokens=max_tokens)
+    found = []
+    for batch in prompts:
+        asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]
+        outputs = llm.generate(asked, how, use_tqdm=sys.stderr.isatty()) if asked else []
+        found.append([_result(out, one) for out in outputs for one in out.outputs])
+    made = [row["completion_tokens"] for results in found for row in results]
     seconds = time.monotonic() - ready
     print(
-        f"vLLM: started in {ready - start:.1f} s, {len(results):,} rows, {made:,} tokens in {seconds:.1f} s",
+        f"vLLM: started in {ready - start:.1f} s, {len(made):,} rows, {sum(made):,} tokens in {seconds:.1f} s",
         file=sys.stderr,
         flush=True,
     )
-    return results
+    return found
 
 
-def _engine(model: str, dtype: str, max_model_len: int, revision: str | None) -> Any:
+def _result(request: Any, one: Any) -> Result:
+    return {
+        "answer": one.text,
+        "finish_reason": one.finish_reason,
+        "prompt_tokens": len(request.prompt_token_ids),
+        "completion_tokens": len(one.token_ids),
+    }
+
+
+def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **more: Any) -> Any:
     """The engine, in this very process and without compilation: the start takes seconds, not half a minute."""
     settings = environment(hub=at_hub(model)) | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -91,10 +99,11 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None) ->
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **({} if cuda else {"kv_cache_memory_bytes": KV_CACHE_ON_CPU}),
+        **more,
     )
 
 
-def _tokens(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
+def _tokens(tokenizer: Any, chat: Chat) -> list[int]:
     # enable_thinking: what ms-swift trains Qwen3 on; templates that do not know it ignore it
     return list(
         tokenizer.apply_chat_template(chat, add_generation_prompt=True, enable_thinking=False, return_dict=False)

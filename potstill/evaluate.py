@@ -5,7 +5,18 @@ import sys
 
 from potstill import errors, params, task
 
-STAGES = ("predict-base", "predict-sft", "predict-teacher", "score")
+STAGES = (
+    "predict-base",
+    "examples",
+    "predict-sft",
+    "predict-dpo",
+    "parity",
+    "predict-teacher",
+    "ship",
+    "judge",
+    "score",
+    "report",
+)
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ def _line(path: Path, name: object) -> str:
 
 def _expected(rule: dict[str, Any]) -> str:
     if "enum" in rule:
-        return "one of " + ", ".join(map(str, rule["enum"]))
+        return "one of " + ", ".join(one if isinstance(one, str) else found_text(one) for one in rule["enum"])
     if "pattern" in rule:
         return str(rule["description"])
     types = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]

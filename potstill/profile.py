@@ -23,6 +23,7 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096
     yaml.representer.add_representer(type(None), _null)
+    yaml.representer.add_representer(list, _list)
     text = params.read_text(params.PATH)
     before = params.parse(text, params.PATH)
     params.validate({**before, **changes}, source)
@@ -37,6 +38,10 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
 
 def _null(representer: Any, value: None) -> Any:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")  # its own way is to write nothing
+
+
+def _list(representer: Any, value: list[Any]) -> Any:
+    return representer.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)  # in one line, as it was
 
 
 def main() -> None:

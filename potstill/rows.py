@@ -112,6 +112,17 @@ def parse_row(raw: bytes, where: str) -> Row:
     return row
 
 
+def read_json(path: str | Path) -> Row:
+    """The object of a JSON file that a stage wrote. Raises UserError when it is missing, or no JSON object."""
+    try:
+        found = parse_json(Path(path).read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro`") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found a {type(found).__name__}, expected one JSON object: run `dvc repro`")
+    return found
+
+
 def parse_json(text: str, where: str) -> Any:
     """A JSON document of which no part would be lost: no key twice, no NaN, no half characters. Raises UserError that begins
     with `where`."""

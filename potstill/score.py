@@ -1,42 +1,100 @@
 """Answers against what is expected: the numbers of reports/<task>/metrics.json."""
 
+import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from potstill import checks, rules
+from potstill import checks, overlap, params, rows, rules, stats
 from potstill.errors import UserError
 from potstill.rows import Row
 from potstill.task import Task
 
-MODELS = ("base", "sft", "teacher")
+MODELS = ("base", "examples", "sft", "dpo", "teacher")  # in the order of the pipeline; a task need not have them all
+UNTRAINED = ("base", "examples")
+SAYS = {"base": "before", "examples": "before, with examples", "sft": "after", "teacher": "the teacher"}
+WORDS = ("accuracy", "agreement", "pass_rate")
+NEEDED = ("id", "answer", "prompt_tokens", "completion_tokens")
+LOCK = Path("dvc.lock")
 WITHIN = (2, 5, 10)  # characters off the length that is asked for, as the published case reports them
 
 
-def metrics(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> dict[str, Any]:
-    """One object a model: the rows of the task's headline slice (all rows when it names none), other slices inside it.
+def predictions(task: Task, models: Iterable[str] = MODELS) -> dict[str, list[Row]]:
+    """The predictions of each of these models that there are any of. Raises UserError for a file that is not the one
+    that its stage wrote, which dvc.lock has the hash of: one row less, another model's."""
+    paths = {model: task.data / f"5-predictions-{model}.jsonl" for model in models}
+    needed = ("base", "again", "sft", "teacher")
+    there = {model: path for model, path in paths.items() if model in needed or path.is_file() and path.stat().st_size}
+    stages = params.parse(params.read_text(LOCK), LOCK).get("stages", {}) if LOCK.is_file() else {}
+    hashes = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ()) if "md5" in out}
+    for path in filter(Path.is_file, there.values()):
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()  # DVC's own
+        if hashes.get(str(path), found) != found:
+            raise UserError(
+                f"{path}: its hash is {found}, but {LOCK} has {hashes[str(path)]}: it was changed or swapped after "
+                "it was predicted; run `dvc repro`, which puts it right"
+            )
+    return {model: rows.read_jsonl(path, NEEDED) for model, path in there.items()}
 
-    Raises UserError when a model's predictions are not those of the test rows, one for each.
-    """
-    headline = task.config.get("headline_slice")
-    slices: dict[str | None, list[int]] = {}
-    for index, row in enumerate(tests):
-        slices.setdefault(row["slice"] if headline else None, []).append(index)
-    if headline not in slices:
-        raise UserError(
-            f"{task.dir}/task.yaml: headline_slice is {headline!r}, but the test rows' slices are {', '.join(map(str, slices))}"
-        )
-    found: dict[str, Any] = {"rows": len(slices[headline])}
+
+def word(tests: list[Row]) -> str:
+    """What the share of right rows is: `accuracy` where the labels do not come from the teacher, `agreement` where they do (the
+    test rows are held out of its answers), `pass_rate` where nothing is expected and the checks alone judge."""
+    if any(row["slice"] == "held_out" for row in tests):
+        return "agreement"
+    return "accuracy" if any(row.get("expected") is not None for row in tests) else "pass_rate"
+
+
+def student(found: Mapping[str, Any]) -> str:
+    """The trained model whose numbers count, of those in metrics.json or the predictions: the one that ships, else the last one."""
+    if "ship" in found:
+        return str(found["ship"]["ship"])
+    return [name for name in MODELS if name in found and name not in (*UNTRAINED, "teacher")][-1]
+
+
+def headline(model: dict[str, Any]) -> float:
+    """The share of right rows in one model's object of metrics.json, whatever it is called."""
+    return float(next(model[name] for name in WORDS if name in model))
+
+
+def marked(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> dict[str, list[dict[str, Any]]]:
+    """Each model's marks, in the order of the test rows. Raises UserError when a model's predictions are not those of the test
+    rows, one for each."""
     for model, answers in predictions.items():
         _same_rows(task, model, tests, answers)
-        marks = [mark(task, test, answer) for test, answer in zip(tests, answers, strict=True)]
-        total = {name: summary([marks[i] for i in indices]) for name, indices in slices.items()}
+    return {
+        model: [mark(task, test, answer) for test, answer in zip(tests, answers, strict=True)]
+        for model, answers in predictions.items()
+    }
+
+
+def by_slice(task: Task, tests: list[Row]) -> dict[str | None, list[int]]:
+    """The numbers of the test rows in each slice; the first is the task's headline slice (None: all rows, when it names none).
+    Raises UserError when no row is in it."""
+    name = task.config.get("headline_slice")
+    slices: dict[str | None, list[int]] = {name: []}
+    for index, row in enumerate(tests):
+        slices.setdefault(row["slice"] if name else None, []).append(index)
+    if not slices[name]:
+        raise UserError(
+            f"{task.dir}/task.yaml: headline_slice is {name!r}, but the test rows' slices are {', '.join(map(str, list(slices)[1:]))}"
+        )
+    return slices
+
+
+def metrics(task: Task, tests: list[Row], marks: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """One object a model: the rows of the task's headline slice (all rows when it names none), other slices inside it."""
+    slices, name = by_slice(task, tests), word(tests)
+    first = next(iter(slices))
+    found: dict[str, Any] = {"rows": len(slices[first])}
+    for model, every in marks.items():
+        total = {key: summary([every[i] for i in indices], name) for key, indices in slices.items()}
         if sum(one["rows"] for one in total.values()) != len(tests):
             raise AssertionError(f"{model}: of {len(tests)} test rows some are not scored")
-        found[model] = total.pop(headline) | {str(name): one for name, one in total.items()}
+        found[model] = total.pop(first) | {str(key): one for key, one in total.items()}
         del found[model]["rows"]
     _validate(found)
     return found
@@ -73,15 +131,19 @@ def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
     if length := next((verdict for verdict in found if verdict.name == "length_within"), None):
         judged = reason is None and length.passed is not None
         marks["off"] = length.distance if judged else None
+    if isinstance(test.get("expected"), str):
+        marks["texts"] = (text, test["expected"])
     return marks | {name: answer[name] or 0 for name in ("prompt_tokens", "completion_tokens")}
 
 
-def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts, shares and means over rows: right + wrong + unscored = rows; tokens are means a row."""
+def summary(marks: list[dict[str, Any]], name: str = "accuracy") -> dict[str, Any]:
+    """Counts, shares and means over rows: right + wrong + unscored = rows; `name` is the share of right rows, low to high its
+    95 % interval; tokens are means a row."""
     right, unscored = (sum(one[name] for one in marks) for name in ("right", "unscored"))
     found: dict[str, Any] = {
         "rows": len(marks),
-        "accuracy": _mean([one["right"] for one in marks]),
+        name: _mean([one["right"] for one in marks]),
+        **dict(zip(("low", "high"), (round(end, 4) for end in stats.wilson(right, len(marks))), strict=True)),
         "right": right,
         "wrong": len(marks) - right - unscored,
         "unscored": unscored,
@@ -92,6 +154,8 @@ def summary(marks: list[dict[str, Any]]) -> dict[str, Any]:
     if "off" in marks[0]:
         off = [math.inf if one["off"] is None else one["off"] for one in marks]
         found["within"] = {str(most): _mean([one <= most for one in off]) for most in WITHIN}
+    if texts := [one["texts"] for one in marks if "texts" in one]:
+        found["overlap"] = overlap.overlap(*map(list, zip(*texts, strict=True)))
     by_key: dict[str, list[float]] = {}
     for one in marks:
         for key, right in one.get("keys", {}).items():
@@ -157,12 +221,13 @@ def _validate(found: dict[str, Any]) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The before and after in three lines."""
-    rows = found["rows"]
+    """A line a model: the teacher, then before and after."""
+    count, models = found["rows"], [model for model in ("teacher", *MODELS[:-1]) if model in found]
     return "\n".join(
-        f"{model:<8}{rows:6,} rows {found[model]['right']:6,} right {found[model]['wrong']:6,} wrong"
-        f" {found[model]['accuracy']:7.1%}  {says}{_unscored(found[model]['unscored'])}"
-        for model, says in (("teacher", "the teacher"), ("base", "before"), ("sft", "after"))
+        f"{model:<8}{count:6,} rows {found[model]['right']:6,} right {found[model]['wrong']:6,} wrong"
+        f" {headline(found[model]):7.1%} ({found[model]['low']:.1%} to {found[model]['high']:.1%})"
+        f"  {SAYS.get(model, 'after')}{_unscored(found[model]['unscored'])}"
+        for model in models
     )
 
 

@@ -1,7 +1,7 @@
 """ms-swift as a child process: its YAML, its log, its progress, its checkpoints.
 
-`python -m potstill.swift sft|export FILE.yaml` is `swift sft|export FILE.yaml` without the launcher, which imports ms-swift
-once more only to start the same thing in a second process.
+`python -m potstill.swift sft|rlhf|export FILE.yaml` is `swift sft|rlhf|export FILE.yaml` without the launcher, which imports
+ms-swift once more only to start the same thing in a second process.
 """
 
 import json
@@ -137,9 +137,9 @@ def main(argv: list[str]) -> None:
 
     command, *rest = argv
     parse_yaml_args(rest)
-    from swift.pipelines import export_main, sft_main
+    from swift import pipelines  # lazy: the one that is asked for is imported
 
-    {"sft": sft_main, "export": export_main}[command](rest)
+    getattr(pipelines, f"{command}_main")(rest)
     sys.stdout.flush()
     os._exit(0)  # no orderly end of a process that holds two gigabytes of libraries: it takes a second
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from potstill import errors, params, profile, task
+from potstill import errors, params, profile, score, task
 
 
 def tasks() -> list[str]:
@@ -17,12 +17,12 @@ def tasks() -> list[str]:
 
 
 def line(name: str) -> str:
-    """A task's row of the table: the headline accuracy of each model, its test rows and prompt tokens."""
+    """A task's row of the table: the headline share of each model, its test rows and prompt tokens."""
     path = task.load(name).reports / "metrics.json"
     if not path.is_file():
         return f"{name:14}not yet run: make repro TASK={name}"
     found = json.loads(path.read_text(encoding="utf-8"))
-    shares = "".join(f"{found[model]['accuracy']:10.1%}" for model in ("teacher", "base", "sft"))
+    shares = "".join(f"{score.headline(found[model]):10.1%}" for model in ("teacher", "base", "sft"))
     tokens = "".join(f"{found[model]['prompt_tokens']:10,.0f}" for model in ("base", "sft"))
     return f"{name:14}{found['rows']:6,}{shares}{tokens}"
 

@@ -1,8 +1,12 @@
-"""One training by `swift sft`: its configuration, its folder of checkpoints, and what is kept of it."""
+"""One training by `swift sft` or `swift rlhf`: its configuration, its folder of checkpoints, and what is kept of it."""
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +15,7 @@ from typing import Any
 from potstill import swift
 from potstill.errors import UserError
 from potstill.rows import write_json, write_jsonl
-from potstill.student import at_hub, on_cuda
+from potstill.student import at_hub, check_folder, on_cuda
 
 OURS = (
     "task",
@@ -24,18 +28,19 @@ OURS = (
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
 ABOUT_THE_BASE = ("README.md", "training.json")  # no part of the model (.dvcignore leaves them out, too)
 ABOUT_THE_RUN = ("args.json", "additional_config.json", "README.md")  # they name folders of this machine
+LOGGED = ("step", "epoch", "loss", "eval_loss", "rewards/margins", "rewards/accuracies")  # of a trainer_state.json
 
 
-def config(p: SimpleNamespace, train: Path, valid: Path) -> swift.Config:
+def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.Config:
     """ms-swift's arguments for the parameters `p`, whose names are ms-swift's own but for OURS. Raises UserError."""
-    for path in (train, valid):
+    for path in filter(None, (train, valid)):
         if not path.is_file():
             raise UserError(f"{path} is missing: run `dvc repro split`")
     needs_gpu(p)
     return {
         **swift.model_config(p.model, p.model_revision),
         "dataset": [str(train)],
-        "val_dataset": [str(valid)],
+        **({"val_dataset": [str(valid)]} if valid else {}),
         **{name: value for name, value in vars(p).items() if name not in OURS},
         "data_seed": p.seed,
         "target_modules": p.target_modules.split(),
@@ -62,7 +67,7 @@ def needs_gpu(p: SimpleNamespace) -> None:
 def key(config: swift.Config) -> str:
     """16 hex digits that change with whatever the trained weights depend on."""
     digest = hashlib.sha256(json.dumps([config, *map(version, ("ms-swift", "torch"))], sort_keys=True).encode())
-    paths = [Path(path) for path in config["dataset"] + config["val_dataset"]]
+    paths = [Path(path) for path in config["dataset"] + config.get("val_dataset", [])]
     if not at_hub(config["model"]):
         there = (path for path in Path(config["model"]).iterdir() if path.is_file())
         paths += sorted(path for path in there if path.name not in ABOUT_THE_BASE)
@@ -72,24 +77,38 @@ def key(config: swift.Config) -> str:
     return digest.hexdigest()[:16]
 
 
+@contextmanager
+def alone(stage: str, config: swift.Config) -> Iterator[Path]:
+    """The folder of the checkpoints of this training, for one process at a time; gone when all went well. Raises UserError."""
+    work = Path(os.environ.get("DVC_ROOT", "."), ".cache", stage, key(config))
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{work}: another process trains the same: wait for it, or stop it") from None
+        yield work
+        shutil.rmtree(work)
+
+
 def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[int, float]:
     """Trains in `work`, from its last complete checkpoint when it has one, and puts the result into `adapter`.
 
     Returns the steps of the whole training and the seconds that the trainer took for those of this run. `base` is the base model's name to write into the adapter. Raises UserError.
     """
-    run = work / "run"
+    run, command = work / "run", "rlhf" if "rlhf_type" in config else "sft"
     resumed = swift.last_checkpoint(run)
     for checkpoint in run.glob("checkpoint-*"):
         if resumed is None or step(checkpoint) > step(resumed):
             shutil.rmtree(checkpoint)  # torn
     if resumed:
-        print(f"sft: goes on from {resumed}", flush=True)
+        print(f"{command}: goes on from {resumed}", flush=True)
         config = config | {"resume_from_checkpoint": str(resumed)}
-    swift.run("sft", config | {"output_dir": str(run)}, work, lambda: progress(run / "logging.jsonl"))
+    swift.run(command, config | {"output_dir": str(run)}, work, lambda: progress(run / "logging.jsonl", command))
     last = swift.last_checkpoint(run)
     state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8")) if last else {}
     if last is None or state["global_step"] != state["max_steps"]:
-        raise UserError(f"swift sft ended early, at {last or 'no checkpoint'}: see {work}/sft.log")
+        raise UserError(f"swift {command} ended early, at {last or 'no checkpoint'}: see {work}/{command}.log")
     keep(last, adapter, base)
     write_jsonl(part(adapter) / "logging.jsonl", history(state))
     replace(adapter)
@@ -103,7 +122,7 @@ def step(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-def progress(log: Path) -> str | None:
+def progress(log: Path, command: str) -> str | None:
     """A line about a training under way, from ms-swift's logging.jsonl."""
     try:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[-20:]]
@@ -111,15 +130,14 @@ def progress(log: Path) -> str | None:
         return None
     last = next((line for line in reversed(lines) if "loss" in line), None)
     return last and (
-        f"sft: step {last['global_step/max_steps']}, loss {last['loss']:.4f}, about {last['remaining_time']} left"
+        f"{command}: step {last['global_step/max_steps']}, loss {last['loss']:.4f}, about {last['remaining_time']} left"
     )
 
 
 def history(state: dict[str, Any]) -> list[dict[str, Any]]:
     """The losses of a trainer_state.json, without its timings: equal trainings have equal logs, resumed or not."""
-    names = ("step", "epoch", "loss", "eval_loss")
     return [
-        {name: row[name] for name in names if name in row}
+        {name: row[name] for name in LOGGED if name in row}
         for row in state["log_history"]
         if "loss" in row or "eval_loss" in row
     ]
@@ -146,3 +164,24 @@ def replace(folder: Path) -> None:
     """Gives the finished `part(folder)` its name: a folder that exists is complete."""
     shutil.rmtree(folder, ignore_errors=True)
     part(folder).rename(folder)
+
+
+def merge(model: str, revision: str, adapter: Path, out: Path, work: Path) -> None:
+    """Writes base and `adapter` as one model to the folder `out`; `work` keeps ms-swift's log. Raises UserError."""
+    shutil.rmtree(out, ignore_errors=True)  # ms-swift would leave stale weights
+    if (adapter / "adapter_config.json").is_file():
+        config = swift.model_config(model, revision) | {
+            "adapters": [str(adapter)],
+            "merge_lora": True,
+            "load_args": False,
+            "output_dir": str(out),
+            "exist_ok": True,
+        }
+        if not on_cuda():  # where predictions are made in float32, rounding the sum to bfloat16 would lose digits
+            config["torch_dtype"] = "float32"
+        swift.run("export", config, work)
+        for name in ABOUT_THE_RUN:
+            (out / name).unlink(missing_ok=True)
+    else:  # tuner_type: full
+        shutil.copytree(adapter, out, ignore=shutil.ignore_patterns("logging.jsonl"))
+    check_folder(out, "see the log of `swift export`")

@@ -3,11 +3,7 @@
 A line of adapter/logging.jsonl: {"step": 100, "epoch": 0.41, "loss": 0.0213} or {"step": 100, "epoch": 0.41, "eval_loss": 0.0198}
 """
 
-import fcntl
-import os
-import shutil
 import time
-from pathlib import Path
 
 from potstill import errors, params, rows, task, training
 
@@ -50,15 +46,8 @@ def main() -> None:
         raise errors.UserError(
             f"{t.data}/4-train.jsonl: id {min(twice)} is in 4-valid.jsonl, too: run `dvc repro split`"
         )
-    work = Path(os.environ.get("DVC_ROOT", "."), ".cache", "sft", training.key(config))
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise errors.UserError(f"{work}: another process trains the same: wait for it, or stop it") from None
+    with training.alone("sft", config) as work:
         steps, trained = training.train(config, work, t.models / "sft" / "adapter", base=p.model)
-        shutil.rmtree(work)
     seconds = time.monotonic() - start
     print(
         f"sft: {len(train):,} rows, {len(valid):,} to validate on, {steps:,} steps, {seconds:.1f} s, {trained:.1f} of them in "

@@ -209,3 +209,14 @@ def teacher_params() -> SimpleNamespace:
         teacher_price_out=None,
         teacher_budget=None,
     )
+
+
+@pytest.fixture
+def chromium() -> str:
+    """The path of a Chromium. Without one the test is skipped, or fails where it must run (CI)."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        missing = f"none of {', '.join(names)} is installed: on Debian, `apt-get install chromium`"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    return str(found)

@@ -1,4 +1,4 @@
-"""A stand-in for ms-swift: a package `swift` whose sft and export write what the real ones leave, in milliseconds."""
+"""A stand-in for ms-swift: a package `swift` whose sft, rlhf and export write what the real ones leave, in milliseconds."""
 
 import json
 import os
@@ -25,7 +25,8 @@ def sft_main(argv):
     if behaviour == "sleep":
         open(os.path.join(os.path.dirname(config["output_dir"]), "pid"), "w").write(str(os.getpid()))
         time.sleep(60)
-    fakes.checkpoint(config["output_dir"], 2 if behaviour == "short" else 4, 4)
+    fakes.checkpoint(config["output_dir"], 2 if behaviour == "short" else 4, 4, fakes.REWARDS if "rlhf_type" in config else None)
+rlhf_main = sft_main
 def export_main(argv):
     if os.environ.get("FAKE_SWIFT") == "fail":
         fakes.model(argv[0]["output_dir"], 16)
@@ -34,6 +35,7 @@ def export_main(argv):
     open(os.path.join(argv[0]["output_dir"], "args.json"), "w").write("{}")
 """
 LOG = [{"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)]
+REWARDS = {"rewards/chosen": 0.3, "rewards/margins": 0.5, "rewards/accuracies": 0.75}  # in an alignment's log
 LOG += [{"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4}, {"step": 4, "train_runtime": 3.21}]
 
 
@@ -62,8 +64,8 @@ def model(folder: str | Path, positions: int = 2048) -> Path:
     return path
 
 
-def checkpoint(run: str | Path, step: int, steps: int) -> Path:
-    """A complete checkpoint-STEP of a training of `steps` steps."""
+def checkpoint(run: str | Path, step: int, steps: int, rewards: dict[str, float] | None = None) -> Path:
+    """A complete checkpoint-STEP of a training of `steps` steps; each point of its log has the `rewards`, too."""
     import zipfile
 
     path = Path(run) / f"checkpoint-{step}"
@@ -76,7 +78,8 @@ def checkpoint(run: str | Path, step: int, steps: int) -> Path:
         with zipfile.ZipFile(path / name, "w") as file:
             file.writestr("data.pkl", "state")
     (path / "args.json").write_text("{}")
+    log = [{**row, **rewards} for row in LOG] if rewards else LOG
     (path / "trainer_state.json").write_text(
-        json.dumps({"global_step": step, "max_steps": steps, "log_history": LOG}), encoding="utf-8"
+        json.dumps({"global_step": step, "max_steps": steps, "log_history": log}), encoding="utf-8"
     )
     return path

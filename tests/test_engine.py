@@ -37,9 +37,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the engine is called with; it answers with the end of the system prompt and the user's turn."""
     calls: list[tuple[Any, ...]] = []
 
-    def fake(model: str, messages: Asked, *rest: Any) -> list[dict[str, Any]]:
+    def fake(model: str, batches: list[Asked], *rest: Any) -> list[list[dict[str, Any]]]:
         calls.append((model, *rest))
-        return [{"answer": f"{chat[0]['content'][:9]}|{chat[1]['content']}", **ANSWER} for chat in messages]
+        return [
+            [{"answer": f"{chat[0]['content'][:9]}|{chat[1]['content']}", **ANSWER} for chat in batch]
+            for batch in batches
+        ]
 
     monkeypatch.setattr(engine, "predict", fake)
     return calls
@@ -73,7 +76,23 @@ def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
     assert found == [{"id": row["id"], "answer": f"{prompt}|{row['text']}", **ANSWER} for row in tests]
     assert asked == [called]
     path = f"data/toy/5-predictions-{model}.jsonl"
-    assert capsys.readouterr().out == f"predict {model}: 3 rows, 0 of them cut off by their length → {path}\n"
+    assert capsys.readouterr().out == f"predict: 3 rows, 0 of them cut off by their length → {path}\n"
+
+
+def test_with_dpo_both_students_answer_the_validation_rows_too(
+    tests: list[rows.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, project: Project
+) -> None:
+    turns = [{"role": role, "content": text} for role, text in (("system", "s"), ("user", "u"), ("assistant", "a"))]
+    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "v", "messages": turns}])
+    run(monkeypatch, "dpo")
+    assert (project.read("5-predictions-dpo.jsonl"), project.read("5-valid-dpo.jsonl"), asked) == ([], [], [])
+    project.set(models=["base", "sft", "dpo"])
+    fakes.model("models/toy/dpo/merged")
+    for model in ("sft", "dpo"):
+        run(monkeypatch, model)
+        assert project.read(f"5-valid-{model}.jsonl") == [{"id": "v", "answer": "s|u", **ANSWER}]
+        assert [row["id"] for row in project.read(f"5-predictions-{model}.jsonl")] == [row["id"] for row in tests]
+    assert [call[0] for call in asked] == ["models/toy/sft/merged", "models/toy/dpo/merged"]
 
 
 def test_the_teacher_answers_the_test_rows_itself(
@@ -95,7 +114,7 @@ def test_an_answer_too_few_or_to_another_row_fails(
         for row in tests
     ]
     monkeypatch.setattr("potstill.teacher.answer_rows", lambda *args, **more: change(found))
-    with pytest.raises(AssertionError, match="3 test rows, but"):
+    with pytest.raises(AssertionError, match="3 rows, but"):
         run(monkeypatch, "teacher")
     assert not Path("data/toy/5-predictions-teacher.jsonl").exists()
 
@@ -116,7 +135,7 @@ def test_a_missing_model_says_what_to_run(
 
 @pytest.mark.parametrize("arguments", [(), ("both",), ("base", "sft")])
 def test_usage(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
-    with pytest.raises(UserError, match=r"^usage: python -m stages.predict base\|sft\|teacher$"):
+    with pytest.raises(UserError, match=r"^usage: python -m stages.predict base\|sft\|dpo\|teacher$"):
         run(monkeypatch, *arguments)
 
 
@@ -144,14 +163,18 @@ def test_a_context_that_the_model_does_not_have_is_refused_before_the_start(test
 def test_vllm_keeps_the_order_and_answers_alike_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     base = str(ROOT / "models/tiny-base")
     chats = [[{"role": "system", "content": "复述"}, {"role": "user", "content": f"第{i}号"}] for i in range(20)]
-    found = engine.predict(base, chats, 12, "float32", 128)
-    assert len(found) == 20
+    found, again = engine.predict(base, [chats, chats[:3]], 12, "float32", 128)
+    assert (len(found), again) == (20, found[:3])
     assert len({row["prompt_tokens"] for row in found}) <= 2
     assert all(0 < row["completion_tokens"] <= 12 for row in found)
     assert {row["finish_reason"] for row in found} <= {"stop", "length"}
-    assert engine.predict(base, chats[::-1], 12, "float32", 128)[::-1] == found
-    with pytest.raises(UserError, match=r"max_model_len is 16, but the prompt of test row 1 has [0-9]+ tokens"):
-        engine.predict(base, [[{"role": "user", "content": "长" * 40}]], 8, "float32", 16)
+    assert engine.predict(base, [chats[::-1]], 12, "float32", 128)[0][::-1] == found
+    drawn = [engine.predict(base, [chats], 12, "float32", 128, n=3, temperature=1.5, seed=7)[0] for _ in "ab"]
+    assert len(drawn[0]) == 60
+    assert drawn[0] == drawn[1]
+    assert len({row["answer"] for row in drawn[0][:3]}) > 1  # three of one chat
+    with pytest.raises(UserError, match=r"max_model_len is 16, but the prompt of row 1 has [0-9]+ tokens"):
+        engine.predict(base, [[[{"role": "user", "content": "长" * 40}]]], 8, "float32", 16)
 
 
 @pytest.mark.slow

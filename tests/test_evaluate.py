@@ -26,5 +26,17 @@ def test_it_predicts_and_scores_only(project: Project, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit) as stopped:
         evaluate.main()
     assert stopped.value.code == 3
-    stages = ["predict-base@toy", "predict-sft@toy", "predict-teacher@toy", "score@toy"]
+    stages = [f"{stage}@toy" for stage in evaluate.STAGES]
+    assert set(evaluate.STAGES) == {
+        "predict-base",
+        "examples",
+        "predict-sft",
+        "predict-dpo",
+        "parity",
+        "predict-teacher",
+        "ship",
+        "judge",
+        "score",
+        "report",
+    }
     assert asked == [[sys.executable, "-m", "dvc", "repro", "--single-item", *stages]]

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from potstill import engine, params, rows
 from potstill.errors import UserError
 from tests import fakes
-from tests.conftest import ROOT, Project, serving
+from tests.conftest import ROOT, Body, Project, completion, serving
 
 SPECS = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")["stages"]
 STAGES = [stage for stage in SPECS if stage != "merge"]  # in order; merge reads no rows
@@ -38,11 +39,22 @@ def run(stage: str) -> str:
     return re.sub(r"[0-9.]+ s,", "", out.getvalue())
 
 
-def predict(model: str, asked: list[Any], *_: object) -> list[rows.Row]:
-    """A stand-in for vLLM that is right every other time."""
-    words = [messages[-1]["content"].split()[-1] for messages in asked]
-    answers = [json.dumps({"word": word, "length": len(word) + i % 2}) for i, word in enumerate(words)]
-    return [{"answer": text, "finish_reason": "stop", "prompt_tokens": 7, "completion_tokens": 3} for text in answers]
+def predict(model: str, batches: list[list[Any]], *_: object, n: int = 1, **drawn: object) -> list[list[rows.Row]]:
+    """A stand-in for vLLM that is right every other time, and never where it draws."""
+
+    def answer(messages: list[dict[str, str]], number: int) -> rows.Row:
+        word = messages[-1]["content"].split()[-1]
+        found = {"word": word[::-1] if drawn else word, "length": len(word) + number % 2}
+        text = json.dumps(found, separators=(",", ":"))
+        return {"answer": text, "finish_reason": "stop", "prompt_tokens": 7, "completion_tokens": 3}
+
+    return [[answer(chat, i) for i, chat in enumerate(batch) for _ in range(n)] for batch in batches]
+
+
+async def wrong_at_times(number: int, body: Body, request: web.Request) -> web.StreamResponse | None:
+    """Every fifth input gets an answer that no check lets pass."""
+    asked = body["messages"][-1]["content"]
+    return web.json_response(completion(f"no JSON: {asked}")) if asked[-1] in "49" else None
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +68,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for name in ("DVC_ROOT", "TEACHER_JOURNAL"):
             patch.delenv(name, raising=False)
         patch.setattr(engine, "predict", predict)
+        teacher.behave = wrong_at_times
         project = Project(folder)
         project.seeds(60, alike=False)
         project.write("data/toy/gold.jsonl", "")
         project.write("tasks/toy/prompts/rejected.md", "You find a wrong word.\n")
-        project.set(teacher_model="fake-235b", valid_share=0.2, test_share=0.2)
+        project.set(
+            teacher_model="fake-235b", valid_share=0.2, test_share=0.2, models=["base", "sft", "dpo"], pair_samples=1
+        )
         for model in ("models/tiny-base", "models/toy/sft/merged"):
             fakes.model(model)
         said = {}
@@ -109,12 +124,12 @@ def change(edit: Callable[[rows.Row, rows.Row], rows.Row]) -> Callable[[Lines, i
 
 def text_of(row: rows.Row) -> str:
     """The key of a row that holds what it says."""
-    return next(key for key in ("messages", "text", "answer") if key in row)
+    return next(key for key in ("messages", "text", "answer", "chosen") if key in row)
 
 
 def output_of(row: rows.Row) -> str:
     """The key of a row that holds what was answered, or is expected."""
-    return next(key for key in ("messages", "output", "expected", "answer", "text") if key in row)
+    return next(key for key in ("messages", "output", "expected", "answer", "text", "rejected") if key in row)
 
 
 def swapped(lines: Lines, at: int) -> Lines:
@@ -164,7 +179,10 @@ def test_a_corrupted_row_is_found(ran: dict[str, str], stage: str, name: str, co
         assert found.startswith("UserError") or (found == "other counts" and corruption in AS_COUNTS), (place, found)
 
 
-BY_IDS = [pair for pair in READ if pair[1][0] in "134" and pair[0].startswith(("generate", "split", "predict"))]
+WITH_INPUTS = re.compile(
+    "[13]-.*|4-test.*"
+)  # the id of a row of messages or predictions cannot be told from the row itself
+BY_IDS = [pair for pair in READ if WITH_INPUTS.match(pair[1]) and pair[0].startswith(("generate", "split", "predict"))]
 BUGS = [name for name in CORRUPTIONS if re.search("id|text|duplicate", name)]
 
 

@@ -53,6 +53,7 @@ def test_load_returns_only_the_named_parameters(project: Project) -> None:
         ("train_rows", -1, "train_rows is -1, expected a whole number from 0 up"),
         ("valid_share", 0.6, "expected a number from 0.01 to 0.5"),
         ("torch_dtype", "int4", 'torch_dtype is "int4", expected one of bfloat16, float16, float32'),
+        ("models", ["base"], 'models is ["base"], expected one of ["base", "sft"], ["base", "sft", "dpo"]'),
         ("model", "", 'model is "", expected a model\'s folder or its name on the hub'),
     ],
 )

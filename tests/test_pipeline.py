@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from potstill import compare
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -118,13 +119,21 @@ STAGES = [
     "generate",
     "filter",
     "split",
-    "pairs",
     "sft",
     "merge",
+    "sample",
+    "pairs",
+    "align",
     "predict-base",
+    "examples",
     "predict-sft",
+    "parity",
+    "predict-dpo",
     "predict-teacher",
+    "ship",
+    "judge",
     "score",
+    "report",
 ]
 
 
@@ -156,6 +165,15 @@ def test_a_run_makes_everything(checkout: Checkout) -> None:
     assert answers == kept + dropped == SEEDS
     for name in ("train_loss.png", "eval_loss.png"):
         assert (checkout.dir / "reports/address" / name).read_bytes().startswith(b"\x89PNG")
+    learnt = len(checkout.read(DATA + "4-train.jsonl").splitlines())
+    hops = compare.read_csv(checkout.read("reports/address/hops.csv"), "hops.csv")
+    assert [(hop["rows"], hop["passed"]) for hop in hops] == [
+        (str(GOLD), "1"),
+        (str(GOLD), "1"),
+        (str(min(100, learnt)), "1"),
+    ]
+    assert metrics["examples"]["prompt_tokens"] > metrics["base"]["prompt_tokens"]
+    assert "of the test rows are right after the training" in checkout.read("reports/address/report.html")
     checkout.commit()
 
 
@@ -174,7 +192,10 @@ def test_predict_and_score_alone_run_nothing_again(checkout: Checkout) -> None:
 
 def test_an_experiment_trains_and_scores_only(checkout: Checkout) -> None:
     out = checkout.dvc("exp", "run", "--name", "rank-16", "-S", "lora_rank=16")
-    assert ran(out) == ["sft", "merge", "predict-sft", "score"]
+    assert sorted(ran(out)) == sorted(
+        ["sft", "merge", "sample", "align", "predict-sft", "parity", "ship", "judge", "score", "report"]
+    )
+    assert re.findall(r"(\w+): nothing to do, models has no dpo", out) == ["sample", "align"]
     adapter = json.loads(checkout.read("models/address/sft/adapter/adapter_config.json"))
     assert adapter["r"] == 16
 
@@ -189,6 +210,12 @@ def test_experiments_and_metrics_read_well(checkout: Checkout) -> None:
     page = checkout.read("plots/index.html")
     assert "training loss" in page
     assert "validation loss" in page
+    assert not re.findall(r'src="(?!\.\./potstill/vega\.js)', page)  # nothing from elsewhere
+
+
+def test_the_gate_holds_the_last_commit(checkout: Checkout) -> None:
+    code, out = checkout.run("potstill.gate")
+    assert (code, "0 broken" in out or "fixed" in out) == (0, True), out
 
 
 def line(number: int, new: bytes) -> Callable[[bytes], bytes]:
@@ -279,7 +306,7 @@ def test_nothing_was_lost(checkout: Checkout) -> None:
     """After all that, the same state comes back without a question to the teacher, a training or a prediction."""
     journal = checkout.state()[".cache/teacher/address.jsonl"]
     out = checkout.dvc("repro")
-    assert not set(ran(out)) - {"filter", "score"}, out
+    assert not set(ran(out)) - {"filter", "score", "report"}, out
     assert checkout.state()[".cache/teacher/address.jsonl"] == journal
     assert json.loads(checkout.read("models/address/sft/adapter/adapter_config.json"))["r"] == 16
     assert not ran(checkout.dvc("repro"))

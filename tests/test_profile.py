@@ -51,6 +51,10 @@ def test_published_carries_the_recipe_and_keeps_the_comments(
     ]
     run(monkeypatch, "cpu", "toy")
     assert path.read_text(encoding="utf-8") == before
+    profile.apply({"models": ["base", "sft", "dpo"]}, path)
+    assert "\nmodels: [base, sft, dpo]           # " in path.read_text(encoding="utf-8")
+    run(monkeypatch, "cpu", "toy")
+    assert path.read_text(encoding="utf-8") == before
     run(monkeypatch, "cpu")
     assert capsys.readouterr().out.endswith("params.yaml: 0 values changed, now as in tasks/toy/profiles/cpu.yaml\n")
 

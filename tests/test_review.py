@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import urllib.request
@@ -400,17 +399,6 @@ def test_a_sample_of_nothing_is_refused(seeds: list[Row], project: Project) -> N
 
 
 # ---- the page in a real browser -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def chromium() -> str:
-    """The path of a Chromium. Without one the test is skipped, or fails where it must run (CI)."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        missing = f"none of {', '.join(names)} is installed: on Debian, `apt-get install chromium`"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    return str(found)
 
 
 @pytest.fixture

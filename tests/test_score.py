@@ -1,5 +1,6 @@
 """Scoring: from predictions to metrics.json and the three lines."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from potstill import rows, score, task
 from potstill.errors import UserError
 from tests.conftest import Project
 
+MODELS = ("base", "sft", "teacher")
 EXPECTED = {"word": "大理 市", "place": "25号"}
 GOOD = {"name": "段丽娟", "phone": "13800138000", "place": "人民路25号 大理古城 3号楼"}
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word", "place"]}
@@ -31,6 +33,10 @@ def answer(text: object, id: str = "0") -> rows.Row:
     """A prediction row."""
     text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
     return {"id": id, "answer": text, "finish_reason": "stop", "prompt_tokens": 10, "completion_tokens": 4}
+
+
+def metrics(toy: task.Task, tests: list[rows.Row], predictions: dict[str, list[rows.Row]]) -> dict[str, Any]:
+    return score.metrics(toy, tests, score.marked(toy, tests, predictions))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +78,7 @@ def test_an_answer_is_right_wrong_or_unscored(
 ) -> None:
     project.write("tasks/toy/task.yaml", "checks: [length_within, language]\n")
     found = score.mark(task.load("toy"), test, answer(text))
+    assert found.pop("texts", None) == ((text, "春节好") if "expected" in test else None)
     off = found.pop("off")
     assert found == {"right": right, "unscored": unscored, "prompt_tokens": 10, "completion_tokens": 4}
     asked = test["text"] == "写3字" and text != ""
@@ -91,9 +98,11 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Proj
     answers = [answer(text, str(i)) for i, text in enumerate(["新年好", "新年", "新年", "", "好"])]
     for row in tests:
         del row["expected"]
-    found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
+    found = metrics(task.load("toy"), tests, dict.fromkeys(MODELS, answers))
     assert found["sft"] == {
-        "accuracy": 0.2,
+        "pass_rate": 0.2,
+        "low": 0.0362,
+        "high": 0.6245,
         "right": 1,
         "wrong": 2,
         "unscored": 2,
@@ -102,7 +111,7 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Proj
         "completion_tokens": 4,
     }
     assert score.table(found).splitlines()[0] == (
-        "teacher      5 rows      1 right      2 wrong   20.0%  the teacher, 2 rows unscored"
+        "teacher      5 rows      1 right      2 wrong   20.0% (3.6% to 62.5%)  the teacher, 2 rows unscored"
     )
 
 
@@ -137,11 +146,13 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
     tests = [question("0"), question("1"), question("2", "b"), question("3")]
     good, bad = {"word": "大理市", "place": "25号"}, {"word": "大理市", "place": "26号"}
     answers = [answer(text, str(i)) for i, text in enumerate([good, bad, good, "oops"])]
-    found = score.metrics(toy, tests, dict.fromkeys(score.MODELS, answers))
+    found = metrics(toy, tests, dict.fromkeys(MODELS, answers))
     assert list(found) == ["rows", "base", "sft", "teacher"]
     assert found["rows"] == 3
     assert found["sft"] == {
         "accuracy": 0.3333,
+        "low": 0.0615,
+        "high": 0.7923,
         "right": 1,
         "wrong": 2,
         "unscored": 0,
@@ -153,6 +164,8 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
         "b": {
             "rows": 1,
             "accuracy": 1.0,
+            "low": 0.2065,
+            "high": 1.0,
             "right": 1,
             "wrong": 0,
             "unscored": 0,
@@ -169,7 +182,7 @@ def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> 
     project.write("tasks/toy/task.yaml", "checks: [json_schema, exact_match]\n")
     tests = [question("0"), question("1", "b")]
     answers = [answer("{}", "0"), answer("{}", "1")]
-    found = score.metrics(task.load("toy"), tests, dict.fromkeys(score.MODELS, answers))
+    found = metrics(task.load("toy"), tests, dict.fromkeys(MODELS, answers))
     assert (found["rows"], found["base"]["wrong"]) == (2, 2)
 
 
@@ -182,12 +195,12 @@ def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> 
 )
 def test_an_unaccounted_row_fails(toy: task.Task, answers: list[rows.Row], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        score.metrics(toy, [question("0"), question("1")], {"sft": answers})
+        metrics(toy, [question("0"), question("1")], {"sft": answers})
 
 
 def test_a_headline_that_no_row_has(toy: task.Task) -> None:
     with pytest.raises(UserError, match="headline_slice is 'a', but the test rows' slices are b"):
-        score.metrics(toy, [question("0", "b")], {"sft": [answer("{}")]})
+        metrics(toy, [question("0", "b")], {"sft": [answer("{}")]})
 
 
 def test_a_refused_answer_is_a_wrong_one(toy: task.Task) -> None:
@@ -201,9 +214,13 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     tests = [question(id) | {"text": text} for id, text in zip(ids, "ab", strict=True)]
     rows.write_jsonl("data/toy/4-test.jsonl", tests)
     paid = {"key": "", "error": None}
-    for model in score.MODELS:
+    for model in MODELS:
         found = [answer("{}", ids[0]) | paid | {"key": "0"}, answer(EXPECTED, ids[1]) | paid | {"key": "1"}]
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
+    rows.write_jsonl("data/toy/5-predictions-again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])])
+    rows.write_jsonl("data/toy/5-predictions-adapter.jsonl", [])
+    rows.write_jsonl("data/toy/5-judge.jsonl", [])
+    rows.write_json("data/toy/5-parity.json", {"lessons": 9, "other_tokens": ["0"]})
     rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     rows.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
     rows.write_jsonl("data/toy/4-rejected.jsonl", [])
@@ -216,9 +233,13 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     assert code == 0, out
     assert out.splitlines() == [
         "score: 2 answers of the teacher, 1 kept rows, 2 test rows",
-        "teacher      2 rows      1 right      1 wrong   50.0%  the teacher",
-        "base         2 rows      1 right      1 wrong   50.0%  before",
-        "sft          2 rows      1 right      1 wrong   50.0%  after",
+        "teacher      2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  the teacher",
+        "base         2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  before",
+        "sft          2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  after",
+        "sft against teacher: 0 rows fixed, 0 broken, p = 1 (exact McNemar): no difference that this test set can show",
+        "sft against base: 0 rows fixed, 0 broken, p = 1 (exact McNemar): no difference that this test set can show",
+        "base, predicted twice: 1 of 2 rows differ, 0 flips",
+        "training rows: other tokens where served: 1 of 9 rows differ, 1 flips: not the same model any more",
         "cost: 4 answers of the teacher, 40 + 16 tokens, prices unknown (teacher_price_in, teacher_price_out)",
         "fit: under-fitted; both losses were still falling: more epochs or a higher rank (advice only: the score decides)",
     ]
@@ -227,6 +248,11 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
         "metrics.json",
         "cost.json",
         "fit.json",
+        "hops.csv",
+        "judge.json",
+        "marks.csv",
+        "pairs.csv",
+        "slices.csv",
         "train_loss.csv",
         "eval_loss.csv",
         "train_loss.png",
@@ -236,6 +262,55 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, proje
     before = {path.name: path.read_bytes() for path in reports.iterdir()}
     assert project.run("stages.score")[0] == 0
     assert {path.name: path.read_bytes() for path in reports.iterdir()} == before
+
+
+def predicted(project: Project) -> Path:
+    """Predictions of three models for two test rows, with a dvc.lock that has their hashes; the path of sft's."""
+    outs = []
+    for number, model in enumerate(MODELS):
+        path = Path(f"data/toy/5-predictions-{model}.jsonl")
+        rows.write_jsonl(path, [answer({"word": str(number)}, id) for id in ("0", "1")])
+        md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        outs.append(f"  predict-{model}@toy:\n    outs:\n    - path: {path}\n      hash: md5\n      md5: {md5}\n")
+    project.write("dvc.lock", "schema: '2.0'\nstages:\n" + "".join(outs))
+    return Path("data/toy/5-predictions-sft.jsonl")
+
+
+def test_predictions_as_they_were_made_are_read(toy: task.Task, project: Project) -> None:
+    predicted(project)
+    assert list(score.predictions(toy)) == list(MODELS)
+    rows.write_jsonl("data/toy/5-predictions-dpo.jsonl", [])
+    assert list(score.predictions(toy)) == list(MODELS)  # this model was not trained
+    rows.write_jsonl("data/toy/5-predictions-dpo.jsonl", [answer({}, id) for id in ("0", "1")])
+    assert list(score.predictions(toy)) == ["base", "sft", "dpo", "teacher"]
+
+
+@pytest.mark.parametrize("fault", ["corrupted", "dropped", "swapped"])
+def test_predictions_that_are_not_as_they_were_made_are_refused(toy: task.Task, project: Project, fault: str) -> None:
+    path = predicted(project)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    match fault:
+        case "corrupted":
+            path.write_text(lines[0].replace("2", "7", 1) + lines[1], encoding="utf-8")
+        case "dropped":
+            path.write_text(lines[0], encoding="utf-8")
+        case "swapped":
+            base = Path("data/toy/5-predictions-base.jsonl")
+            base.rename("kept")
+            path.rename(base)
+            Path("kept").rename(path)
+    with pytest.raises(
+        UserError, match=r"^data/toy/5-predictions-(sft|base)\.jsonl: its hash is .*: run `dvc repro`|swapped"
+    ):
+        score.predictions(toy)
+
+
+@pytest.mark.parametrize(
+    ("slice", "expected", "word"),
+    [("a", {"word": "x"}, "accuracy"), ("held_out", {"word": "x"}, "agreement"), ("a", None, "pass_rate")],
+)
+def test_what_the_share_is_called(slice: str, expected: rows.Row | None, word: str) -> None:
+    assert score.word([{"id": "0", "slice": slice, "expected": expected}]) == word
 
 
 def test_the_cost_counts_each_request_once_and_no_failure() -> None:
@@ -264,3 +339,12 @@ def test_an_unknown_price_is_null_and_never_0(prices: tuple[float | None, float 
     found = score.cost([answer("{}") | {"key": "a", "error": None}], [], 1, *prices)
     assert [found[name] for name in ("spent", "per_kept_row", "per_request", "break_even_requests")] == [None] * 4
     assert "prices unknown" in score.cost_line(found)
+
+
+def test_a_task_that_expects_texts_has_their_overlap(toy: task.Task, project: Project) -> None:
+    project.write("tasks/toy/task.yaml", "checks: []\n")
+    tests = [{**question(str(i)), "expected": "新年好呀"} for i in range(2)]
+    found = metrics(task.load("toy"), tests, {key: [answer("新年好呀", "0"), answer("新年好", "1")] for key in MODELS})
+    assert found["sft"]["overlap"]["rouge_l"] == 0.9286
+    assert 0.8 < found["sft"]["overlap"]["bleu"] < 1
+    assert "overlap" not in metrics(toy, [question("0")], {key: [answer(EXPECTED, "0")] for key in MODELS})["sft"]

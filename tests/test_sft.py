@@ -159,10 +159,10 @@ def test_training_goes_on_from_the_last_complete_checkpoint(
 
 def test_progress_is_one_short_line(tmp_path: Path) -> None:
     log = tmp_path / "logging.jsonl"
-    assert training.progress(log) is None
+    assert training.progress(log, "sft") is None
     line = {"loss": 0.01234, "global_step/max_steps": "120/570", "remaining_time": "3m 2s"}
     rows.write_jsonl(log, [line, {"eval_loss": 1}])
-    assert training.progress(log) == "sft: step 120/570, loss 0.0123, about 3m 2s left"
+    assert training.progress(log, "sft") == "sft: step 120/570, loss 0.0123, about 3m 2s left"
 
 
 @pytest.fixture

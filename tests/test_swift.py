@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from potstill import swift, training
+from potstill import align, swift, training
 from potstill.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT
@@ -173,11 +173,20 @@ def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkey
             swift.render(training.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train))
         )
         recipes[str(path)] = recipe
+        own = {name: recipe[name] for name in STAGES["align"]["params"]}
+        path = path.with_suffix(".dpo.yaml")
+        path.write_text(swift.render(align.config(SimpleNamespace(**own), train[0], ROOT / "models/tiny-base")))
+        recipes[str(path)] = (
+            recipe
+            | {"model": "tiny-base"}
+            | {name.removeprefix("dpo_"): recipe[name] for name in recipe if name.startswith("dpo_")}
+        )
     code = (  # the classes' own parser, without their __post_init__, which would fetch the model
         "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
-        "from swift.arguments import SftArguments; from transformers import HfArgumentParser\n"
-        "parser = HfArgumentParser([SftArguments])\n"
+        "from swift.arguments import RLHFArguments, SftArguments; from transformers import HfArgumentParser\n"
+        "parsers = [HfArgumentParser([one]) for one in (SftArguments, RLHFArguments)]\n"
         "for path in sys.argv[1:]:\n"
+        "    parser = parsers[path.endswith('.dpo.yaml')]\n"
         "    argv = [path]; parse_yaml_args(argv)\n"
         "    found, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
         "    print(json.dumps([path, rest, vars(found)], default=str))"

@@ -1,0 +1,46 @@
+"""The untrained model once more, in one start of vLLM: the prompts of predict-base again → 5-predictions-again.jsonl, of which score
+counts what changed between two runs of the same (A/A), and with training rows as examples → 5-predictions-examples.jsonl.
+
+A row is that of stages/predict.py. 5-predictions-examples.jsonl is empty where `examples` is 0, or not one example fits.
+"""
+
+import os
+
+from potstill import engine, errors, examples, params, rows, student, task
+
+FIELDS = ("id", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
+
+
+def main() -> None:
+    p = params.load(
+        "task", "model", "model_revision", "predict_max_tokens", "predict_dtype", "max_model_len", "examples"
+    )
+    t = task.load(p.task)
+    tests = t.inputs(t.data / "4-test.jsonl", "slice")
+    lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[: p.examples]
+    asked = [t.messages("teacher", row) for row in tests]
+    hub = student.at_hub(p.model)
+    os.environ.update(student.environment(hub))
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(p.model, **({"revision": p.model_revision} if hub else {}))
+    room = p.max_model_len - p.predict_max_tokens
+    more = examples.shown(asked, lessons, room, lambda chat: len(engine._tokens(tokenizer, chat)))
+    batches = engine.predict(
+        p.model, [asked, more], p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
+    )
+    for name, results in zip(("again", "examples"), batches, strict=True):
+        answers = ({**row, "id": test["id"]} for test, row in zip(tests, results, strict=bool(results)))
+        rows.write_jsonl(t.data / f"5-predictions-{name}.jsonl", ({key: row[key] for key in FIELDS} for row in answers))
+    said = (
+        f"{(len(more[0]) - len(asked[0])) // 2} examples"
+        if more
+        else f"no example fits into {room:,} tokens"
+        if lessons
+        else "no examples"
+    )
+    print(f"examples: {len(tests):,} rows again, {said} → {t.data}/5-predictions-examples.jsonl")
+
+
+if __name__ == "__main__":
+    errors.run(main)
