@@ -382,7 +382,7 @@ def copy(rng: random.Random) -> Example:
 
 
 KINDS: list[tuple[Callable[[random.Random], Example], float]] = [
-    (extract, 0.27), (split, 0.06), (fact, 0.22), (copy, 0.09), (prose, 0.13), (spans, 0.23),
+    (extract, 0.26), (split, 0.05), (fact, 0.28), (copy, 0.08), (prose, 0.12), (spans, 0.21),
 ]  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def held_out(
 def main() -> None:
     """Trains and saves; prints the loss every hundred steps."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8600)
+    parser.add_argument("--steps", type=int, default=10800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
