@@ -25,6 +25,7 @@ def adapted(base: str, adapter: str, rank: int, chats: list[engine.Chat], *setti
 def main() -> None:
     p = params.load("task", "lora_rank", "predict_max_tokens", "predict_dtype", "max_model_len")
     t = task.load(p.task)
+    p = t.settled(p)
     tests = rows.read_jsonl(t.data / "4-test.jsonl", ("id", "expected"))
     chats = [t.messages("student", row) for row in tests]
     settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len

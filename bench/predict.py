@@ -48,7 +48,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "bare.py").write_text(BARE)
         for title, settings, env in (("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),):
-            job = [str(t.models / "sft/merged"), chats, p.predict_max_tokens, settings]
+            job = [str(t.models / "sft/merged"), chats, t.settled(p).predict_max_tokens, settings]
             (folder / "job.json").write_text(json.dumps(job))
             show(title, [str(folder / "bare.py"), str(folder / "job.json")], Path(), env)
         for part in ("potstill", "stages", "schemas", "tasks", "models", "params.yaml"):

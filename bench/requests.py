@@ -147,7 +147,7 @@ def main() -> None:
         return
     tests = t.inputs(t.data / "4-test.jsonl")[: options.rows or None]
     models = {"before": (options.model or p.model, "teacher"), "after": (str(t.models / "sft" / "merged"), "student")}
-    settings = [p.predict_max_tokens, p.predict_dtype, p.max_model_len]
+    settings = [t.settled(p).predict_max_tokens, p.predict_dtype, p.max_model_len]
     blocks: dict[str, list[Found]] = {name: [] for name in models}
     for number in range(1, options.rounds + 1):
         for name, (model, kind) in models.items():

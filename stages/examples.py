@@ -16,6 +16,7 @@ def main() -> None:
         "task", "model", "model_revision", "predict_max_tokens", "predict_dtype", "max_model_len", "examples"
     )
     t = task.load(p.task)
+    p = t.settled(p)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[: p.examples]
     asked = [t.messages("teacher", row) for row in tests]

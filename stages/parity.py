@@ -13,6 +13,7 @@ FIELDS = ("id", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
 def main() -> None:
     p = params.load("task", "model", "model_revision", "predict_max_tokens", "predict_dtype")
     t = task.load(p.task)
+    p = t.settled(p)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[:LESSONS]
     adapter, merged = t.models / "sft" / "adapter", t.models / "sft" / "merged"

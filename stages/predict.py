@@ -17,6 +17,7 @@ FIELDS = ("id", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
 def base() -> None:
     p = params.load("task", "model", "model_revision", "predict_max_tokens", "predict_dtype", "max_model_len")
     t, tests = _tests(p.task)
+    p = t.settled(p)
     asked = [t.messages("teacher", row) for row in tests]
     [found] = engine.predict(p.model, [asked], p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision)
     _write(t, "predictions-base", tests, found)
@@ -38,6 +39,7 @@ def ask_teacher() -> None:
 
 def _student(model: str, p: SimpleNamespace) -> None:
     t, tests = _tests(p.task)
+    p = t.settled(p)
     tests = tests if model in p.models else []
     valid = rows.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages")) if "dpo" in p.models else []
     asked = [[t.messages("student", row) for row in tests], [row["messages"][:-1] for row in valid]]

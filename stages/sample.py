@@ -20,6 +20,7 @@ def main() -> None:
         "max_model_len",
     )
     t = task.load(p.task)
+    p = t.settled(p)
     found: list[rows.Row] = []
     says = "nothing to do, models has no dpo"
     if "dpo" in p.models:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +38,17 @@ def test_messages_are_the_rendered_prompt_and_the_input(project: Project) -> Non
 def test_an_empty_system_prompt_is_left_out(project: Project) -> None:
     project.write("tasks/toy/prompts/student.md", "\n")
     assert task.load("toy").messages("student", {"text": "x"}) == [{"role": "user", "content": "x"}]
+
+
+def test_what_params_yaml_leaves_open_is_as_task_yaml_says(project: Project) -> None:
+    given = SimpleNamespace(num_train_epochs=None, predict_max_tokens=None, samples=2, seed=1)
+    assert task.load("toy").settled(given) == SimpleNamespace(
+        num_train_epochs=3, predict_max_tokens=512, samples=2, seed=1
+    )
+    project.write("tasks/toy/task.yaml", "num_train_epochs: 5\npredict_max_tokens: 99\nsamples: 4\n")
+    assert task.load("toy").settled(given) == SimpleNamespace(
+        num_train_epochs=5, predict_max_tokens=99, samples=2, seed=1
+    )
 
 
 @pytest.mark.parametrize("name", ["nosuch", "../toy", "", "toy/", "-toy", "_template"])
@@ -75,7 +87,7 @@ def test_a_broken_definition_is_one_sentence(project: Project, file: str, text: 
     [
         (
             "zzz: 1",
-            "unknown key 'zzz': known are description, input, user, headline_slice, checks, num_train_epochs, samples, expand",
+            "unknown key 'zzz': known are description, input, user, headline_slice, checks, num_train_epochs, predict_max_tokens, samples, expand",
         ),
         ("description: [a]", 'description is ["a"], expected a text'),
         ("input: text", 'input is "text", expected a list of fields of a row, such as [text]; each once'),
