@@ -58,7 +58,7 @@ def test_every_ascii_word_and_sign_of_the_tokenizer_occurs_in_answers() -> None:
     tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
     rng = random.Random(9)
     met: Counter[int] = Counter()
-    for _ in range(6000):
+    for _ in range(12000):
         met.update(tokenizer(spans(rng)[2])["input_ids"])
     words = [w for w in KEYS if len(tokenizer(f'"{w}"')["input_ids"]) <= 3]
     assert len(words) > 150
