@@ -23,6 +23,7 @@ def predict(
     dtype: str,
     max_model_len: int,
     revision: str | None = None,
+    stop_loops: bool = False,
     **sampling: Any,
 ) -> list[list[Result]]:
     """For each batch an answer to each of its chats, in their order, with the model's own chat template. Batches are answered one
@@ -30,7 +31,8 @@ def predict(
 
     `model` is a folder or a name on the hub. A result is {"answer", "finish_reason", "prompt_tokens",
     "completion_tokens"}; finish_reason is "length" where max_tokens or max_model_len (prompt and answer together) cut
-    the answer off. Greedy, unless `sampling` has vLLM's temperature, n (so many results a chat, one after the other) and seed.
+    the answer off, and "repetition" where `stop_loops` did, since up to 32 tokens had come 16 times in a row, as an untrained model
+    goes on to the end. Greedy, unless `sampling` has vLLM's temperature, n (so many results a chat, one after the other) and seed.
     Raises UserError for a prompt that leaves no room for an answer.
     """
     hub = at_hub(model)
@@ -41,6 +43,7 @@ def predict(
     start = time.monotonic()
     llm = _engine(model, dtype, max_model_len, revision if hub else None)
     from vllm import SamplingParams, TokensPrompt
+    from vllm.sampling_params import RepetitionDetectionParams
 
     tokenizer = llm.get_tokenizer()
     prompts = [[_tokens(tokenizer, chat) for chat in batch] for batch in batches]
@@ -52,7 +55,8 @@ def predict(
                     "tokens: raise it"
                 )
     ready = time.monotonic()
-    how = SamplingParams(**{"temperature": 0.0, **sampling}, max_tokens=max_tokens)
+    loops = RepetitionDetectionParams(max_pattern_size=32, min_count=16) if stop_loops else None
+    how = SamplingParams(**{"temperature": 0.0, **sampling}, max_tokens=max_tokens, repetition_detection=loops)
     found = []
     for batch in prompts:
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]

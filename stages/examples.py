@@ -27,9 +27,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(p.model, **({"revision": p.model_revision} if hub else {}))
     room = p.max_model_len - p.predict_max_tokens
     more = examples.shown(asked, lessons, room, lambda chat: len(engine._tokens(tokenizer, chat)))
-    batches = engine.predict(
-        p.model, [asked, more], p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
-    )
+    settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
+    batches = engine.predict(p.model, [asked, more], *settings, stop_loops=True)
     for name, results in zip(("again", "examples"), batches, strict=True):
         answers = ({**row, "id": test["id"]} for test, row in zip(tests, results, strict=bool(results)))
         rows.write_jsonl(t.data / f"5-predictions-{name}.jsonl", ({key: row[key] for key in FIELDS} for row in answers))

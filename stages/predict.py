@@ -19,7 +19,8 @@ def base() -> None:
     t, tests = _tests(p.task)
     p = t.settled(p)
     asked = [t.messages("teacher", row) for row in tests]
-    [found] = engine.predict(p.model, [asked], p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision)
+    settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
+    [found] = engine.predict(p.model, [asked], *settings, stop_loops=True)
     _write(t, "predictions-base", tests, found)
 
 
@@ -67,9 +68,9 @@ def _write(t: task.Task, name: str, asked: list[rows.Row], found: list[rows.Row]
     path = t.data / f"5-{name}.jsonl"
     fields = FIELDS + (PAID if name == "predictions-teacher" else ())
     rows.write_jsonl(path, ({field: row[field] for field in fields} for row in answers))
-    cut = sum(row["finish_reason"] == "length" for row in answers)
+    cut = sum(row["finish_reason"] in ("length", "repetition") for row in answers)
     if answers:
-        print(f"predict: {len(answers):,} rows, {cut:,} of them cut off by their length → {path}")
+        print(f"predict: {len(answers):,} rows, {cut:,} of them cut off, too long or going round → {path}")
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the engine is called with; it answers with the end of the system prompt and the user's turn."""
     calls: list[tuple[Any, ...]] = []
 
-    def fake(model: str, batches: list[Asked], *rest: Any) -> list[list[dict[str, Any]]]:
+    def fake(model: str, batches: list[Asked], *rest: Any, **more: Any) -> list[list[dict[str, Any]]]:
         calls.append((model, *rest))
         return [
             [{"answer": f"{chat[0]['content'][:9]}|{chat[1]['content']}", **ANSWER} for chat in batch]
@@ -76,7 +76,7 @@ def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
     assert found == [{"id": row["id"], "answer": f"{prompt}|{row['text']}", **ANSWER} for row in tests]
     assert asked == [called]
     path = f"data/toy/5-predictions-{model}.jsonl"
-    assert capsys.readouterr().out == f"predict: 3 rows, 0 of them cut off by their length → {path}\n"
+    assert capsys.readouterr().out == f"predict: 3 rows, 0 of them cut off, too long or going round → {path}\n"
 
 
 def test_with_dpo_both_students_answer_the_validation_rows_too(

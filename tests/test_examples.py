@@ -51,7 +51,7 @@ def test_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch, count: int
     rows.write_jsonl("data/toy/4-train.jsonl", LESSONS)
     asked: list[Any] = []
 
-    def fake(model: str, batches: list[list[Any]], *rest: Any) -> list[list[dict[str, Any]]]:
+    def fake(model: str, batches: list[list[Any]], *rest: Any, **more: Any) -> list[list[dict[str, Any]]]:
         asked.extend(chat for batch in batches for chat in batch)
         one = {"finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
         return [[{"answer": f"{b}{i}", **one} for i in range(len(batch))] for b, batch in enumerate(batches)]
