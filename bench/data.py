@@ -176,7 +176,7 @@ def contend(name: str, source: str, target: str) -> None:
 def truth(lines: list[str]) -> tuple[list[int], set[int]]:
     """The rows that a walk in order drops, and all that have an earlier near-duplicate, by every pair's similarity."""
     import numpy as np
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
 
     from potstill.dedup import SHORT, normal, shingles
 

@@ -114,7 +114,7 @@ def test_what_happened_is_a_table_that_adds_up(there: SimpleNamespace) -> None:
 
 def test_no_two_inputs_are_near_duplicates_and_none_is_near_a_gold_row(there: SimpleNamespace) -> None:
     """Every pair, by matrices and not by what the stage uses."""
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
 
     found = read("1-inputs.jsonl")
     both = found + [{**row, "family": "gold"} for row in read("gold.jsonl")]
