@@ -18,7 +18,8 @@ def main() -> None:
     t = task.load(p.task)
     p = t.settled(p)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
-    lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[: p.examples]
+    known = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
+    lessons = known[: p.examples]
     asked = [t.messages("teacher", row) for row in tests]
     hub = student.at_hub(p.model)
     os.environ.update(student.environment(hub))
@@ -39,7 +40,9 @@ def main() -> None:
         if lessons
         else "no examples"
     )
-    print(f"examples: {len(tests):,} rows again, {said} → {t.data}/5-predictions-examples.jsonl")
+    print(
+        f"examples: {len(tests):,} rows again, {said}, of {len(known):,} training rows → {t.data}/5-predictions-examples.jsonl"
+    )
 
 
 if __name__ == "__main__":

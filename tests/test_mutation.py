@@ -18,15 +18,24 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill import engine, params, rows
+from potstill import engine, params, parity, rows
 from potstill.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Body, Project, completion, serving
 
 SPECS = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")["stages"]
 STAGES = [stage for stage in SPECS if stage != "merge"]  # in order; merge reads no rows
+# judge reads nothing without judge_model, and writes nothing; report shows what score has read before it
+LEFT_OUT = ("judge", "report", "5-judge.jsonl")
 MADE = re.compile(r"data/\$\{item\.task\}/([1-9]-.+\.jsonl)")
-READ = [(stage, match[1]) for stage in STAGES for dep in SPECS[stage]["deps"] if (match := MADE.fullmatch(dep))]
+READ = [
+    (stage, match[1])
+    for stage in STAGES
+    for dep in SPECS[stage]["deps"]
+    if (match := MADE.fullmatch(dep)) and not {stage, match[1]} & set(LEFT_OUT)
+]
+    if (match := MADE.fullmatch(dep))
+]
 
 
 def run(stage: str) -> str:
@@ -68,6 +77,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for name in ("DVC_ROOT", "TEACHER_JOURNAL"):
             patch.delenv(name, raising=False)
         patch.setattr(engine, "predict", predict)
+        patch.setattr(parity, "with_adapter", lambda model, revision, adapter, chats, *_: predict(model, [chats])[0])
+        patch.setattr(parity, "other_tokens", lambda *_: iter(()))
         teacher.behave = wrong_at_times
         project = Project(folder)
         project.seeds(60, alike=False)
@@ -76,6 +87,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         project.set(
             teacher_model="fake-235b", valid_share=0.2, test_share=0.2, models=["base", "sft", "dpo"], pair_samples=1
         )
+        project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+        project.write("dvc.lock", "stages: {}\n")
         for model in ("models/tiny-base", "models/toy/sft/merged"):
             fakes.model(model)
         said = {}
