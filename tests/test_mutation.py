@@ -32,6 +32,8 @@ READ = [
     (stage, match[1])
     for stage in STAGES
     for dep in SPECS[stage]["deps"]
+    if (match := MADE.fullmatch(dep)) and not {stage, match[1]} & set(LEFT_OUT)
+]
 
 
 def run(stage: str) -> str:
