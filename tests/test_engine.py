@@ -172,7 +172,7 @@ def test_vllm_keeps_the_order_and_answers_alike_twice(monkeypatch: pytest.Monkey
     drawn = [engine.predict(base, [chats], 12, "float32", 128, n=3, temperature=1.5, seed=7)[0] for _ in "ab"]
     assert len(drawn[0]) == 60
     assert drawn[0] == drawn[1]
-    assert len({row["answer"] for row in drawn[0][:3]}) > 1  # three of one chat
+    assert len({row["answer"] for row in drawn[0]}) > 20  # three of one chat are not always the same
     with pytest.raises(UserError, match=r"max_model_len is 16, but the prompt of row 1 has [0-9]+ tokens"):
         engine.predict(base, [[[{"role": "user", "content": "长" * 40}]]], 8, "float32", 16)
 
