@@ -81,9 +81,7 @@ def _stage(name: str, spec: dict[str, Any], task: str, lock: dict[str, Any] | No
     listed = [out for key in ("outs", "metrics", "plots") for out in spec.get(key, [])]
     outs = {path: options for out in listed for path, options in (out if isinstance(out, dict) else {out: {}}).items()}
     kept = [path for path, options in outs.items() if options.get("cache") is False]
-    return Stage(
-        name, task, spec["cmd"], spec["deps"], params, [path for path in outs if path not in kept], kept, lock
-    )
+    return Stage(name, task, spec["cmd"], spec["deps"], params, [path for path in outs if path not in kept], kept, lock)
 
 
 def read_yaml(path: Path) -> Any:
@@ -99,7 +97,7 @@ def _text(path: Path, revision: str | None) -> str:
 
 def _load(path: Path, text: str, remedy: str) -> Any:
     try:
-        return yaml.load(text, Loader)  # noqa: S506  a safe loader of its own
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {remedy}") from None

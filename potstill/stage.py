@@ -32,7 +32,9 @@ def alone() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = running(path) or "a process"
-            raise UserError(f"{name} runs here already ({who}): wait for its end, or end it, then run this again") from None
+            raise UserError(
+                f"{name} runs here already ({who}): wait for its end, or end it, then run this again"
+            ) from None
         os.set_inheritable(lock.fileno(), True)  # a training that lives on without its stage holds the lock, too
         lock.truncate(0)
         print(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}", file=lock, flush=True)

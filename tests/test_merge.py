@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import rows
+from potstill import rows, training
 from tests import fakes
 from tests.conftest import Project
 
@@ -17,7 +17,8 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The toy project with a base and an adapter, where `swift` is the stand-in."""
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/tiny-base")
-    fakes.checkpoint("models/toy/sft", 4, 4).rename("models/toy/sft/adapter")
+    training.keep(fakes.checkpoint("models/toy/sft", 4, 4), Path("models/toy/sft/adapter"), "models/tiny-base")
+    training.replace(Path("models/toy/sft/adapter"))
     return project
 
 
