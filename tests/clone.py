@@ -63,27 +63,27 @@ ARTIFACTS = "\nartifacts:" + (ROOT / "dvc.yaml").read_text(encoding="utf-8").par
 
 
 class Clone(Project):
-    """`project(folder)` makes one with a commit; `clone.copy(folder)` is a `git clone` of it. `LEDGER` counts its trainings."""
+    """A checkout with a git history and DVC, in a folder of its own; its ledger counts the trainings."""
 
-    def __init__(self, folder: Path, origin: "Clone | None" = None) -> None:
-        self.ledger = origin.ledger if origin else folder.parent
+    def __init__(self, folder: Path, ledger: Path) -> None:
+        self.dir, self.ledger = folder, ledger
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "TEACHER_"))},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "GIT_CONFIG_GLOBAL": os.devnull,
-            "HOME": str(self.ledger),
-            "LEDGER": str(self.ledger),
+            "HOME": str(ledger),
+            "LEDGER": str(ledger),
             **{f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-            **{f"DVC_{name}": str(folder.parent / name) for name in ("GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")},
-            "DVC_SITE_CACHE_DIR": str(folder.parent / "site" / folder.name),
+            **{f"DVC_{name}": str(ledger / name) for name in ("GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")},
+            "DVC_SITE_CACHE_DIR": str(ledger / "site" / folder.name),
         }
-        if origin:
-            self.dir = folder
-            subprocess.run(["git", "clone", "-q", origin.dir, folder], env=self.env, check=True)
-            return
+
+    @classmethod
+    def make(cls, folder: Path) -> "Clone":
+        """A new project with a commit; nothing has run."""
+        self = cls(folder, folder.parent)
         folder.mkdir()
-        super().__init__(folder)
+        Project.__init__(self, folder)
         for name in (".gitignore", ".dvcignore", "Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, folder)
         for name in ("potstill", "stages", ".dvc"):
@@ -100,10 +100,28 @@ class Clone(Project):
         (folder / "data/toy/1-inputs.jsonl").unlink()
         self.git("init", "-q", "-b", "main")
         self.commit()
+        return self
 
-    def copy(self, name: str) -> "Clone":
-        """A `git clone` of this one, beside it."""
-        return Clone(self.dir.parent / name, self)
+    def clone(self, name: str) -> "Clone":
+        """A `git clone` of this one, beside it: no data, no journal."""
+        other = Clone(self.dir.parent / name, self.ledger)
+        subprocess.run(["git", "clone", "-q", self.dir, other.dir], env=self.env, check=True)
+        other.env |= {name: self.env[name] for name in self.env if name.startswith(("TEACHER_", "AWS_"))}
+        return other
+
+    def twin(self, folder: Path) -> "Clone":
+        """A copy of all there is, data and cache included, with a ledger of its own."""
+        shutil.copytree(self.dir, folder, symlinks=True)
+        other = Clone(folder, folder.parent)
+        other.env |= {name: self.env[name] for name in self.env if name.startswith("TEACHER_")}
+        return other
+
+    def add_task(self, name: str) -> None:
+        """Another task, like toy."""
+        for path in (f"tasks/{name}", f"data/{name}"):
+            there = path.replace(name, "toy")
+            shutil.copytree(self.dir / there, self.dir / path, ignore=shutil.ignore_patterns("[1-9]-*", "__pycache__"))
+        shutil.copy(self.dir / "schemas/toy.json", self.dir / f"schemas/{name}.json")
 
     def git(self, *command: str) -> str:
         done = subprocess.run(["git", *command], cwd=self.dir, env=self.env, capture_output=True, text=True)
@@ -138,6 +156,13 @@ class Clone(Project):
         out, _ = process.communicate(timeout=600)
         assert process.returncode != 0 and "Traceback" not in out, out
         return out
+
+    def make_target(self, *arguments: str) -> str:
+        """The output of `make …` with this Python instead of .venv's."""
+        command = ["make", "-s", "-o", ".venv/ready", f"PY={sys.executable}", *arguments]
+        done = subprocess.run(command, cwd=self.dir, env=self.env, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def trainings(self) -> list[str]:
         """The ranks that were trained, in this clone and those that share its ledger."""
