@@ -131,3 +131,43 @@ def objects(cache: Path, name: str) -> Iterator[tuple[str, str]]:
             yield from ((one["relpath"], one["md5"]) for one in json.loads(path.read_bytes()))
         except (ValueError, KeyError, TypeError):
             return  # damaged: who hashes it says so
+
+
+def changes(one: Stage, made: dict[str, str]) -> list[str]:
+    """Why a stage would run again, nothing where it would not: what changed since dvc.lock was written. `made` has the MD5 of what
+    stages of this task made, which need not be there."""
+    if one.lock is None:
+        return ["has not run yet"]
+    found = [] if one.lock["cmd"] == one.cmd else ["its command changed"]
+    for file, names in one.params.items():
+        now = (read_yaml(Path(file)) or {}) | ({"task": one.task} if file == "params.yaml" else {})
+        then = one.lock.get("params", {}).get(file, {})
+        found += [
+            f"{name} changed"
+            for name in sorted({*names, *then})
+            if (now.get(name), name in names) != (then.get(name), name in then)
+        ]
+    was = {dep["path"]: dep["md5"] for dep in one.lock["deps"]}
+    found += [f"{path} is no input any more" for path in was if path not in one.deps]
+    for path in one.deps:
+        is_now = made.get(path) or (_md5_in_git(Path(path)) if Path(path).exists() else "")
+        if is_now != was.get(path):
+            found.append(f"{path} {'changed' if is_now else 'is missing'}")
+    outs = one.made()
+    found += [f"{path} is new" for path in one.outs + one.kept if path not in outs]
+    found += [f"{path} is not as it was made" for path in one.kept if path in outs and not _same(path, outs[path])]
+    return found
+
+
+def _same(path: str, md5: str) -> bool:
+    return Path(path).exists() and md5(Path(path)) == md5
+
+
+def _md5_in_git(path: Path) -> str:
+    """The MD5 of an input that no stage makes; of a folder without what .dvcignore names."""
+    if path.is_file():
+        return md5(path)
+    from dvc.fs import localfs
+    from dvc.ignore import DvcIgnoreFilter
+
+    return tree(path.resolve(), map(Path, DvcIgnoreFilter(localfs, str(Path.cwd())).find(localfs, str(path.resolve()))))

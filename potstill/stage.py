@@ -53,15 +53,32 @@ def running(path: Path) -> str | None:
 
 
 def believe(cmd: str) -> None:
-    """Raises UserError for the first input of the active task's stage with this command that another stage made and that has other
-    bytes now. DVC makes anew what was edited, so it is damage."""
+    """Of the active task's stage with this command: raises UserError for the first input that another stage made and that has other
+    bytes now (DVC makes anew what was edited, so it is damage), and for a result that was paid for, but not fetched."""
     if not (lockfile.PIPELINE.is_file() and lockfile.LOCK.is_file()):
         return
     task = lockfile.active()
-    mine = [stage for stage in lockfile.stages() if stage.task == task]
-    made = {path: (stage, md5) for stage in mine for path, md5 in stage.made().items()}
-    for path in (dep for stage in mine if stage.cmd == cmd for dep in stage.deps):
-        if path in made and Path(path).exists() and lockfile.md5(Path(path)) != made[path][1]:
+    stages = [one for one in lockfile.stages() if one.task == task]
+    made = {path: (one, md5) for one in stages for path, md5 in one.made().items()}
+    for mine in (one for one in stages if one.cmd == cmd):
+        for path in mine.deps:
+            if path in made and Path(path).exists() and lockfile.md5(Path(path)) != made[path][1]:
+                raise UserError(
+                    f"{path}: not as {made[path][0]} made it (dvc.lock has another MD5): `make verify` finds the damage and says what mends it"
+                )
+        journals = os.environ.get("TEACHER_JOURNAL", "").strip() or Path(
+            os.environ.get("DVC_ROOT", "."), ".cache/teacher"
+        )
+        paid = (
+            "teacher_model" in mine.params.get("params.yaml", ())
+            and lockfile.read_yaml(Path("params.yaml"))["teacher_model"] != "scripted"
+        )
+        if (
+            paid
+            and not Path(journals, f"{task}.jsonl").exists()
+            and not lockfile.changes(mine, {path: md5 for path, (_, md5) in made.items()})
+        ):
             raise UserError(
-                f"{path}: not as {made[path][0]} made it (dvc.lock has another MD5): `make verify` finds the damage and says what mends it"
+                f"{mine}: dvc.lock has its result, which was paid for and is not here: `make pull` fetches it (to pay again, delete the entry "
+                f"of {mine} from dvc.lock)"
             )

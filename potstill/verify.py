@@ -30,7 +30,7 @@ def check() -> str:
     by_task: dict[str, list[str]] = defaultdict(list)
     for one in stages:
         made = {path: md5 for other in stages if other.task == one.task for path, md5 in other.made().items()}
-        by_task[one.task] += [f"{one.name} ({', '.join(why)})" for why in [changes(one, made)] if why]
+        by_task[one.task] += [f"{one.name} ({', '.join(why)})" for why in [lockfile.changes(one, made)] if why]
     for task, stale in by_task.items():
         if stale and task != active:
             print(f"{task}: {len(stale)} stages would run, the first is {stale[0]}: `make repro TASK={task}`")
@@ -39,48 +39,6 @@ def check() -> str:
             f"dvc.lock: task {active}: {len(stale)} stages would run: {'; '.join(stale)}: `make repro`, then commit dvc.lock and reports"
         )
     return f"check: {active}: all {sum(one.task == active for one in stages)} stages are up to date"
-
-
-def changes(one: Stage, made: dict[str, str]) -> list[str]:
-    """Why a stage would run again, nothing where it would not: what changed since dvc.lock was written. `made` has the MD5 of what
-    stages of this task made, which need not be there."""
-    if one.lock is None:
-        return ["has not run yet"]
-    found = [] if one.lock["cmd"] == one.cmd else ["its command changed"]
-    for file, names in one.params.items():
-        now = (lockfile.read_yaml(Path(file)) or {}) | ({"task": one.task} if file == "params.yaml" else {})
-        then = one.lock.get("params", {}).get(file, {})
-        found += [
-            f"{name} changed"
-            for name in sorted({*names, *then})
-            if (now.get(name), name in names) != (then.get(name), name in then)
-        ]
-    was = {dep["path"]: dep["md5"] for dep in one.lock["deps"]}
-    found += [f"{path} is no input any more" for path in was if path not in one.deps]
-    for path in one.deps:
-        is_now = made.get(path) or (_md5_in_git(Path(path)) if Path(path).exists() else "")
-        if is_now != was.get(path):
-            found.append(f"{path} {'changed' if is_now else 'is missing'}")
-    outs = one.made()
-    found += [f"{path} is new" for path in one.outs + one.kept if path not in outs]
-    found += [f"{path} is not as it was made" for path in one.kept if path in outs and not _same(path, outs[path])]
-    return found
-
-
-def _same(path: str, md5: str) -> bool:
-    return Path(path).exists() and lockfile.md5(Path(path)) == md5
-
-
-def _md5_in_git(path: Path) -> str:
-    """The MD5 of an input that no stage makes; of a folder without what .dvcignore names."""
-    if path.is_file():
-        return lockfile.md5(path)
-    from dvc.fs import localfs
-    from dvc.ignore import DvcIgnoreFilter
-
-    return lockfile.tree(
-        path.resolve(), map(Path, DvcIgnoreFilter(localfs, str(Path.cwd())).find(localfs, str(path.resolve())))
-    )
 
 
 def findings() -> Iterator[Found]:

@@ -74,7 +74,7 @@ def test_a_folder_of_the_repository_has_the_hash_that_dvc_wrote(monkeypatch: pyt
     entry = next(one.lock for one in lockfile.stages() if one.lock)
     known = {dep["path"]: dep["md5"] for dep in entry["deps"]}
     folder = next(path for path, md5 in known.items() if path.endswith("/prompts") and md5.endswith(".dir"))
-    assert verify._md5_in_git(Path(folder)) == known[folder] or subprocess.call(["git", "diff", "--quiet", folder])
+    assert lockfile._md5_in_git(Path(folder)) == known[folder] or subprocess.call(["git", "diff", "--quiet", folder])
 
 
 @pytest.mark.parametrize("text", ["1e-05", "1.5e-7", "2E3"])
@@ -170,6 +170,26 @@ def test_an_input_that_is_not_as_it_was_made_is_refused(made: Project) -> None:
     stage.believe("python -m stages.use")
 
 
+def test_what_was_paid_for_is_not_paid_for_again(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.write("dvc.yaml", PIPELINE.replace("[task, l", "[task, teacher_model, l"))
+    made.set(teacher_model="big")
+    found = json.loads(Path("dvc.lock").read_text())
+    found["stages"]["make@toy"]["params"]["params.yaml"]["teacher_model"] = "big"
+    Path("dvc.lock").write_text(json.dumps(found))
+    Path("data/toy/1-made.jsonl").unlink()
+    with pytest.raises(
+        UserError, match=r"^make@toy: dvc.lock has its result, which was paid for and is not here: `make pull`"
+    ):
+        stage.believe("python -m stages.make")
+    stage.believe("python -m stages.use")  # asks nobody
+    monkeypatch.setenv("DVC_ROOT", "root")
+    made.write("root/.cache/teacher/toy.jsonl", "")
+    stage.believe("python -m stages.make")  # the answers are in the journal
+    monkeypatch.delenv("DVC_ROOT")
+    made.write("data/toy/seeds.jsonl", "{}\n{}\n")
+    stage.believe("python -m stages.make")  # other questions
+
+
 HOLDER = """
 import subprocess, sys, time
 from potstill import errors
@@ -249,7 +269,9 @@ def hundred(project: Project) -> task.Task:
     base = git("rev-parse", "HEAD").strip()
     stream = []
     for rank in range(1, 101):
-        stream.append(f"commit refs/exps/{base[:2]}/{base[2:]}/rank-{rank}\ncommitter t <t@e> 1 +0000\ndata 1\nx\nfrom {base}\n")
+        stream.append(
+            f"commit refs/exps/{base[:2]}/{base[2:]}/rank-{rank}\ncommitter t <t@e> 1 +0000\ndata 1\nx\nfrom {base}\n"
+        )
         stream += [f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n" for name, text in files(rank).items()]
     git("fast-import", "--quiet", input="".join(stream))
     return task.load("toy")
@@ -262,13 +284,15 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: calls.append(a) or real(*a, **k))
     experiments.main()
     assert len(calls) < 5
-    head, base, first, *rest = capsys.readouterr().out.splitlines()
+    _, base, first, *rest = capsys.readouterr().out.splitlines()
     assert len(rest) == 99
     assert base.startswith("last commit      60.0%   50.2% to  69.1%")
     assert first.endswith("better: 40 rows fixed, 0 broken, exact McNemar; lora_rank=100")
     verdicts = [line.partition(":")[0].split("  ")[-1] for line in [first, *rest]]
     middle = verdicts.count("within the noise")
-    assert verdicts == ["better"] * verdicts.count("better") + ["within the noise"] * middle + ["worse"] * verdicts.count("worse")
+    assert verdicts == ["better"] * verdicts.count("better") + ["within the noise"] * middle + [
+        "worse"
+    ] * verdicts.count("worse")
     alone = sum(stats.exact(max(rank - 60, 0), max(60 - rank, 0)) >= stats.ALPHA for rank in range(1, 101))
     assert middle > alone == 11  # Holm's p is stricter than each test alone
 
@@ -283,7 +307,9 @@ def test_holm_is_that_of_statsmodels(hundred: task.Task) -> None:
     assert [table[one["name"]] for one in found[1:]] == pytest.approx(expected)
 
 
-def test_experiments_of_another_task_are_left_out(hundred: task.Task, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_experiments_of_another_task_are_left_out(
+    hundred: task.Task, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     project.write("tasks/other/task.yaml", "checks: []\n")
     project.set(task="other")
     with pytest.raises(UserError, match="^the last commit has no result of task other"):
@@ -323,14 +349,20 @@ def test_a_model_of_the_hub_is_pinned(project: Project, model: str, revision: st
     if not refused:
         assert params.load("model").model == model
         return
-    with pytest.raises(UserError, match=rf"^params\.yaml:\d+: model_revision is {revision}, expected the commit of {model} on the hub"):
+    with pytest.raises(
+        UserError, match=rf"^params\.yaml:\d+: model_revision is {revision}, expected the commit of {model} on the hub"
+    ):
         params.load("model")
 
 
-@pytest.mark.parametrize("profile", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tasks/**/profiles/*.yaml")))
+@pytest.mark.parametrize(
+    "profile", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tasks/**/profiles/*.yaml"))
+)
 def test_every_profile_pins_its_model(profile: str) -> None:
     found = lockfile.read_yaml(ROOT / profile)
-    assert "/" not in found.get("model", "") or len(found["model_revision"]) == 40 or found["model"].startswith("models/")
+    assert (
+        "/" not in found.get("model", "") or len(found["model_revision"]) == 40 or found["model"].startswith("models/")
+    )
 
 
 @pytest.mark.slow
@@ -340,9 +372,13 @@ def test_ms_swift_runs_no_code_of_a_model(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     yaml = tmp_path / "export.yaml"
-    yaml.write_text(json.dumps({"model": str(folder), "model_type": "qwen3", "merge_lora": True, "adapters": [str(folder)]}))
+    yaml.write_text(
+        json.dumps({"model": str(folder), "model_type": "qwen3", "merge_lora": True, "adapters": [str(folder)]})
+    )
     env = os.environ | student.environment(hub=False) | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    child = subprocess.Popen([sys.executable, "-m", "potstill.swift", "export", str(yaml)], env=env, stdin=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "potstill.swift", "export", str(yaml)], env=env, stdin=subprocess.PIPE
+    )
     assert child.wait(300)  # its stdin stays open: the child ends by itself
     assert not (tmp_path / "ran").exists()
 

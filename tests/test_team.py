@@ -174,6 +174,8 @@ def test_a_colleague_who_pulls_runs_nothing_again(
             mine.git("remote", "add", "origin", str(mine.dir))  # where experiments' commits go
     mine.make_target("share", f"EXP={name}")
     trained = mine.trainings()
+    assert "error: expand@toy: dvc.lock has its result, which was paid for" in clone.fail("dvc", "repro")
+    clone.git("checkout", "-q", "--", ".")
     out = clone.make_target("pull")
     assert "data/toy/2-answers.jsonl: 60 answers, 60 of them new" in out
     assert "data/other/2-answers.jsonl: 60 answers, 60 of them new" in out
@@ -375,7 +377,12 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "got").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     card = (tmp_path / "got/README.md").read_text()
     assert card.startswith("---\nlicense: ")
-    for said in ("| sft | short | 72.0% | 62.5% to 79.9% |", "You find the last word.", "lora_rank: 32", "models/toy/student"):
+    for said in (
+        "| sft | short | 72.0% | 62.5% to 79.9% |",
+        "You find the last word.",
+        "lora_rank: 32",
+        "models/toy/student",
+    ):
         assert said in card
     damage(mine.dir / "models/toy/student/model.safetensors")
     assert "not the model that dvc.lock names" in mine.fail("potstill.release", "v1.0.1")
