@@ -54,7 +54,7 @@ class Stage:
 def stages(revision: str | None = None) -> list[Stage]:
     """The stages of every task that has run, in the order of dvc.yaml, those of the active task in any case; of the workspace or
     of a git revision. Raises UserError for a dvc.lock that is not whole."""
-    specs = _load(PIPELINE, _text(PIPELINE, revision), "`git checkout dvc.yaml`")["stages"]
+    specs = _load(PIPELINE, _text(PIPELINE, revision), "`git checkout dvc.yaml`") or {}
     text = _text(LOCK, revision)
     locked = (_load(LOCK, text, AGAIN).get("stages") if text else None) or {}
     for name, entry in locked.items():
@@ -64,12 +64,16 @@ def stages(revision: str | None = None) -> list[Stage]:
             if not isinstance(item, dict) or not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(item.get("md5"))):
                 raise UserError(f"{LOCK}: the entry of {name} is not whole, expected the MD5 of each file: {AGAIN}")
     tasks = sorted({active(revision)} | {name.partition("@")[2] for name in locked})
-    return [_stage(name, spec, task, locked.get(f"{name}@{task}")) for task in tasks for name, spec in specs.items()]
+    return [
+        _stage(name, spec, task, locked.get(f"{name}@{task}"))
+        for task in tasks
+        for name, spec in specs.get("stages", {}).items()
+    ]
 
 
 def active(revision: str | None = None) -> str:
     """The active task."""
-    return str(_load(Path("params.yaml"), _text(Path("params.yaml"), revision), "mend the line")["task"])
+    return str((_load(Path("params.yaml"), _text(Path("params.yaml"), revision), "mend the line") or {}).get("task"))
 
 
 def _stage(name: str, spec: dict[str, Any], task: str, lock: dict[str, Any] | None) -> Stage:

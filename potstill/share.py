@@ -25,7 +25,7 @@ def push(experiment: str | None) -> str:
     with _repo() as repo:
         remote = repo.cloud.get_remote_odb(command="share")
         wanted = _wanted(repo, experiment)
-        objects = _objects(wanted)
+        objects = _objects(repo, wanted)
         lost = [one for one in objects if not repo.cache.local.exists(one.value)]
         if lost:
             raise UserError(
@@ -60,7 +60,7 @@ def pull(experiment: str | None) -> str:
         wanted = _wanted(repo, experiment)
         lists = {out.hash_info for stage in wanted for out in stage.outs if out.hash_info.isdir}
         repo.cloud.pull(lists, odb=remote)
-        objects = _objects(wanted)
+        objects = _objects(repo, wanted)
         done = repo.cloud.pull(objects, odb=remote)
         lost = [one for one in objects if not repo.cache.local.exists(one.value)]
         if lost or done.failed:
@@ -105,14 +105,14 @@ def _wanted(repo: Any, experiment: str | None) -> list[Any]:
     return found + [stage for path in releases for stage in repo.stage.load_file(str(path))]
 
 
-def _objects(stages: list[Any]) -> list[Any]:
-    """The objects that these stages made, folders with their files."""
+def _objects(repo: Any, stages: list[Any]) -> list[Any]:
+    """The objects that these stages made, folders with their files where the cache has the list of them (else DVC would ask)."""
     found = {}
-    for stage in stages:
-        for out in stage.outs:
-            out.hash_info.obj_name = str(out)
-            found[out.hash_info.value] = out.hash_info
-        found |= {one.value: one for some in stage.get_used_objs().values() for one in some}
+    for out in (out for stage in stages for out in stage.outs):
+        out.hash_info.obj_name = str(out)
+        found[out.hash_info.value] = out.hash_info
+        if out.hash_info.isdir and repo.cache.local.exists(out.hash_info.value):
+            found |= {one.value: one for some in out.get_used_objs().values() for one in some}
     return list(found.values())
 
 

@@ -58,7 +58,7 @@ def findings() -> Iterator[Found]:
     if lost:
         yield f"dvc.lock lacks {len(lost)} stages that the last commit has, such as {min(lost)}", lockfile.AGAIN
     cache = cache_folder()
-    users = {}  # what a cache object belongs to
+    users: dict[str, str] = {}  # what a cache object belongs to
     for one in stages:
         for path, md5 in one.made().items():
             if path in one.outs:
