@@ -29,7 +29,7 @@ exp: .venv/ready ## an experiment: S="lora_rank=16 num_train_epochs=5"
 	@$(PY) -m dvc exp run $(PULL) $(S:%=--set-param '%')
 
 sweep: .venv/ready ## an experiment for each value, one after the other: S="lora_rank=4,8,16,32"; JOBS=2 two at once
-	@$(PY) -m dvc exp run --queue $(S:%=--set-param '%') && $(PY) -m dvc exp run --run-all --jobs $(JOBS)
+	@$(PY) -m potstill.experiments $(JOBS) $(S:%='%')
 
 compare: .venv/ready ## the experiments in a table, with intervals; what may be chance is marked
 	@$(PY) -m potstill.experiments

@@ -1,4 +1,8 @@
-"""`make compare`: the experiments of the active task, best first, each against the last commit: what chance alone may explain is marked.
+"""Many experiments: running them, and telling which of them differ.
+
+python -m potstill.experiments                        `make compare`: the experiments of the active task, best first, each against the last
+                                                      commit: what chance alone may explain is marked
+python -m potstill.experiments JOBS lora_rank=4,8 …   `make sweep`: one for each value, or for each combination of several
 
 The test is that of `make gate`. With many experiments some look good by chance, so p is Holm's (1979): the smallest of m times m, the
 next times m - 1, and so on.
@@ -6,6 +10,7 @@ next times m - 1, and so on.
 
 import json
 import subprocess
+import sys
 
 import yaml
 
@@ -97,7 +102,33 @@ def lines(base: Row, table: list[Row]) -> list[str]:
     return text
 
 
+def sweep(jobs: int, settings: list[str]) -> None:
+    """Runs the experiments, all of them even when one fails. Raises UserError. One after the other by `--temp`: DVC's own queue waits for
+    ever where its worker dies, which it does now and then when it reads a message that is half-written (kombu's transport by files)."""
+    from dvc.utils.hydra import get_hydra_sweeps
+
+    run = [sys.executable, "-m", "dvc", "exp", "run"]
+    each = [one["params.yaml"] for one in get_hydra_sweeps({"params.yaml": settings})]
+    failed = []
+    for number, values in enumerate(each, 1):
+        print(f"sweep: {number} of {len(each)}: {' '.join(values)}", flush=True)
+        way = "--temp" if jobs == 1 else "--queue"
+        if subprocess.call([*run, way, *(word for value in values for word in ("--set-param", value))]):
+            failed.append(" ".join(values))
+    if jobs > 1 and subprocess.call([*run, "--run-all", "--jobs", str(jobs)]):
+        failed.append(f"one of {jobs} at once")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(each)} experiments failed: {'; '.join(failed)}: their own messages stand above"
+        )
+
+
 def main() -> None:
+    if sys.argv[1:]:
+        if len(sys.argv) < 3 or not sys.argv[1].isdigit() or not int(sys.argv[1]):
+            raise UserError('expected `make sweep S="lora_rank=4,8,16"`, and JOBS from 1 up')
+        sweep(int(sys.argv[1]), sys.argv[2:])
+        return
     t = task.load(lockfile.active())
     known = refs()
     found = results(t, {"last commit": "HEAD", **known})
