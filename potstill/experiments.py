@@ -91,7 +91,7 @@ def judged(base: Row, others: list[Row]) -> list[Row]:
 
 def lines(base: Row, table: list[Row]) -> list[str]:
     """The table as text."""
-    wide = max(10, *(len(one["name"]) for one in table))
+    wide = max(len(one["name"]) for one in [base, *table])
     text = [f"{'':{wide}}  {base['model']} right  95 % interval     p  against the last commit"]
     for one in [base, *table]:
         said = f"{one['p']:6.2g}  {one['verdict']}: {one['how']};" if "p" in one else " " * 8

@@ -163,8 +163,8 @@ def changes(one: Stage, made: dict[str, str]) -> list[str]:
     return found
 
 
-def _same(path: str, md5: str) -> bool:
-    return Path(path).exists() and md5(Path(path)) == md5
+def _same(path: str, was: str) -> bool:
+    return Path(path).exists() and md5(Path(path)) == was
 
 
 def _md5_in_git(path: Path) -> str:

@@ -66,7 +66,7 @@ def pull(experiment: str | None) -> str:
         if lost or done.failed:
             raise UserError(
                 f"{len(lost) or len(done.failed)} of {len(objects)} objects are not in the remote, or damaged there, such as "
-                f"{lost[0].obj_name if lost else min(done.failed)}: whoever made them runs `make share`"
+                f"{lost[0].obj_name if lost else next(iter(done.failed)).value}: whoever made them runs `make share`"
             )
         if experiment:
             return f"pull: {len(objects):,} objects of experiment {experiment}: `dvc exp apply {experiment}`"

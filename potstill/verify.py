@@ -57,6 +57,9 @@ def findings() -> Iterator[Found]:
         return
     if lost:
         yield f"dvc.lock lacks {len(lost)} stages that the last commit has, such as {min(lost)}", lockfile.AGAIN
+    for one in stages:
+        if one.lock and (unlisted := [path for path in one.outs + one.kept if path not in one.made()]):
+            yield f"dvc.lock: {one} has no entry for {unlisted[0]}", lockfile.AGAIN
     cache = cache_folder()
     users: dict[str, str] = {}  # what a cache object belongs to
     for one in stages:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from potstill import lockfile
+from tests import fakes
 from tests.clone import Clone
 from tests.conftest import FakeTeacher, serving
 
@@ -285,13 +286,14 @@ def test_a_full_disk_while_dvc_commits(tmp_path: Path) -> None:
         clone.set(teacher_model="fake-235b")
         cache = clone.dir / ".dvc/cache"
         cache.mkdir(exist_ok=True)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=36k", "tmpfs", cache], capture_output=True)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", cache], capture_output=True)
         if mounted.returncode:
             pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
         try:
             out = clone.fail("dvc", "repro", "filter@toy")
             assert "No space left on device" in out
             asked = len(teacher.calls)
+            assert asked == 60
             subprocess.run(["mount", "-o", "remount,size=10m", cache], check=True)
             clone.do("dvc", "repro")
             assert len(teacher.calls) == asked
@@ -365,6 +367,7 @@ def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -
 
 
 def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
+    (fakes.model(mine.dir / "models/tiny-base") / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     (mine.dir / "reports/toy/hops.csv").write_text("hop,rows,differ,flips,passed\nmerged,60,0,0,1\n")
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     mine.commit()
@@ -376,7 +379,7 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
     mine.do("dvc", "artifacts", "get", str(mine.dir), "toy", "--rev", "v1.0.0", "-o", str(tmp_path / "got"))
     assert {path.name for path in (tmp_path / "got").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     card = (tmp_path / "got/README.md").read_text()
-    assert card.startswith("---\nlicense: ")
+    assert card.startswith("---\nlicense: apache-2.0\n")
     for said in (
         "| sft | short | 72.0% | 62.5% to 79.9% |",
         "You find the last word.",
