@@ -13,7 +13,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from potstill import errors, lockfile, stage
 from potstill.errors import UserError
@@ -170,7 +169,7 @@ def main() -> None:
     if sys.argv[1:] == ["--check"]:
         print(check())
         return
-    found: list[Any] = list(findings())
+    found = list(findings())
     for what, remedy in found:
         print(f"{what}\n  mend it: {remedy}")
     if found:
