@@ -11,6 +11,11 @@ SEED ?=
 ID ?=
 ROWS ?=
 AGAINST ?=
+S ?=
+JOBS ?= 1
+EXP ?=
+VERSION ?=
+PULL = $(if $(shell grep -s 'remote *= *' .dvc/config .dvc/config.local),--pull)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -18,7 +23,16 @@ help: ## this list
 setup: .venv/ready ## the environment alone: .venv from the lock file, CPU or CUDA by what the machine has
 
 repro: .venv/ready ## the whole pipeline; TASK=name makes that task the active one
-	@$(if $(TASK),$(PY) -m potstill.profile --task $(TASK) && )$(PY) -m dvc repro $(if $(shell grep -s 'remote *= *' .dvc/config .dvc/config.local),--pull)
+	@$(if $(TASK),$(PY) -m potstill.profile --task $(TASK) && )$(PY) -m dvc repro $(PULL)
+
+exp: .venv/ready ## an experiment: S="lora_rank=16 num_train_epochs=5"
+	@$(PY) -m dvc exp run $(PULL) $(S:%=--set-param '%')
+
+sweep: .venv/ready ## an experiment for each value, one after the other: S="lora_rank=4,8,16,32"; JOBS=2 two at once
+	@$(PY) -m potstill.experiments $(JOBS) $(S:%='%')
+
+compare: .venv/ready ## the experiments in a table, with intervals; what may be chance is marked
+	@$(PY) -m potstill.experiments
 
 eval: .venv/ready ## predict and score only, with the model that is there
 	@$(PY) -m potstill.evaluate
@@ -34,6 +48,21 @@ report: .venv/ready ## reports/<task>/report.html, one page to show, and an inde
 
 gate: .venv/ready ## for CI: fails where the student is below min_accuracy, or worse than the last commit by more than noise; AGAINST=origin/main
 	@$(PY) -m potstill.gate $(if $(AGAINST),--against $(AGAINST))
+
+check: .venv/ready ## is dvc.lock up to date with code and parameters? needs no data: for CI
+	@$(PY) -m potstill.verify --check
+
+verify: .venv/ready ## hash every output and every object of DVC's cache again; says what is wrong and what mends it
+	@$(PY) -m potstill.verify
+
+share: .venv/ready ## send the results of every task to DVC's remote; EXP=name an experiment
+	@$(PY) -m potstill.share push $(EXP)
+
+pull: .venv/ready ## fetch what others have shared, and fill the journal from it; EXP=name an experiment
+	@$(PY) -m potstill.share pull $(EXP)
+
+release: .venv/ready ## the student of the active task with a model card, tagged: VERSION=v1.0.0
+	@$(PY) -m potstill.release $(VERSION)
 
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(PY) -m potstill.teacher.quote
@@ -71,4 +100,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro tour scale-curve eval report gate quote fill validate import review trace new-task profile test base lock
+.PHONY: help setup repro exp sweep compare check verify share pull release tour scale-curve eval report gate quote fill validate import review trace new-task profile test base lock

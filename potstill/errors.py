@@ -17,11 +17,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a stage: a user's mistake is one line and exit code 1, a stop by signal one line and 130, a bug keeps its
+    """Runs a stage, alone (potstill/stage.py): a user's mistake is one line and exit code 1, a stop by signal one line and 130, a bug keeps its
     traceback."""
+    from potstill import stage
+
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        main()
+        with stage.alone():
+            main()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:

@@ -38,22 +38,27 @@ def judge(t: task.Task, least: float | None, revision: str) -> str:
     before = compare.read_csv(committed, f"{path} at {revision}")
     if model not in before[0]:
         return f"gate: {said}; {revision} has no result of {model} to compare with"
-    new, old = (
-        {row["id"]: row[model] == "1" for row in rows if row["slice"] in _slices(t, rows)} for rows in (now, before)
-    )
-    if new.keys() == old.keys():
-        fixed, broken = (sum(new[id] is after and old[id] is not after for id in new) for after in (True, False))
-        p, how = stats.exact(fixed, broken), f"{fixed:,} rows fixed, {broken:,} broken, exact McNemar"
-    else:
-        p, how = (
-            stats.fisher((sum(old.values()), len(old)), (sum(new.values()), len(new))),
-            "other test rows, Fisher's exact",
-        )
+    new, old = right(t, now, model), right(t, before, model)
+    p, how = difference(old, new)
     was = sum(old.values()) / len(old)
     against = f"{revision} has {was:.1%} ({how} p = {p:.2g})"
     if share < was and p < stats.ALPHA:
         raise UserError(f"{t.reports}/metrics.json: {said}, but {against}: it has become worse by more than noise")
     return f"gate: {said}; {against}"
+
+
+def right(t: task.Task, marks: list[dict[str, str]], model: str) -> dict[str, bool]:
+    """Whether the model has a row of the headline right, by id, from the rows of a marks.csv."""
+    return {row["id"]: row[model] == "1" for row in marks if row["slice"] in _slices(t, marks)}
+
+
+def difference(old: dict[str, bool], new: dict[str, bool]) -> tuple[float, str]:
+    """The p-value of the difference of two results, and how it was found."""
+    if new.keys() == old.keys():
+        fixed, broken = (sum(new[id] is after and old[id] is not after for id in new) for after in (True, False))
+        return stats.exact(fixed, broken), f"{fixed:,} rows fixed, {broken:,} broken, exact McNemar"
+    shares = ((sum(rows.values()), len(rows)) for rows in (old, new))
+    return stats.fisher(*shares), "other test rows, Fisher's exact"
 
 
 def _slices(t: task.Task, rows: list[dict[str, str]]) -> set[str]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from potstill.errors import UserError
 
 PATH = Path("params.yaml")
 SCHEMA = Path("schemas/params.json")
+HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
 
 
 def load(*names: str) -> SimpleNamespace:
@@ -59,6 +61,12 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
             raise UserError(f"{path}: parameter {name} is missing, expected {_expected(rule)}")
         if not _fits(params[name], rule):
             raise UserError(f"{_line(path, name)}: {name} is {found_text(params[name])}, expected {_expected(rule)}")
+    model, revision = params["model"], params["model_revision"]
+    if HUB.fullmatch(model) and not Path(model).exists() and not re.fullmatch("[0-9a-f]{40}", revision):
+        raise UserError(
+            f"{_line(path, 'model_revision')}: model_revision is {revision}, expected the commit of {model} on the hub, 40 hex digits: "
+            "what a branch or tag stands for may change"
+        )
 
 
 def _fits(value: object, rule: dict[str, Any]) -> bool:

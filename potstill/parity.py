@@ -20,6 +20,7 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
     from swift import get_processor, get_template
     from transformers import AutoTokenizer
 
+    swift.forbid_code()
     given = swift.model_config(model, revision)
     kind = {"model_type": given["model_type"]} if "model_type" in given else {"revision": revision}
     template = get_template(get_processor(given["model"], **kind), template_type=given.get("template"))
@@ -43,9 +44,9 @@ def with_adapter(model: str, revision: str, adapter: Path, chats: list[Chat], ma
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    more = {"revision": revision} if at_hub(model) else {}
+    more: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if at_hub(model) else {})
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **more)
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **more)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, use_safetensors=True, **more)
     llm = PeftModel.from_pretrained(base, str(adapter)).eval().to("cuda" if on_cuda() else "cpu")
     prompts = [engine._tokens(tokenizer, chat) for chat in chats]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

@@ -7,6 +7,8 @@ from typing import Any
 
 from potstill.errors import UserError
 
+CODE = (".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # loading one may run what it holds
+
 
 def at_hub(model: str) -> bool:
     """Whether `model` is a name on the hub such as Qwen/Qwen3-0.6B. Raises UserError for a folder without a model."""
@@ -22,7 +24,9 @@ def at_hub(model: str) -> bool:
 
 
 def check_folder(folder: Path, remedy: str) -> dict[str, Any]:
-    """The config.json of a model's folder. Raises UserError, ending in `remedy`, when the folder has no whole model."""
+    """The config.json of a model's folder. Raises UserError, ending in `remedy`, when the folder has no whole model, or more than
+    safetensors and texts."""
+    refuse_code(folder, remedy)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         lacks = "has no config.json with *.safetensors beside it" if folder.is_dir() else "is missing"
         raise UserError(f"{folder} {lacks}, expected a model: {remedy}")
@@ -30,6 +34,17 @@ def check_folder(folder: Path, remedy: str) -> dict[str, Any]:
         return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except ValueError as error:
         raise UserError(f"{folder}/config.json: not JSON ({error}): {remedy}") from None
+
+
+def refuse_code(folder: Path, remedy: str) -> None:
+    """Raises UserError, ending in `remedy`, for a model's folder that holds code, pickled weights, or a JSON that names code (auto_map)."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in CODE:
+            raise UserError(
+                f"{path}: {path.suffix} may run code when it is loaded, expected safetensors and texts alone: {remedy}"
+            )
+        if path.suffix == ".json" and b'"auto_map"' in path.read_bytes():
+            raise UserError(f"{path}: auto_map names code to run when the model is loaded, expected none: {remedy}")
 
 
 def environment(hub: bool) -> dict[str, str]:

@@ -74,6 +74,7 @@ def run(command: str, config: Config, folder: Path, progress: Callable[[], str |
             stdout=out,
             stderr=subprocess.STDOUT,
             process_group=0,
+            close_fds=False,  # the stage's lock is the child's, too (potstill/stage.py); no other file is inheritable
             env=env | {"HF_DATASETS_CACHE": str(folder.resolve() / "datasets")},
         )
     said = None
@@ -125,6 +126,17 @@ def is_complete(checkpoint: Path) -> bool:
     return bool(weights) and len(states) > 2 and all(zipfile.is_zipfile(path) for path in states)
 
 
+def forbid_code() -> None:
+    """Makes transformers refuse a model's own code in this process: ms-swift loads with trust_remote_code=True, and has no argument
+    against it."""
+    from transformers import dynamic_module_utils
+
+    def refuse(name: str, *_: Any, **__: Any) -> None:
+        raise ValueError(f"{name}: the model brings code of its own, which is never run")
+
+    dynamic_module_utils.get_class_in_module = refuse
+
+
 def main(argv: list[str]) -> None:
     """The child: ms-swift's own entry, which ends when the parent's end of stdin closes."""
 
@@ -139,7 +151,10 @@ def main(argv: list[str]) -> None:
     parse_yaml_args(rest)
     from swift import pipelines  # lazy: the one that is asked for is imported
 
-    getattr(pipelines, f"{command}_main")(rest)
+    pipeline = getattr(pipelines, f"{command}_main")
+    if "transformers" in sys.modules:  # always, but for the tests' stand-in for ms-swift
+        forbid_code()
+    pipeline(rest)
     sys.stdout.flush()
     os._exit(0)  # no orderly end of a process that holds two gigabytes of libraries: it takes a second
 

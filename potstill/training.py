@@ -15,7 +15,7 @@ from typing import Any
 from potstill import swift
 from potstill.errors import UserError
 from potstill.rows import write_json, write_jsonl
-from potstill.student import at_hub, check_folder, on_cuda
+from potstill.student import at_hub, check_folder, on_cuda, refuse_code
 
 OURS = (
     "task",
@@ -79,7 +79,9 @@ def key(config: swift.Config) -> str:
 
 @contextmanager
 def alone(stage: str, config: swift.Config) -> Iterator[Path]:
-    """The folder of the checkpoints of this training, for one process at a time; gone when all went well. Raises UserError."""
+    """The folder of the checkpoints of this training, for one process at a time; gone when all went well. It stays where DVC was
+    killed meanwhile, which will ask for the training again: then its last checkpoint is all of it. Raises UserError."""
+    parent = os.getppid()
     work = Path(os.environ.get("DVC_ROOT", "."), ".cache", stage, key(config))
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
@@ -88,7 +90,8 @@ def alone(stage: str, config: swift.Config) -> Iterator[Path]:
         except BlockingIOError:
             raise UserError(f"{work}: another process trains the same: wait for it, or stop it") from None
         yield work
-        shutil.rmtree(work)
+        if os.getppid() == parent:
+            shutil.rmtree(work)
 
 
 def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[int, float]:
@@ -169,6 +172,7 @@ def replace(folder: Path) -> None:
 def merge(model: str, revision: str, adapter: Path, out: Path, work: Path) -> None:
     """Writes base and `adapter` as one model to the folder `out`; `work` keeps ms-swift's log. Raises UserError."""
     shutil.rmtree(out, ignore_errors=True)  # ms-swift would leave stale weights
+    refuse_code(adapter, "run `dvc repro -f sft`")
     if (adapter / "adapter_config.json").is_file():
         config = swift.model_config(model, revision) | {
             "adapters": [str(adapter)],

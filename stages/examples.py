@@ -25,7 +25,8 @@ def main() -> None:
     os.environ.update(student.environment(hub))
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(p.model, **({"revision": p.model_revision} if hub else {}))
+    pinned = {"revision": p.model_revision} if hub else {}
+    tokenizer = AutoTokenizer.from_pretrained(p.model, trust_remote_code=False, **pinned)
     room = p.max_model_len - p.predict_max_tokens
     more = examples.shown(asked, lessons, room, lambda chat: len(engine._tokens(tokenizer, chat)))
     settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision

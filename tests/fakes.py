@@ -32,6 +32,9 @@ def export_main(argv):
         fakes.model(argv[0]["output_dir"], 16)
         raise RuntimeError("no space left")
     fakes.model(argv[0]["output_dir"], 16)
+    if os.environ.get("FAKE_SWIFT") == "sleep":
+        open(os.path.join(argv[0]["output_dir"], "pid"), "w").write(str(os.getpid()))
+        time.sleep(60)
     open(os.path.join(argv[0]["output_dir"], "args.json"), "w").write("{}")
 """
 LOG = [{"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)]

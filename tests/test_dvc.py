@@ -20,7 +20,7 @@ from tests.conftest import ROOT, Project
 STAGES: dict[str, dict[str, Any]] = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")[
     "stages"
 ]
-PLUMBING = {"potstill/__init__.py", "potstill/errors.py", "potstill/params.py", "potstill/rows.py"}
+PLUMBING = {f"potstill/{name}.py" for name in ("__init__", "errors", "lockfile", "params", "rows", "stage")}
 
 
 class Loaded(Exception):

@@ -830,7 +830,7 @@ def test_two_stages_share_a_journal_at_once(fake: FakeTeacher, tmp_path: Path) -
     before = len(ledger.calls)
     assert projects[2].run("stages.generate", **shared)[0] == 0
     assert len(ledger.calls) == before
-    assert not list(tmp_path.glob("*/.cache"))
+    assert not list(tmp_path.glob("*/.cache/teacher"))
 
 
 def test_calls_without_a_reply_count_against_the_budget_of_later_runs(

@@ -1,11 +1,12 @@
 """Merging: a model that exists is whole."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from potstill import rows
+from potstill import rows, stage, training, verify
 from tests import fakes
 from tests.conftest import Project
 
@@ -17,7 +18,8 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The toy project with a base and an adapter, where `swift` is the stand-in."""
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/tiny-base")
-    fakes.checkpoint("models/toy/sft", 4, 4).rename("models/toy/sft/adapter")
+    training.keep(fakes.checkpoint("models/toy/sft", 4, 4), Path("models/toy/sft/adapter"), "models/tiny-base")
+    training.replace(Path("models/toy/sft/adapter"))
     return project
 
 
@@ -40,6 +42,29 @@ def test_a_merge_that_breaks_off_shows_no_model(ready: Project) -> None:
     assert code == 1
     assert out.startswith("error: swift export failed: RuntimeError: no space left (the whole log: ")
     assert not MERGED.exists()
+
+
+def test_a_merge_that_is_killed_shows_no_model_and_is_made_anew(ready: Project) -> None:
+    """Fault 18."""
+    fakes.model(MERGED)
+    process = ready.start("stages.merge", PYTHONPATH=os.environ["PYTHONPATH"], FAKE_SWIFT="sleep")
+    deadline = time.monotonic() + 60
+    while not Path("models/toy/sft/merged.part/pid").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not MERGED.exists() or (MERGED / "model.safetensors").is_file()
+    process.kill()
+    process.wait()
+    while stage.running(Path(".cache/stages/merge")):  # the child notices that its parent is gone
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert {path.name for path in MERGED.iterdir()} == {"config.json", "chat_template.jinja", "model.safetensors"}
+    assert (
+        "models/toy/sft/merged.part: half-written, left by a run that was killed",
+        "rm -rf models/toy/sft/merged.part",
+    ) in list(verify._leftovers(busy=False))
+    assert merge(ready)[0] == 0
+    assert not Path("models/toy/sft/merged.part").exists()
 
 
 def test_a_missing_adapter_says_what_to_run(ready: Project) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +112,24 @@ def test_a_second_training_of_the_same_waits_for_nobody(ready: Project) -> None:
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 130
     assert code == 1
-    assert "another process trains the same" in out
+    assert "error: sft runs here already (process " in out
+    with training.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+        assert work.is_dir()
+        with (
+            pytest.raises(UserError, match="another process trains the same"),
+            training.alone("sft", {"dataset": [], "model": "models/tiny-base"}),
+        ):
+            pass  # from another checkout that shares .cache
+    assert not work.exists()
+
+
+def test_a_training_whose_dvc_was_killed_keeps_its_checkpoints(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC will ask for it again: it knows nothing of what its stage finished without it."""
+    parents = iter([4711, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    with training.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+        pass
+    assert work.exists()
 
 
 def test_parameters_reach_ms_swift_under_their_own_names(ready: Project) -> None:
@@ -185,14 +203,22 @@ def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-def train_for_real(project: Project, kill_at: int | None = None) -> dict[str, bytes]:
-    """Runs the stage; with `kill_at` kills it (SIGKILL) when checkpoint-`kill_at` begins to exist. Gives the adapter's
-    files."""
+def checkpoint_8(run: Path) -> bool:
+    return (run / "checkpoint-8").exists()
+
+
+def step_18(run: Path) -> bool:
+    """Two steps after a checkpoint, two before the next."""
+    return (run / "logging.jsonl").exists() and '"18/21"' in (run / "logging.jsonl").read_text()
+
+
+def train_for_real(project: Project, kill_at: Callable[[Path], bool] | None = None) -> dict[str, bytes]:
+    """Runs the stage; kills it (SIGKILL) as soon as `kill_at` holds of its folder. Gives the adapter's files."""
     process = subprocess.Popen(
         [sys.executable, "-m", *SFT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if kill_at:
-        while not list(Path(".cache").glob(f"sft/*/run/checkpoint-{kill_at}")):
+        while not any(map(kill_at, Path(".cache").glob("sft/*/run"))):
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.01)
         process.kill()
@@ -204,11 +230,13 @@ def train_for_real(project: Project, kill_at: int | None = None) -> dict[str, by
 
 @pytest.mark.slow
 def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_one_does(real: Project) -> None:
+    """Fault 17: killed while it writes a checkpoint, then between two: the same weights and losses, to the last bit."""
     first = train_for_real(real)
     assert set(first) == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
     shutil.rmtree("models/toy")
-    assert train_for_real(real, kill_at=8) == {}
+    assert train_for_real(real, kill_at=checkpoint_8) == {}
     Path("killed").touch()
+    assert train_for_real(real, kill_at=step_18) == {}
     resumed = train_for_real(real)
     Path("killed").unlink()
     assert resumed["logging.jsonl"] == first["logging.jsonl"]

@@ -1,0 +1,387 @@
+"""Stage locks, dvc.lock of every task, what `make check` and `make verify` find, models that may run code; without DVC."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill import errors, experiments, lockfile, params, stage, stats, student, task, verify
+from potstill.errors import UserError
+from tests import fakes
+from tests.conftest import ROOT, Project
+
+PIPELINE = """
+stages:
+  make:
+    matrix: {task: ["${task}"]}
+    cmd: python -m stages.make
+    deps: [stages/make.py, "data/${item.task}/seeds.jsonl"]
+    params: [task, learning_rate, "tasks/${item.task}/task.yaml": [samples]]
+    outs: ["data/${item.task}/1-made.jsonl"]
+  use:
+    matrix: {task: ["${task}"]}
+    cmd: python -m stages.use
+    deps: ["data/${item.task}/1-made.jsonl"]
+    outs: ["models/${item.task}"]
+    metrics: ["reports/${item.task}/metrics.json": {cache: false}]
+"""
+
+
+@pytest.fixture
+def made(project: Project) -> Project:
+    """The toy project with two stages that have run, as DVC would write it down."""
+    project.write("dvc.yaml", PIPELINE)
+    project.write("stages/make.py", "")
+    project.write("data/toy/seeds.jsonl", "{}\n")
+    project.write("tasks/toy/task.yaml", "samples: 2\n")
+    project.write("data/toy/1-made.jsonl", "made\n")
+    project.write("models/toy/a/b.json", "{}")
+    project.write("models/toy/config.json", "{}")
+    project.write("reports/toy/metrics.json", "{}")
+    lock(learning_rate=0.002)
+    return project
+
+
+def lock(learning_rate: float) -> None:
+    """Writes dvc.lock, from the files that are there."""
+
+    def listed(*paths: str) -> list[dict[str, Any]]:
+        return [{"path": path, "hash": "md5", "md5": lockfile.md5(Path(path)), "size": 1} for path in paths]
+
+    own = {"params.yaml": {"task": "toy", "learning_rate": learning_rate}, "tasks/toy/task.yaml": {"samples": 2}}
+    make = {"cmd": "python -m stages.make", "params": own}
+    make |= {"deps": listed("stages/make.py", "data/toy/seeds.jsonl"), "outs": listed("data/toy/1-made.jsonl")}
+    use = {"cmd": "python -m stages.use", "deps": listed("data/toy/1-made.jsonl")}
+    use["outs"] = listed("models/toy", "reports/toy/metrics.json")
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"make@toy": make, "use@toy": use}}))
+
+
+def test_a_folders_hash_is_that_of_dvc(tmp_path: Path) -> None:
+    """The value is what `dvc add` 3.67 wrote for these files."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b").write_text("two\n")
+    (tmp_path / "sub/a").write_text("one\n")
+    assert lockfile.md5(tmp_path) == "de8364c7328bd87a4e6137364650a325.dir"
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1.5e-7", "2E3"])
+def test_numbers_are_those_of_yaml_1_2(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"learning_rate: {text}\n")
+    assert lockfile.read_yaml(path) == params.parse(path.read_text(), path) == {"learning_rate": float(text)}
+
+
+def test_the_stages_of_every_task_are_known(made: Project) -> None:
+    text = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(text.replace("make@toy", "make@other").replace("/toy", "/other"))
+    found = lockfile.stages()
+    assert [str(one) for one in found] == ["make@other", "use@other", "make@toy", "use@toy"]
+    assert found[0].deps == ["stages/make.py", "data/other/seeds.jsonl"]
+    assert (found[1].outs, found[1].kept) == (["models/other"], ["reports/other/metrics.json"])
+    assert [one.lock is None for one in found] == [False, True, True, False]
+
+
+def test_check_needs_no_data_and_no_outputs(made: Project) -> None:
+    for name in ("data/toy/1-made.jsonl", "models/toy/a/b.json", "models/toy/config.json"):
+        Path(name).unlink()
+    assert verify.check() == "check: toy: all 2 stages are up to date"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        ("stages/make.py", "new", "make (stages/make.py changed)"),
+        ("data/toy/seeds.jsonl", "new", "make (data/toy/seeds.jsonl changed)"),
+        ("tasks/toy/task.yaml", "samples: 3", "make (samples changed)"),
+        ("tasks/toy/task.yaml", "other: 3", "make (samples changed)"),
+        ("reports/toy/metrics.json", "new", "use (reports/toy/metrics.json is not as it was made)"),
+        ("dvc.yaml", PIPELINE.replace("stages.use", "stages.more"), "use (its command changed)"),
+        ("dvc.yaml", PIPELINE.replace("stages/make.py, ", ""), "make (stages/make.py is no input any more)"),
+        ("dvc.yaml", PIPELINE.replace("[stages/make.py,", "[stages/make.py, nothing.py,"), "make (nothing.py is missing)"),
+        ("dvc.yaml", PIPELINE.replace("[task, l", "[task, seed, l"), "make (seed changed)"),
+        ("dvc.yaml", PIPELINE.replace('["models/${item.task}"]', "[more]"), "use (more is new)"),
+    ],
+)  # fmt: skip
+def test_check_says_what_changed(made: Project, path: str, text: str, says: str) -> None:
+    Path(path).write_text(text)
+    with pytest.raises(UserError) as error:
+        verify.check()
+    assert str(error.value) == (
+        f"dvc.lock: task toy: 1 stages would run: {says}: `make repro`, then commit dvc.lock and reports"
+    )
+
+
+def test_a_parameter_is_compared_as_a_number(made: Project) -> None:
+    lock(1e-05)
+    made.set(learning_rate=0.00001)
+    assert verify.check().startswith("check: toy")
+    made.set(learning_rate=0.00002)
+    with pytest.raises(UserError, match=r"make \(learning_rate changed\)"):
+        verify.check()
+
+
+def test_another_task_that_is_behind_is_mentioned(made: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(Path("dvc.lock").read_text())
+    found["stages"] |= {"make@other": json.loads(json.dumps(found["stages"]["make@toy"]).replace("toy", "other"))}
+    Path("dvc.lock").write_text(json.dumps(found))
+    assert verify.check().startswith("check: toy")
+    said = capsys.readouterr().out
+    assert said.startswith("other: 2 stages would run, the first is make (")
+    assert said.endswith("`make repro TASK=other`\n")
+
+
+@pytest.mark.parametrize("size", [0.3, 0.5, 0.7, 0.9])
+def test_a_torn_lock_is_refused(made: Project, size: float) -> None:
+    text = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(text[: int(len(text) * size)])
+    with pytest.raises(UserError, match=r"^dvc\.lock:1: not YAML: `git checkout dvc.lock`, then `make repro`"):
+        lockfile.stages()
+
+
+@pytest.mark.parametrize("key", ["cmd", "deps", "outs"])
+def test_an_entry_without_its_end_is_refused(made: Project, key: str) -> None:
+    found = json.loads(Path("dvc.lock").read_text())
+    del found["stages"]["use@toy"][key]
+    Path("dvc.lock").write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"^dvc\.lock: the entry of use@toy is not whole"):
+        lockfile.stages()
+
+
+def test_an_input_that_is_not_as_it_was_made_is_refused(made: Project) -> None:
+    stage.believe("python -m stages.use")
+    made.write("data/toy/1-made.jsonl", "edited\n")
+    with pytest.raises(UserError, match=r"^data/toy/1-made\.jsonl: not as make@toy made it .* `make verify`"):
+        stage.believe("python -m stages.use")
+    stage.believe("python -m stages.make")  # that is the one that makes it anew
+    Path("dvc.lock").unlink()
+    stage.believe("python -m stages.use")
+
+
+def test_what_was_paid_for_is_not_paid_for_again(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.write("dvc.yaml", PIPELINE.replace("[task, l", "[task, teacher_model, l"))
+    made.set(teacher_model="big")
+    found = json.loads(Path("dvc.lock").read_text())
+    found["stages"]["make@toy"]["params"]["params.yaml"]["teacher_model"] = "big"
+    Path("dvc.lock").write_text(json.dumps(found))
+    Path("data/toy/1-made.jsonl").unlink()
+    with pytest.raises(
+        UserError, match=r"^make@toy: dvc.lock has its result, which was paid for and is not here: `make pull`"
+    ):
+        stage.believe("python -m stages.make")
+    stage.believe("python -m stages.use")  # asks nobody
+    monkeypatch.setenv("DVC_ROOT", "root")
+    made.write("root/.cache/teacher/toy.jsonl", "")
+    stage.believe("python -m stages.make")  # the answers are in the journal
+    monkeypatch.delenv("DVC_ROOT")
+    made.write("data/toy/seeds.jsonl", "{}\n{}\n")
+    stage.believe("python -m stages.make")  # other questions
+
+
+HOLDER = """
+import subprocess, sys, time
+WAIT = "import os, time; print('lives', flush=True)\\nwhile not os.path.exists('end'): time.sleep(0.05)"
+from potstill import errors
+def main():
+    print("runs", flush=True)
+    if sys.argv[1:] == ["child"]:
+        subprocess.Popen([sys.executable, "-c", WAIT], close_fds=False)
+        time.sleep(60)
+    time.sleep(0 if sys.argv[1:] else 60)
+if __name__ == "__main__":
+    errors.run(main)
+"""
+
+
+def test_a_stage_runs_once_at_a_time(project: Project) -> None:
+    project.write("stages/hold.py", HOLDER)
+    first = project.start("stages.hold")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "runs\n"
+    code, out = project.run("stages.hold")
+    assert code == 1
+    who = stage.running(Path(".cache/stages/hold"))
+    assert who is not None and who.startswith(f"process {first.pid}, since ")
+    assert out == f"error: hold runs here already ({who}): wait for its end, or end it, then run this again\n"
+    assert project.run("stages.hold", "other") == (0, "runs\n")  # another stage
+    first.terminate()
+    first.communicate()
+    assert stage.running(Path(".cache/stages/hold")) is None
+    assert project.run("stages.hold", "other") == (0, "runs\n")
+
+
+def test_a_child_that_lives_on_holds_the_lock(project: Project) -> None:
+    """As a training does, until it has noticed that its stage was killed."""
+    project.write("stages/hold.py", HOLDER)
+    first = project.start("stages.hold", "child")
+    assert first.stdout is not None
+    assert [first.stdout.readline() for _ in range(2)] == ["runs\n", "lives\n"]
+    first.kill()
+    first.wait()
+    assert "hold child runs here already" in project.run("stages.hold", "child")[1]
+    project.write("end", "")
+    deadline = time.monotonic() + 60
+    while stage.running(Path(".cache/stages/hold child")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_other_commands_hold_no_lock(project: Project) -> None:
+    errors.run(lambda: None)
+    assert not Path(".cache").exists()
+
+
+def git(*command: str, input: str | None = None) -> str:
+    env = os.environ | {f"GIT_{who}_{what}": "t@e" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return subprocess.run(["git", *command], input=input, capture_output=True, text=True, check=True, env=env).stdout
+
+
+@pytest.fixture
+def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> task.Task:
+    """A commit where sft has 60 of 100 rows right, and a hundred experiments with lora_rank 1 to 100: the rank's number of rows."""
+    monkeypatch.setattr(sys, "argv", ["experiments"])
+    git("init", "-q")
+    text = Path("params.yaml").read_text()
+
+    def files(rank: int) -> dict[str, str]:
+        low, high = stats.wilson(rank, 100)
+        found = {"accuracy": rank / 100, "low": low, "high": high}
+        marks = "id,slice,base,sft\n" + "".join(f"{i},a,0,{int(i < rank)}\n" for i in range(100))
+        return {
+            "params.yaml": text.replace("lora_rank: 32", f"lora_rank: {rank}"),
+            "reports/toy/metrics.json": json.dumps({"rows": 100, "base": found, "sft": found}),
+            "reports/toy/marks.csv": marks,
+        }
+
+    for name, content in files(60).items():
+        project.write(name, content)
+    git("add", "-A")
+    git("commit", "-qm", "base")
+    base = git("rev-parse", "HEAD").strip()
+    stream = []
+    for rank in range(1, 101):
+        stream.append(
+            f"commit refs/exps/{base[:2]}/{base[2:]}/rank-{rank}\ncommitter t <t@e> 1 +0000\ndata 1\nx\nfrom {base}\n"
+        )
+        stream += [f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n" for name, text in files(rank).items()]
+    git("fast-import", "--quiet", input="".join(stream))
+    return task.load("toy")
+
+
+def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
+    hundred: task.Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, calls = subprocess.run, []
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: calls.append(a) or real(*a, **k))
+    experiments.main()
+    assert len(calls) < 5
+    _, base, first, *rest = capsys.readouterr().out.splitlines()
+    assert len(rest) == 99
+    assert base.startswith("last commit      60.0%   50.2% to  69.1%")
+    assert first.endswith("better: 40 rows fixed, 0 broken, exact McNemar; lora_rank=100")
+    verdicts = [line.partition(":")[0].split("  ")[-1] for line in [first, *rest]]
+    middle = verdicts.count("within the noise")
+    assert verdicts == ["better"] * verdicts.count("better") + ["within the noise"] * middle + [
+        "worse"
+    ] * verdicts.count("worse")
+    alone = sum(stats.exact(max(rank - 60, 0), max(60 - rank, 0)) >= stats.ALPHA for rank in range(1, 101))
+    assert middle > alone == 11  # Holm's p is stricter than each test alone
+
+
+def test_holm_is_that_of_statsmodels(hundred: task.Task) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    found = experiments.results(hundred, {"last commit": "HEAD", **experiments.refs()})
+    alone = [experiments.gate.difference(found[0]["right"], one["right"])[0] for one in found[1:]]
+    table = {one["name"]: one["p"] for one in experiments.judged(found[0], found[1:])}
+    expected = multipletests(alone, method="holm")[1]
+    assert [table[one["name"]] for one in found[1:]] == pytest.approx(expected)
+
+
+def test_experiments_of_another_task_are_left_out(
+    hundred: task.Task, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write("tasks/other/task.yaml", "checks: []\n")
+    project.set(task="other")
+    with pytest.raises(UserError, match="^the last commit has no result of task other"):
+        experiments.main()
+    with pytest.raises(UserError, match="^there is no experiment 'rank-0', expected one of rank-1, "):
+        experiments.find("rank-0")
+
+
+@pytest.mark.parametrize("name", ["modeling.py", "sub/pytorch_model.bin", "optimizer.pt", "weights.pkl", "a.pth"])
+def test_a_model_that_may_run_code_is_refused(name: str, tmp_path: Path) -> None:
+    folder = fakes.model(tmp_path / "model")
+    student.check_folder(folder, "mend it")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).touch()
+    with pytest.raises(UserError, match=rf"{Path(name).name}: \.\w+ may run code when it is loaded, .*: mend it$"):
+        student.check_folder(folder, "mend it")
+
+
+def test_a_config_that_names_code_is_refused(tmp_path: Path) -> None:
+    folder = fakes.model(tmp_path / "model")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "x.Y"}}))
+    with pytest.raises(UserError, match="tokenizer_config.json: auto_map names code"):
+        student.check_folder(folder, "mend it")
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "refused"),
+    [
+        ("Qwen/Qwen3-0.6B", "main", True),
+        ("Qwen/Qwen3-0.6B", "v1.0", True),
+        ("Qwen/Qwen3-0.6B", "c1899de289a04d12100db370d81485cdf75e47ca", False),
+        ("models/tiny-base", "main", False),
+    ],
+)
+def test_a_model_of_the_hub_is_pinned(project: Project, model: str, revision: str, refused: bool) -> None:
+    project.set(model=model, model_revision=revision)
+    if not refused:
+        assert params.load("model").model == model
+        return
+    with pytest.raises(
+        UserError, match=rf"^params\.yaml:\d+: model_revision is {revision}, expected the commit of {model} on the hub"
+    ):
+        params.load("model")
+
+
+@pytest.mark.parametrize(
+    "profile", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tasks/**/profiles/*.yaml"))
+)
+def test_every_profile_pins_its_model(profile: str) -> None:
+    found = lockfile.read_yaml(ROOT / profile)
+    assert (
+        "/" not in found.get("model", "") or len(found["model_revision"]) == 40 or found["model"].startswith("models/")
+    )
+
+
+@pytest.mark.slow
+def test_ms_swift_runs_no_code_of_a_model(tmp_path: Path) -> None:
+    """Past our own refusals: the process that trains and merges loads a model whose config names code."""
+    folder = fakes.model(tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    yaml = tmp_path / "export.yaml"
+    yaml.write_text(
+        json.dumps({"model": str(folder), "model_type": "qwen3", "merge_lora": True, "adapters": [str(folder)]})
+    )
+    env = os.environ | student.environment(hub=False) | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "potstill.swift", "export", str(yaml)], env=env, stdin=subprocess.PIPE
+    )
+    assert child.wait(300)  # its stdin stays open: the child ends by itself
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_workflow_calls_targets_that_there_are() -> None:
+    targets = {line.partition(":")[0] for line in (ROOT / "Makefile").read_text().splitlines()}
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    jobs = lockfile.read_yaml(ROOT / ".github/workflows/ci.yml")["jobs"]
+    assert set(jobs) == {"test", "results"}
+    called = {words[1] for words in map(str.split, text.replace("run: ", "\n").splitlines()) if words[:1] == ["make"]}
+    assert called == {"check", "gate", "setup"} <= targets

@@ -1,0 +1,401 @@
+"""Experiments, sharing and integrity under the real DVC: a small project whose training takes no time (tests/clone.py), with a teacher
+whose ledger says what it was asked. What is shared goes through a folder, a real sshd and an S3-compatible server, all on loopback."""
+
+import asyncio
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from potstill import lockfile
+from tests import fakes
+from tests.clone import Clone
+from tests.conftest import FakeTeacher, serving
+
+pytestmark = pytest.mark.slow
+METRICS = "reports/toy/metrics.json"
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[FakeTeacher]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def done(teacher: FakeTeacher, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The project after `dvc repro` of two tasks, toy being the active one, and a commit."""
+    clone = Clone.make(tmp_path_factory.mktemp("done") / "first")
+    clone.env |= teacher.env()
+    clone.add_task("other")
+    for task in ("other", "toy"):
+        clone.set(task=task, teacher_model="fake-235b")
+        clone.do("dvc", "repro")
+    assert len(teacher.calls) >= 120
+    clone.commit()
+    return clone
+
+
+@pytest.fixture
+def mine(done: Clone, teacher: FakeTeacher, tmp_path: Path) -> Iterator[Clone]:
+    """A copy of it for one test, which must not ask the teacher anything."""
+    before = len(teacher.calls)
+    yield done.twin(tmp_path / "mine")
+    assert len(teacher.calls) == before
+
+
+def result(clone: Clone) -> tuple[str, object]:
+    """What an experiment must have made: its metrics, and the student's hash."""
+    return (clone.dir / METRICS).read_text(), clone.lock()["sft@toy"]["outs"]
+
+
+def test_every_way_to_run_an_experiment_gives_the_same(mine: Clone, done: Clone, tmp_path: Path) -> None:
+    mine.make_target("exp", "S=lora_rank=16")
+    direct = result(mine)
+    assert json.loads(direct[0])["sft"]["accuracy"] == 0.56
+    assert mine.trainings() == ["16"]
+    mine.do("dvc", "exp", "run", "--temp", "--name", "again", "-S", "lora_rank=16")
+    assert mine.trainings() == ["16"]  # from the run-cache
+    for place, way in enumerate((["--temp", "--name", "other"], ["--queue", "--name", "other"])):
+        other = done.twin(tmp_path / str(place) / "twin")
+        other.do("dvc", "exp", "run", *way, "-S", "lora_rank=16")
+        if "--queue" in way:
+            other.do("dvc", "exp", "run", "--run-all", "--jobs", "1")
+        other.do("dvc", "exp", "apply", "other")
+        assert result(other) == direct
+        assert other.trainings() == ["16"]
+
+
+def test_a_sweep_is_compared(mine: Clone) -> None:
+    mine.make_target("sweep", "S=lora_rank=8,30,60")
+    assert sorted(mine.trainings()) == ["30", "60", "8"]
+    out = mine.make_target("compare")
+    lines = [line for line in out.splitlines() if "lora_rank=" in line]
+    assert [line.rpartition("=")[2] for line in lines] == ["60", "30", "8"]  # the best first
+    assert ["within the noise" in line for line in lines] == [False, True, False]
+    assert "better: 28 rows fixed, 0 broken" in lines[0]
+    assert "worse: 0 rows fixed, 24 broken" in lines[2]
+    assert "last commit" in out
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A real sshd on loopback: its port, and the key that it accepts. Without one the test is skipped, or fails in CI."""
+    found = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no sshd: on Debian, `apt-get install openssh-server`")
+    home = tmp_path / "ssh"
+    home.mkdir(mode=0o700)
+    for name in ("host", "client"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / name], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (home / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/client.pub\nPidFile none\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd separates its privileges
+    known = tmp_path / ".ssh/known_hosts"
+    known.parent.mkdir(mode=0o700)
+    known.write_text(f"[127.0.0.1]:{port} {' '.join((home / 'host.pub').read_text().split()[:2])}\n")
+    server = subprocess.Popen([found, "-D", "-e", "-f", home / "config"], stderr=subprocess.PIPE)
+    try:
+        _await(port)
+        yield port, home / "client"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def s3() -> Iterator[str]:
+    """The URL of an S3-compatible server on loopback with a bucket `box`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/box", method="PUT")).close()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def _await(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def remote(clone: Clone, kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> list[tuple[str, ...]]:
+    """Sets a remote `box` of the kind in .dvc/config; gives what .dvc/config.local of each clone needs beside it."""
+    if kind == "folder":
+        clone.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
+        return []
+    if kind == "ssh":
+        port, key = request.getfixturevalue("sshd")
+        user = os.environ.get("USER") or getpass.getuser()
+        clone.do("dvc", "remote", "add", "-d", "box", f"ssh://{user}@127.0.0.1:{port}{tmp_path}/box")
+        return [("keyfile", str(key)), ("allow_agent", "false")]
+    clone.env |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
+    clone.do("dvc", "remote", "add", "-d", "box", "s3://box/potstill")
+    clone.do("dvc", "remote", "modify", "box", "endpointurl", request.getfixturevalue("s3"))
+    return []
+
+
+@pytest.mark.parametrize("kind", ["folder", "ssh", "s3"])
+def test_a_colleague_who_pulls_runs_nothing_again(
+    kind: str, mine: Clone, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    local = remote(mine, kind, tmp_path, request)
+    for clone in (mine, None):
+        if clone is None:
+            clone = mine.clone("colleague")
+        for name, value in local:
+            clone.do("dvc", "remote", "modify", "--local", "box", name, value)
+        if clone is mine:
+            mine.commit()
+            mine.make_target("exp", "S=lora_rank=16")
+            [name] = mine.do("dvc", "exp", "list", "--name-only").split()
+            mine.git("checkout", "-q", "--", ".")
+            mine.do("dvc", "checkout", "--quiet", "--force")
+            assert "objects of 10 stages" in mine.make_target("share")  # two tasks
+            mine.git("remote", "add", "origin", str(mine.dir))  # where experiments' commits go
+    mine.make_target("share", f"EXP={name}")
+    trained = mine.trainings()
+    assert "error: expand@toy: dvc.lock has its result, which was paid for" in clone.fail("dvc", "repro")
+    clone.git("checkout", "-q", "--", ".")
+    out = clone.make_target("pull")
+    assert "data/toy/2-answers.jsonl: 60 answers, 60 of them new" in out
+    assert "data/other/2-answers.jsonl: 60 answers, 60 of them new" in out
+    assert "all 6 stages are up to date" in clone.make_target("check")
+    assert "is as it was made" in clone.make_target("verify")
+    assert "Running stage" not in clone.do("dvc", "repro")
+    assert (clone.dir / METRICS).read_bytes() == (mine.dir / METRICS).read_bytes()
+    clone.make_target("pull", f"EXP={name}")
+    clone.do("dvc", "exp", "apply", name)
+    assert "lora_rank: 16" in (clone.dir / "params.yaml").read_text()
+    assert "Running stage" not in clone.do("dvc", "repro")
+    clone.git("checkout", "-q", "--", ".")
+    clone.make_target("exp", "S=lora_rank=16")  # the run-cache came along, too
+    assert clone.trainings() == trained
+    shutil.rmtree(clone.dir / ".cache/teacher")
+    assert "up to date" in clone.do("dvc", "repro", "generate")
+    clone.do("dvc", "repro", "--force", "--single-item", "filter@toy")
+
+
+def test_two_clones_share_at_once(mine: Clone, tmp_path: Path) -> None:
+    mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
+    mine.commit()
+    subprocess.run(["git", "clone", "-q", "--bare", mine.dir, tmp_path / "hub.git"], env=mine.env, check=True)
+    mine.make_target("share")
+    pair = [mine.clone(name) for name in ("one", "two")]
+    for clone in pair:
+        clone.git("remote", "set-url", "origin", str(tmp_path / "hub.git"))
+        clone.make_target("pull")
+    ranks = (8, 24)
+    runs = [
+        clone.start("dvc", "exp", "run", "--name", f"rank-{rank}", "-S", f"lora_rank={rank}")
+        for clone, rank in zip(pair, ranks, strict=True)
+    ]
+    assert [run.communicate(timeout=600)[1] or run.returncode for run in runs] == [0, 0]
+    runs = [clone.start("potstill.share", "push", f"rank-{rank}") for clone, rank in zip(pair, ranks, strict=True)]
+    said = [run.communicate(timeout=600)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    third = mine.clone("three")
+    third.git("remote", "set-url", "origin", str(tmp_path / "hub.git"))
+    for clone, rank in zip(pair, ranks, strict=True):
+        third.make_target("pull", f"EXP=rank-{rank}")
+        third.git("checkout", "-q", "--", ".")
+        third.do("dvc", "exp", "apply", "--force", f"rank-{rank}")
+        assert result(third) == result(clone)
+
+
+def test_what_was_never_shared_is_named(mine: Clone, tmp_path: Path) -> None:
+    assert "no remote specified" in mine.fail("potstill.share", "push")
+    mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
+    mine.commit()
+    clone = mine.clone("early")
+    out = clone.fail("potstill.share", "pull")
+    assert "are not in the remote, or damaged there" in out and "runs `make share`" in out
+    mine.make_target("share")
+    student = mine.lock()["sft@toy"]["outs"][0]["md5"]  # type: ignore[index]
+    sums = dict(lockfile.objects(mine.dir / ".dvc/cache/files/md5", student))
+    damage(next((tmp_path / "box/files/md5").glob(f"{sums['model.safetensors'][:2]}/{sums['model.safetensors'][2:]}")))
+    assert "damaged there" in clone.fail("potstill.share", "pull")
+
+
+def damage(path: Path) -> None:
+    """Flips a byte in the middle of a file, which may be read-only."""
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    path.chmod(mode)
+
+
+# Fault 16
+def test_a_flipped_byte_in_the_cache_is_named_and_nothing_is_made_of_it(mine: Clone) -> None:
+    md5 = mine.lock()["sft@toy"]["outs"][0]["md5"]  # type: ignore[index]
+    cache = mine.dir / ".dvc/cache/files/md5"
+    sum = dict(lockfile.objects(cache, md5))["model.safetensors"]
+    damage(cache / sum[:2] / sum[2:])
+    shutil.rmtree(mine.dir / "models/toy/student")
+    mine.do("dvc", "checkout", "models/toy/student")  # exit code 0
+    out = mine.fail("potstill.verify")
+    assert f".dvc/cache/files/md5/{sum[:2]}/{sum[2:]}: damaged" in out
+    assert "it is models/toy/student/model.safetensors" in out
+    assert f"mend it: rm -rf .dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/toy/student/model.safetensors && make pull" in out
+    out = mine.fail("dvc", "repro", "--force", "--single-item", "score@toy")
+    assert "error: models/toy/student: not as sft@toy made it" in out
+    shutil.rmtree(mine.dir / "models/toy/student")
+    (cache / sum[:2] / sum[2:]).unlink()
+    mine.do("dvc", "repro")
+    assert "is as it was made" in mine.do("potstill.verify")
+
+
+# Fault 14
+def test_a_truncated_lock_is_named(mine: Clone) -> None:
+    path = mine.dir / "dvc.lock"
+    whole = path.read_bytes()
+    for size in (len(whole) // 2, len(whole) // 3, whole.index(b"  score@toy:")):
+        path.write_bytes(whole[:size])
+        out = mine.fail("potstill.verify")
+        assert "mend it: `git checkout dvc.lock`, then `make repro`" in out
+        mine.git("checkout", "-q", "dvc.lock")
+        assert "Running stage" not in mine.do("dvc", "repro")
+
+
+def test_a_full_disk_while_dvc_commits(tmp_path: Path) -> None:
+    with serving() as teacher:
+        clone = Clone.make(tmp_path / "full")
+        clone.env |= teacher.env()
+        clone.set(teacher_model="fake-235b")
+        cache = clone.dir / ".dvc/cache"
+        cache.mkdir(exist_ok=True)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", cache], capture_output=True)
+        if mounted.returncode:
+            pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
+        try:
+            out = clone.fail("dvc", "repro", "filter@toy")
+            assert "No space left on device" in out
+            asked = len(teacher.calls)
+            assert asked == 60
+            subprocess.run(["mount", "-o", "remount,size=10m", cache], check=True)
+            clone.do("dvc", "repro")
+            assert len(teacher.calls) == asked
+            assert "is as it was made" in clone.do("potstill.verify")
+        finally:
+            subprocess.run(["umount", cache], check=True)
+
+
+def held(clone: Clone, stage: str) -> Path:
+    """Waits until a stage runs; gives its lock."""
+    path, deadline = clone.dir / ".cache/stages" / stage, time.monotonic() + 120
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return path
+
+
+# Fault 11
+def test_a_stage_that_outlives_dvc_is_not_started_twice(tmp_path: Path) -> None:
+    with serving() as teacher:
+        clone = Clone.make(tmp_path / "killed")
+        clone.env |= teacher.env()
+        clone.set(teacher_model="fake-235b", teacher_concurrency=1)
+
+        async def slowly(call: int, *_: object) -> None:
+            await asyncio.sleep(0.2)
+
+        teacher.behave = slowly
+        first = clone.start("dvc", "repro")
+        lock = held(clone, "generate")
+        while len(teacher.calls) < 5:
+            time.sleep(0.05)
+        pid = int(lock.read_text().split()[1].rstrip(","))
+        first.send_signal(signal.SIGKILL)  # dvc alone
+        first.wait()
+        out = clone.fail("dvc", "repro")
+        assert [line for line in out.splitlines() if line.startswith("error: ")] == [
+            f"error: generate runs here already ({lock.read_text().strip()}): wait for its end, or end it, then run this again"
+        ]
+        assert "stage generate is running" in clone.fail("potstill.verify")
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.1)
+        clone.do("dvc", "repro")
+        assert len(teacher.calls) == 60
+
+
+# Fault 12
+def test_two_runs_at_once(mine: Clone) -> None:
+    first = mine.start("dvc", "repro", "--force", "--single-item", "sft@toy", SLOW="20")
+    held(mine, "sft")
+    out = mine.fail("dvc", "repro", "--force", "--single-item", "sft@toy")
+    assert f"PID {first.pid}" in out
+    assert out.count("ERROR") == 1
+    assert first.wait(120) == 0
+    assert mine.trainings() == ["32"]
+
+
+def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -> None:
+    run = mine.start("dvc", "exp", "run", "-S", "lora_rank=16", SLOW="1")
+    held(mine, "sft")
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    while "stage sft is running" in (out := mine.fail("potstill.verify")):
+        time.sleep(1)
+    assert "HEAD is detached: a `dvc exp run` was killed" in out
+    assert "mend it: git checkout main" in out
+    mine.git("checkout", "-q", "main")
+    mine.git("checkout", "-q", "--", ".")
+    mine.do("dvc", "repro")
+    assert "is as it was made" in mine.do("potstill.verify")
+
+
+def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
+    (fakes.model(mine.dir / "models/tiny-base") / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (mine.dir / "reports/toy/hops.csv").write_text("hop,rows,differ,flips,passed\nmerged,60,0,0,1\n")
+    mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
+    mine.commit()
+    assert "expected one such as v1.0.0" in mine.fail("potstill.release", "1.0")
+    mine.make_target("release", "VERSION=v1.0.0")
+    assert mine.git("tag") == "toy@v1.0.0"
+    mine.make_target("share")
+    assert "there is a tag toy@v1.0.0 already" in mine.fail("potstill.release", "v1.0.0")
+    mine.do("dvc", "artifacts", "get", str(mine.dir), "toy", "--rev", "v1.0.0", "-o", str(tmp_path / "got"))
+    assert {path.name for path in (tmp_path / "got").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    card = (tmp_path / "got/README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    for said in (
+        "| sft | short | 72.0% | 62.5% to 79.9% |",
+        "You find the last word.",
+        "lora_rank: 32",
+        "models/toy/student",
+    ):
+        assert said in card
+    damage(mine.dir / "models/toy/student/model.safetensors")
+    assert "not the model that dvc.lock names" in mine.fail("potstill.release", "v1.0.1")
+    (mine.dir / "models/toy/student/modeling.py").write_text("")
+    assert "modeling.py: .py may run code" in mine.fail("potstill.release", "v1.0.1")
+
+
+def test_share_speaks_for_itself(mine: Clone) -> None:
+    assert "there is no experiment 'nosuch'" in mine.fail("potstill.share", "push", "nosuch")
+    done = subprocess.run([sys.executable, "-m", "potstill.share"], cwd=mine.dir, env=mine.env, capture_output=True)
+    assert done.returncode == 1
