@@ -11,6 +11,9 @@ SEED ?=
 ID ?=
 ROWS ?=
 AGAINST ?=
+FORMAT ?=
+HOST ?=
+PORT ?=
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -34,6 +37,15 @@ report: .venv/ready ## reports/<task>/report.html, one page to show, and an inde
 
 gate: .venv/ready ## for CI: fails where the student is below min_accuracy, or worse than the last commit by more than noise; AGAINST=origin/main
 	@$(PY) -m potstill.gate $(if $(AGAINST),--against $(AGAINST))
+
+serve: .venv/ready ## the student behind an OpenAI-compatible server, key in SERVE_API_KEY: TASK=address PORT=8000 HOST=127.0.0.1 FORMAT=int8
+	@exec $(PY) -m potstill.serve $(if $(TASK),--task $(TASK)) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(FORMAT),--format $(FORMAT))
+
+bench-serve: .venv/ready ## the server under load beside bare vLLM, with and without speculation: minutes; TASK=address
+	@$(PY) -m bench.serve $(if $(TASK),--task $(TASK))
+
+quantize: .venv/ready ## the student with fewer bits a weight, held against itself: FORMAT=int8 (CPU), gptq or awq (GPU), gguf (llama.cpp)
+	@$(if $(filter int8,$(or $(FORMAT),int8)),$(PYTHON) -m potstill.setup quantize && )$(PY) -m potstill.quantize $(FORMAT) $(if $(TASK),--task $(TASK))
 
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(PY) -m potstill.teacher.quote
@@ -60,7 +72,7 @@ profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=sta
 	@$(PY) -m potstill.profile $(NAME) $(TASK)
 
 test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
-	@$(PY) -m ruff check && $(PY) -m ruff format --check && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
+	@$(PY) -m ruff check && $(PY) -m ruff format --check && hadolint Dockerfile && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
 
 base: .venv/ready ## make models/tiny-base again from scratch (hours)
 	@$(PY) -m base.train
@@ -71,4 +83,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro tour scale-curve eval report gate quote fill validate import review trace new-task profile test base lock
+.PHONY: help setup repro tour scale-curve eval report gate serve bench-serve quantize quote fill validate import review trace new-task profile test base lock

@@ -63,7 +63,7 @@ class Gateway:
             if scope["method"] == "POST":
                 body = await _body(scope, receive)
                 if body is None:
-                    return  # the client is gone
+                    return None  # the client is gone
                 given = _object(body)
                 body = _json(self.filled(given) if scope["path"] == "/v1/chat/completions" else given)
                 scope, receive = _with_body(scope, receive, body)
@@ -190,7 +190,9 @@ def _json(body: dict[str, Any]) -> bytes:
 
 def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
     """The request with `body` for its own; after it the app waits for the client's going away, as without us."""
-    headers = [(name, value) for name, value in scope["headers"] if name not in (b"content-length", b"transfer-encoding")]
+    told = (b"content-length", b"content-type", b"transfer-encoding")
+    headers = [(name, value) for name, value in scope["headers"] if name not in told]
+    headers += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
     waiting = [body]
 
     async def replay() -> Message:
@@ -198,7 +200,7 @@ def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Rece
             return {"type": "http.request", "body": waiting.pop(), "more_body": False}
         return await receive()
 
-    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, replay
+    return {**scope, "headers": headers}, replay
 
 
 class Protocol(HttpToolsProtocol):

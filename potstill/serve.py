@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from potstill import errors, gateway, params, student, task
+from potstill import errors, gateway, params, rows, student, task
 from potstill.engine import KV_CACHE_ON_CPU
 from potstill.errors import UserError
 from potstill.task import Task
@@ -32,7 +32,22 @@ def model_folder(t: Task, kind: str | None = None) -> Path:
     return folder
 
 
-def arguments(t: Task, model: Path, host: str, port: int, dtype: str, max_model_len: int, speculative: str) -> list[str]:
+def dtype(predict_dtype: str, kind: str | None) -> str:
+    """The arithmetic of a quantised form or, by `predict_dtype`, of the student: INT8 kernels take no float32 where there is AMX."""
+    return {"int8": "bfloat16", "gptq": "float16", "awq": "float16"}.get(kind or "", predict_dtype)
+
+
+def speculation(t: Task, given: str) -> str:
+    """What `speculative` comes to: "auto" is what bench.serve found faster for this task, and off where it has not run."""
+    if given != "auto":
+        return given
+    path = t.reports / "serving.json"
+    return str(rows.read_json(path)["speculative"]) if path.is_file() else "off"
+
+
+def arguments(
+    t: Task, model: Path, host: str, port: int, dtype: str, max_model_len: int, speculative: str
+) -> list[str]:
     """The command line of vLLM's server. `speculative` is "off", "ngram", or the folder of a smaller model with the same tokenizer."""
     given = {
         "model": str(model),
@@ -64,8 +79,9 @@ def arguments(t: Task, model: Path, host: str, port: int, dtype: str, max_model_
 def main() -> None:
     p = params.load("task", "predict_dtype", "max_model_len", "speculative")
     parser = argparse.ArgumentParser(description="the student behind an OpenAI-compatible server")
-    parser.add_argument("--task", default=p.task)
+    parser.add_argument("--task", default=os.environ.get(gateway.TASK) or p.task)
     parser.add_argument("--format", help="int8, gptq or awq: a quantised form instead of the student itself")
+    parser.add_argument("--speculative", default=p.speculative)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
@@ -80,14 +96,13 @@ def main() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    words = arguments(t, model, given.host, given.port, p.predict_dtype, p.max_model_len, p.speculative)
+    kind, ahead = dtype(p.predict_dtype, given.format), speculation(t, given.speculative)
+    words = arguments(t, model, given.host, given.port, kind, p.max_model_len, ahead)
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
     print(f"serve: {model} at http://{given.host}:{given.port}/v1, the model's name is {t.name}", flush=True)
     try:
         uvloop.run(
-            run_server(
-                args, http=gateway.Protocol, ws="none", server_header=False, timeout_graceful_shutdown=DRAIN
-            )
+            run_server(args, http=gateway.Protocol, ws="none", server_header=False, timeout_graceful_shutdown=DRAIN)
         )
     except OSError as error:
         if error.errno != errno.EADDRINUSE:

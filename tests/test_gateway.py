@@ -38,7 +38,9 @@ class Echo:
             message = await receive()
             body = message["body"]
             assert not message["more_body"]
-            assert dict(scope["headers"])[b"content-length"] == str(len(body)).encode()
+            headers = dict(scope["headers"])
+            assert headers[b"content-length"] == str(len(body)).encode()
+            assert headers[b"content-type"] == b"application/json"  # vLLM refuses curl's own
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if b"slow" in body:
@@ -117,8 +119,12 @@ def test_a_task_with_several_inputs_and_plain_text(project: Project, echo: Echo)
         assert "the input is not the task's" in refused.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", [*gateway.ROUTES, "/", "/docs", "/ping", "/invocations", "/metricsx", "/v1/load_lora_adapter"])
-@pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer wrong-key", f"Basic {KEY}", f"Bearer {KEY[:-1]}", "Bearer \x80"])
+@pytest.mark.parametrize(
+    "path", [*gateway.ROUTES, "/", "/docs", "/ping", "/invocations", "/metricsx", "/v1/load_lora_adapter"]
+)
+@pytest.mark.parametrize(
+    "key", [None, "", "Bearer", "Bearer wrong-key", f"Basic {KEY}", f"Bearer {KEY[:-1]}", "Bearer \x80"]
+)
 def test_nothing_answers_without_the_key_but_health(echo: Echo, path: str, key: str | None) -> None:
     headers = [] if key is None else [(b"authorization", key.encode("latin-1"))]
     for method in ("GET", "POST", "OPTIONS", "HEAD", "DELETE"):
