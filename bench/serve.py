@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 import jsonschema
 
-from potstill import compare, errors, gateway, params, rows, score, serve, student, task
+from potstill import compare, errors, gateway, params, quantize, rows, score, serve, student, task
 from potstill.rows import Row
 from potstill.task import Task
 
@@ -131,10 +131,7 @@ def most_users(url: str, bodies: list[Body]) -> int:
 
 def same(t: Task, tests: list[Row], before: list[str | None], after: list[str | None], floor: list[str | None]) -> Row:
     """The hop from one run's answers to another's, by the rule of potstill/compare.py; `floor` is a second run of the first."""
-    as_rows = [
-        [{"id": row["id"], "answer": text} for row, text in zip(tests, some, strict=True)]
-        for some in (before, floor, after)
-    ]
+    as_rows = [quantize.predictions(tests, [text or "" for text in some]) for some in (before, floor, after)]
     marks = score.marked(t, tests, {"base": as_rows[0], "sft": as_rows[0]})
     texts = {"base": as_rows[0], "again": as_rows[1], "sft": as_rows[0], "adapter": as_rows[2]}
     hop = compare.hops(t, tests, marks, texts, {"lessons": 0, "other_tokens": []})[1]

@@ -181,10 +181,10 @@ def table(
     "flips", "p", "passed"}. `evaluated` are the student's predictions; that it answers once more is the floor of the hops."""
     before = score.marked(t, tests, {"student": evaluated})["student"]
     none = {"lessons": 0, "other_tokens": []}
-    again = _predictions(tests, measured["student"])
+    again = predictions(tests, measured["student"]["answers"])
     found = []
     for name, one in measured.items():
-        answers = _predictions(tests, one)
+        answers = predictions(tests, one["answers"])
         right = sum(mark["right"] for mark in score.marked(t, tests, {name: answers})[name])
         low, high = stats.wilson(right, len(tests))
         # The hops by their names in compare.HOPS: first the floor, then what is held against it.
@@ -201,8 +201,10 @@ def table(
     return found
 
 
-def _predictions(tests: list[Row], measured: Row) -> list[Row]:
-    return [{"id": test["id"], "answer": text} for test, text in zip(tests, measured["answers"], strict=True)]
+def predictions(tests: list[Row], answers: list[str]) -> list[Row]:
+    """Answers as rows of predictions, without their tokens."""
+    none = {"prompt_tokens": 0, "completion_tokens": 0}
+    return [{"id": test["id"], "answer": text} | none for test, text in zip(tests, answers, strict=True)]
 
 
 def size(folder: Path) -> int:

@@ -205,9 +205,8 @@ def test_the_task_comes_from_the_environment_when_it_is_there(
 
 
 @pytest.fixture
-def port(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def port(echo: Echo) -> Iterator[int]:
     """uvicorn with our protocol and the middleware around the stand-in."""
-    monkeypatch.setattr(gateway, "SECONDS", 0.5)
     app = gateway.Gateway(echo)
     config = uvicorn.Config(app, port=0, http=gateway.Protocol, ws="none", log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
@@ -260,6 +259,13 @@ SLOW = {
 }
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may take half a second to come in."""
+    monkeypatch.setattr(gateway, "SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("name", SLOW)
 def test_slow_clients_are_cut_off(port: int, name: str) -> None:
     start = time.monotonic()
@@ -267,6 +273,7 @@ def test_slow_clients_are_cut_off(port: int, name: str) -> None:
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_body_that_nobody_waits_for_keeps_no_connection(port: int) -> None:
     """A wrong key is answered at once and /health before its body is there: neither may hold the connection open."""
     wrong = b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n"
@@ -287,6 +294,7 @@ def test_large_heads_and_bodies_are_cut_off(port: int) -> None:
     assert not found or found.startswith(b"HTTP/1.1 413 ")  # a client that never stops sending may not see it
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_client_that_goes_away_mid_stream_stops_the_answer(port: int, echo: Echo) -> None:
     body = json.dumps({"input": "slow", "stream": True}).encode()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
