@@ -5,9 +5,11 @@ answers at all. A client of the task sends the input alone, as the only user mes
 the settings that the student was evaluated with are added.
 """
 
+import asyncio
 import hmac
 import json
 import os
+import signal
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -33,6 +35,7 @@ MOST_BODY = 256 << 10  # bytes; the longest prompt of a small student has far fe
 MOST_SENT = 32 << 20  # bytes; a body up to that is read and thrown away, so that the client gets to read its 413
 MOST_KEYS = 100  # in the outermost object of a request; OpenAI's chat has some 40
 SECONDS = 10.0  # for a request to come in whole
+DRAIN = 30  # seconds for the answers under way when the server is told to stop
 
 
 class Refused(Exception):
@@ -52,9 +55,12 @@ class Gateway:
         self.key = api_key().encode()
         self.max_tokens = p.predict_max_tokens
         self.format = response_format(self.task)
+        self.under_way = 0
+        self.ending: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":  # comes after vLLM has set its own handlers
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
@@ -68,17 +74,37 @@ class Gateway:
                 body = _json(self.filled(given) if scope["path"] == "/v1/chat/completions" else given)
                 scope, receive = _with_body(scope, receive, body)
         except Refused as refused:
-            error = {"message": str(refused), "type": "invalid_request_error", "param": None, "code": refused.status}
+            kind = "server_error" if refused.status >= 500 else "invalid_request_error"
+            error = {"message": str(refused), "type": kind, "param": None, "code": refused.status}
             # A connection that is kept would go on reading a body that nobody wants.
             headers = {"connection": "close"}
             if refused.status == 405:
                 headers["allow"] = ROUTES[scope["path"]]
             return await JSONResponse({"error": error}, refused.status, headers)(scope, receive, send)
-        await self.app(scope, receive, send)
+        self.under_way += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.under_way -= 1
+
+    def end(self) -> None:
+        """What SIGTERM does: what is under way is answered, for DRAIN seconds, and nothing new is taken. Only then vLLM is told, as by
+        Ctrl-C: by itself it answers newcomers with an empty text and status 200."""
+        self.ending = self.ending or asyncio.ensure_future(self._drained())
+
+    async def _drained(self) -> None:
+        for _ in range(DRAIN * 20):
+            if not self.under_way:
+                break
+            await asyncio.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
 
     def _admit(self, scope: Scope) -> None:
         path, method = scope["path"], scope["method"]
+        ending = Refused(503, "the server is shutting down: ask another one, or again in a while")
         if (path, method) == (HEALTH, "GET"):
+            if self.ending:
+                raise ending
             return
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key):
@@ -87,6 +113,8 @@ class Gateway:
             raise Refused(404, f"no such path: expected one of {', '.join(ROUTES)}")
         if method != ROUTES[path]:
             raise Refused(405, f"{path} takes {ROUTES[path]}")
+        if self.ending and path != "/metrics":
+            raise ending
 
     def filled(self, body: dict[str, Any]) -> dict[str, Any]:
         """The chat request that vLLM gets. Whatever the client gives stays: messages of its own (with a system prompt, or

@@ -16,7 +16,6 @@ from potstill.engine import KV_CACHE_ON_CPU
 from potstill.errors import UserError
 from potstill.task import Task
 
-DRAIN = 30  # seconds for the answers under way when the server is told to stop
 QUEUE = 2048  # requests that wait or run; vLLM answers 503 to more
 NGRAM = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
 
@@ -61,7 +60,7 @@ def arguments(
         # guidance takes every answer that the students are trained on; xgrammar 0.2 takes none of those with a pattern
         "structured-outputs-config": json.dumps({"backend": "guidance", "disable_any_whitespace": True}),
         "middleware": "potstill.gateway.Gateway",
-        "shutdown-timeout": str(DRAIN),
+        "shutdown-timeout": str(gateway.DRAIN),
         "max-num-queued-reqs": str(QUEUE),
     }
     flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
@@ -102,7 +101,9 @@ def main() -> None:
     print(f"serve: {model} at http://{given.host}:{given.port}/v1, the model's name is {t.name}", flush=True)
     try:
         uvloop.run(
-            run_server(args, http=gateway.Protocol, ws="none", server_header=False, timeout_graceful_shutdown=DRAIN)
+            run_server(
+                args, http=gateway.Protocol, ws="none", server_header=False, timeout_graceful_shutdown=gateway.DRAIN
+            )
         )
     except OSError as error:
         if error.errno != errno.EADDRINUSE:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 import time
@@ -199,6 +200,41 @@ def test_the_task_comes_from_the_environment_when_it_is_there(
     monkeypatch.setenv(gateway.TASK, "other")
     assert passed(echo, {"input": "a"})["messages"][0]["content"] == "another prompt"
     assert gateway.response_format(task.load("other")) is None
+
+
+def test_sigterm_answers_what_is_under_way_and_refuses_the_rest(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    go = asyncio.Event()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async def story() -> list[int]:
+        app = gateway.Gateway(waiting)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://here", headers=AUTH
+        ) as client:
+            first = asyncio.create_task(client.post(CHAT, json={"input": "a"}))
+            while not app.under_way:
+                await asyncio.sleep(0)
+            app.end()
+            app.end()  # a second signal changes nothing
+            later = [
+                await client.post(CHAT, json={"input": "b"}),
+                await client.get("/health", headers={"Authorization": ""}),
+            ]
+            await asyncio.sleep(0.1)
+            assert raised == []
+            go.set()
+            assert app.ending
+            answered = await first
+            await app.ending
+            return [answered.status_code, *(one.status_code for one in later)]
+
+    assert asyncio.run(story()) == [200, 503, 503]
+    assert raised == [signal.SIGINT]
 
 
 # A real socket: what only the protocol sees.

@@ -231,6 +231,9 @@ def test_sigterm_lets_the_answers_under_way_end(server: Server) -> None:
         lines = stream.iter_lines()
         next(lines)
         server.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while client.post("/v1/chat/completions", json={"input": "too late"}).status_code != 503:
+            assert time.monotonic() < deadline
         rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
     assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
