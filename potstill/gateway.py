@@ -64,6 +64,13 @@ class Gateway:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
+        self.under_way += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.under_way -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._admit(scope)
             if scope["method"] == "POST":
@@ -81,11 +88,7 @@ class Gateway:
             if refused.status == 405:
                 headers["allow"] = ROUTES[scope["path"]]
             return await JSONResponse({"error": error}, refused.status, headers)(scope, receive, send)
-        self.under_way += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.under_way -= 1
+        await self.app(scope, receive, send)
 
     def end(self) -> None:
         """What SIGTERM does: what is under way is answered, for DRAIN seconds, and nothing new is taken. Only then vLLM is told, as by

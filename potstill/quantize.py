@@ -232,7 +232,7 @@ def main() -> None:
     folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
     chats = [t.messages("student", row) for row in tests]
     measured = {
-        name: answered(folder, chats, p, serve.dtype(p.predict_dtype, name)) for name, folder in folders.items()
+        name: answered(folder, chats, p, serve.precision(p.predict_dtype, name)) for name, folder in folders.items()
     }
     found = table(t, tests, evaluated, measured, {name: size(folder) for name, folder in folders.items()})
     t.reports.mkdir(parents=True, exist_ok=True)

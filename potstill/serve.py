@@ -31,7 +31,7 @@ def model_folder(t: Task, kind: str | None = None) -> Path:
     return folder
 
 
-def dtype(predict_dtype: str, kind: str | None) -> str:
+def precision(predict_dtype: str, kind: str | None) -> str:
     """The arithmetic of a quantised form or, by `predict_dtype`, of the student: INT8 kernels take no float32 where there is AMX."""
     return {"int8": "bfloat16", "gptq": "float16", "awq": "float16"}.get(kind or "", predict_dtype)
 
@@ -95,7 +95,7 @@ def main() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    kind, ahead = dtype(p.predict_dtype, given.format), speculation(t, given.speculative)
+    kind, ahead = precision(p.predict_dtype, given.format), speculation(t, given.speculative)
     words = arguments(t, model, given.host, given.port, kind, p.max_model_len, ahead)
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
     print(f"serve: {model} at http://{given.host}:{given.port}/v1, the model's name is {t.name}", flush=True)

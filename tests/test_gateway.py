@@ -39,9 +39,9 @@ class Echo:
             message = await receive()
             body = message["body"]
             assert not message["more_body"]
-            headers = dict(scope["headers"])
-            assert headers[b"content-length"] == str(len(body)).encode()
-            assert headers[b"content-type"] == b"application/json"  # vLLM refuses curl's own
+            told = dict(scope["headers"])
+            assert told[b"content-length"] == str(len(body)).encode()
+            assert told[b"content-type"] == b"application/json"  # vLLM refuses curl's own
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if b"slow" in body:

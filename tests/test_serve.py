@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema
@@ -164,11 +165,11 @@ def test_the_input_alone_gets_an_answer_of_the_schema(server: Server) -> None:
             assert choice["finish_reason"] == "stop"
             jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
     ours = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY)
-    line = [{"role": "user", "content": "a line that ends in word0"}]
-    whole = ours.chat.completions.create(model="toy", messages=line)  # type: ignore[call-overload]
-    stream = ours.chat.completions.create(model="toy", messages=line, stream=True)  # type: ignore[call-overload]
+    line: Any = [{"role": "user", "content": "a line that ends in word0"}]
+    whole = ours.chat.completions.create(model="toy", messages=line)
+    stream: Any = ours.chat.completions.create(model="toy", messages=line, stream=True)
     assert "".join(part.choices[0].delta.content or "" for part in stream) == whole.choices[0].message.content
-    assert whole.usage.prompt_tokens < 40  # the short prompt
+    assert whole.usage and whole.usage.prompt_tokens < 40  # the short prompt
     assert [model.id for model in ours.models.list()] == ["toy"]
 
 
@@ -186,6 +187,9 @@ def test_only_the_listed_paths_answer(server: Server) -> None:
         wrong = {"input": "a", "temperature": "hot", "max_tokens": -1}
         assert client.post("/v1/chat/completions", json=wrong).status_code == 400
         assert client.post("/v1/chat/completions", json={"input": "word " * 5000}).status_code == 400
+        seeded = {"input": "a line", "temperature": 1.0, "seed": 1, "max_tokens": 8}
+        for _ in range(3):  # also once the prompt is cached
+            assert client.post("/v1/chat/completions", json=seeded).status_code == 200
     assert KEY not in server.log.read_text()
 
 
