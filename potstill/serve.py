@@ -93,8 +93,10 @@ def main() -> None:
     import uvloop
     from vllm.entrypoints.launchers.api_server.entry import run_server
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    cli_env_setup()
     kind, ahead = precision(p.predict_dtype, given.format), speculation(t, given.speculative)
     words = arguments(t, model, given.host, given.port, kind, p.max_model_len, ahead)
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
