@@ -7,16 +7,17 @@ compressed-tensors format, which vLLM serves on a CPU and on a GPU.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 LESSONS = 256  # training rows to calibrate on
 
 
 def main(model: str, lessons: str, out: str) -> None:
     """Writes the folder `out`; `lessons` is a file of {"messages"}."""
-    import torch
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import GPTQModifier
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -35,9 +36,17 @@ def main(model: str, lessons: str, out: str) -> None:
         max_seq_length=longest,
         num_calibration_samples=len(tokens),
     )
-    llm.to(torch.bfloat16)  # what is not INT8: the embeddings, the norms, the scales
     llm.save_pretrained(out, save_compressed=True)
     tokenizer.save_pretrained(out)
+    for path in Path(out).glob("*.safetensors"):  # what is not INT8, the embeddings above all; a rounded scale would move the weights
+        tensors = load_file(path)
+        save_file({name: _rounded(name, one) for name, one in tensors.items()}, path, {"format": "pt"})
+    config = Path(out, "config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}, indent=2) + "\n")
+
+
+def _rounded(name: str, tensor: Any) -> Any:
+    return tensor.bfloat16() if tensor.is_floating_point() and not name.endswith("_scale") else tensor
 
 
 if __name__ == "__main__":
