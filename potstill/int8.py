@@ -38,7 +38,7 @@ def main(model: str, lessons: str, out: str) -> None:
     )
     llm.save_pretrained(out, save_compressed=True)
     tokenizer.save_pretrained(out)
-    for path in Path(out).glob("*.safetensors"):  # what is not INT8, the embeddings above all; a rounded scale would move the weights
+    for path in Path(out).glob("*.safetensors"):  # what is not INT8, above all the embeddings; the scales stay exact
         tensors = load_file(path)
         save_file({name: _rounded(name, one) for name, one in tensors.items()}, path, {"format": "pt"})
     config = Path(out, "config.json")
@@ -46,7 +46,8 @@ def main(model: str, lessons: str, out: str) -> None:
 
 
 def _rounded(name: str, tensor: Any) -> Any:
-    return tensor.bfloat16() if tensor.is_floating_point() and not name.endswith("_scale") else tensor
+    """A copy: what load_file gives may be the very file that is written over."""
+    return tensor.bfloat16() if tensor.is_floating_point() and not name.endswith("_scale") else tensor.clone()
 
 
 if __name__ == "__main__":
