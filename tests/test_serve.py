@@ -103,7 +103,7 @@ class Server:
             )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 3000
+        deadline = time.monotonic() + 600
         while True:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
