@@ -16,6 +16,9 @@ JOBS ?= 1
 EXP ?=
 VERSION ?=
 PULL = $(if $(shell grep -s 'remote *= *' .dvc/config .dvc/config.local),--pull)
+FORMAT ?=
+HOST ?=
+PORT ?=
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -64,6 +67,15 @@ pull: .venv/ready ## fetch what others have shared, and fill the journal from it
 release: .venv/ready ## the student of the active task with a model card, tagged: VERSION=v1.0.0
 	@$(PY) -m potstill.release $(VERSION)
 
+serve: .venv/ready ## the student behind an OpenAI-compatible server, key in SERVE_API_KEY: TASK=address PORT=8000 HOST=127.0.0.1 FORMAT=int8
+	@exec $(PY) -m potstill.serve $(if $(TASK),--task $(TASK)) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(FORMAT),--format $(FORMAT))
+
+bench-serve: .venv/ready ## the server under load beside bare vLLM, with and without speculation: minutes; TASK=address
+	@$(PY) -m bench.serve $(if $(TASK),--task $(TASK))
+
+quantize: .venv/ready ## the student with fewer bits a weight, held against itself: FORMAT=int8 (CPU), gptq or awq (GPU), gguf (llama.cpp)
+	@$(if $(filter int8,$(or $(FORMAT),int8)),$(PYTHON) -m potstill.setup quantize && )$(PY) -m potstill.quantize $(FORMAT) $(if $(TASK),--task $(TASK))
+
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(PY) -m potstill.teacher.quote
 
@@ -89,7 +101,7 @@ profile: .venv/ready ## write a recipe into params.yaml, comments kept: NAME=sta
 	@$(PY) -m potstill.profile $(NAME) $(TASK)
 
 test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
-	@$(PY) -m ruff check && $(PY) -m ruff format --check && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
+	@$(PY) -m ruff check && $(PY) -m ruff format --check && hadolint Dockerfile && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
 
 base: .venv/ready ## make models/tiny-base again from scratch (hours)
 	@$(PY) -m base.train
@@ -100,4 +112,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(PYTHON) -m potstill.setup
 
-.PHONY: help setup repro exp sweep compare check verify share pull release tour scale-curve eval report gate quote fill validate import review trace new-task profile test base lock
+.PHONY: help setup repro exp sweep compare tour scale-curve eval report gate check verify share pull release serve bench-serve quantize quote fill validate import review trace new-task profile test base lock

@@ -1,7 +1,8 @@
 """Makes .venv from the lock files. Runs before anything is installed, so only the standard library.
 
-python3 -m potstill.setup        .venv from cuda.lock where nvidia-smi lists a GPU, from cpu.lock elsewhere
-python3 -m potstill.setup lock   resolves requirements/*.in into the lock files again
+python3 -m potstill.setup            .venv from cuda.lock where nvidia-smi lists a GPU, from cpu.lock elsewhere
+python3 -m potstill.setup quantize   .venv-quantize from quantize.lock: llm-compressor, whose pins are not ours
+python3 -m potstill.setup lock       resolves requirements/*.in into the lock files again
 
 uv installs three times faster than pip. It does not read pip's settings, so they are handed to it; where it fails, pip
 does it.
@@ -19,7 +20,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV, LOCKS = ROOT / ".venv", ROOT / "requirements"
+QUANTIZE = sys.argv[1:] == ["quantize"]
+VENV, LOCKS = ROOT / (".venv-quantize" if QUANTIZE else ".venv"), ROOT / "requirements"
 READY = VENV / "ready"  # written last, holds the locks' hash: an environment that has it is whole
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 OPTIONS = {
@@ -40,15 +42,15 @@ def main() -> None:
     use_python_311()
     if sys.argv[1:] == ["lock"]:
         return lock()
-    build = "cuda" if has_gpu() else "cpu"
-    locks = [LOCKS / f"{build}.lock", LOCKS / "dev.lock"]
+    build = "quantize" if QUANTIZE else "cuda" if has_gpu() else "cpu"
+    locks = [LOCKS / f"{name}.lock" for name in ((build,) if QUANTIZE else (build, "dev"))]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()
     if not (READY.is_file() and READY.read_text() == key):
         start = time.monotonic()
-        print(f"Setting up .venv from requirements/{build}.lock, once (two to five minutes)", flush=True)
+        print(f"Setting up {VENV.name} from requirements/{build}.lock, once (two to five minutes)", flush=True)
         make(build, locks)
         READY.write_text(key)
-        print(f".venv is ready: {time.monotonic() - start:.0f} s", flush=True)
+        print(f"{VENV.name} is ready: {time.monotonic() - start:.0f} s", flush=True)
     READY.touch()
 
 
@@ -88,7 +90,7 @@ def make(build: str, locks: list[Path]) -> None:
     )
     subprocess.run([*PIP, "--quiet", uv], capture_output=True)  # without it pip installs the rest
     said = install(torch)
-    if said and build == "cpu":
+    if said and build != "cuda":
         again = install(torch, "--index-url", TORCH_CPU)
         said = again and said + again
         if said:
@@ -148,7 +150,7 @@ def lock() -> None:
     ]
     options, variables = settings()
     env = {"UV_CUSTOM_COMPILE_COMMAND": "make lock", "UV_SYSTEM_CERTS": "true", **variables, **os.environ}
-    for name, more in (("cpu", ["--excludes", "cpu-left-out.txt"]), ("cuda", []), ("dev", [])):
+    for name, more in (("cpu", ["--excludes", "cpu-left-out.txt"]), ("cuda", []), ("dev", []), ("quantize", [])):
         subprocess.run(
             [*uv, *options, *more, f"{name}.in", "-o", f"{name}.lock", "--quiet"], cwd=LOCKS, env=env, check=True
         )

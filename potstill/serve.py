@@ -1,0 +1,117 @@
+"""`make serve`: the student behind vLLM's OpenAI-compatible server, with potstill/gateway.py inside it.
+
+    curl http://127.0.0.1:8000/v1/chat/completions -H "Authorization: Bearer $SERVE_API_KEY" -d '{"input": "…"}'
+
+Runs until SIGTERM or Ctrl-C: then what is under way is answered, nothing new is taken, and the exit code is 0.
+"""
+
+import argparse
+import errno
+import json
+import os
+from pathlib import Path
+
+from potstill import errors, gateway, params, rows, student, task
+from potstill.engine import KV_CACHE_ON_CPU
+from potstill.errors import UserError
+from potstill.task import Task
+
+QUEUE = 2048  # requests that wait or run; vLLM answers 503 to more
+NGRAM = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
+
+
+def model_folder(t: Task, kind: str | None = None) -> Path:
+    """The folder of the student that ships or, with `kind`, of its quantised form. Raises UserError when there is none."""
+    if kind:
+        folder = t.models / "quantized" / kind
+        student.check_folder(folder, f"`make quantize FORMAT={kind}`")
+        return folder
+    folder = t.models / "student"
+    student.check_folder(folder, f"`make repro TASK={t.name}` trains it")
+    return folder
+
+
+def precision(predict_dtype: str, kind: str | None) -> str:
+    """The arithmetic of a quantised form or, by `predict_dtype`, of the student: INT8 kernels take no float32 where there is AMX."""
+    return {"int8": "bfloat16", "gptq": "float16", "awq": "float16"}.get(kind or "", predict_dtype)
+
+
+def speculation(t: Task, given: str) -> str:
+    """What `speculative` comes to: "auto" is what bench.serve found faster for this task, and off where it has not run."""
+    if given != "auto":
+        return given
+    path = t.reports / "serving.json"
+    return str(rows.read_json(path)["speculative"]) if path.is_file() else "off"
+
+
+def arguments(
+    t: Task, model: Path, host: str, port: int, dtype: str, max_model_len: int, speculative: str
+) -> list[str]:
+    """The command line of vLLM's server. `speculative` is "off", "ngram", or the folder of a smaller model with the same tokenizer."""
+    given = {
+        "model": str(model),
+        "served-model-name": t.name,
+        "host": host,
+        "port": str(port),
+        "dtype": dtype,
+        "max-model-len": str(max_model_len),
+        "generation-config": "vllm",  # nothing from the model's own sampling settings
+        "default-chat-template-kwargs": json.dumps({"enable_thinking": False}),
+        # guidance takes every answer that the students are trained on; xgrammar 0.2 takes none of those with a pattern
+        "structured-outputs-config": json.dumps({"backend": "guidance", "disable_any_whitespace": True}),
+        "middleware": "potstill.gateway.Gateway",
+        "shutdown-timeout": str(gateway.DRAIN),
+        "max-num-queued-reqs": str(QUEUE),
+    }
+    flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
+    if not student.on_cuda():
+        given["kv-cache-memory-bytes"] = str(KV_CACHE_ON_CPU)
+        # As in evaluation: no compilation. Prompts are read whole: vLLM 0.32 on a CPU dies of a seeded one read in parts.
+        given["max-num-batched-tokens"] = str(max(8192, max_model_len))
+        flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
+    if speculative != "off":
+        ahead = NGRAM if speculative == "ngram" else {"model": speculative, "num_speculative_tokens": 4}
+        given["speculative-config"] = json.dumps(ahead)
+    return [word for name, value in given.items() for word in (f"--{name}", value)] + flags
+
+
+def main() -> None:
+    p = params.load("task", "predict_dtype", "max_model_len", "speculative")
+    parser = argparse.ArgumentParser(description="the student behind an OpenAI-compatible server")
+    parser.add_argument("--task", default=os.environ.get(gateway.TASK) or p.task)
+    parser.add_argument("--format", help="int8, gptq or awq: a quantised form instead of the student itself")
+    parser.add_argument("--speculative", default=p.speculative)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    given = parser.parse_args()
+    t = task.load(given.task)
+    gateway.api_key()
+    model = model_folder(t, given.format)
+    os.environ.update(student.environment(hub=False) | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", gateway.TASK: t.name})
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.pop("VLLM_API_KEY", None)  # the gateway's is the only key
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    kind, ahead = precision(p.predict_dtype, given.format), speculation(t, given.speculative)
+    words = arguments(t, model, given.host, given.port, kind, p.max_model_len, ahead)
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
+    print(f"serve: {model} at http://{given.host}:{given.port}/v1, the model's name is {t.name}", flush=True)
+    try:
+        uvloop.run(
+            run_server(
+                args, http=gateway.Protocol, ws="none", server_header=False, timeout_graceful_shutdown=gateway.DRAIN
+            )
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise UserError(f"port {given.port} is in use: `make serve PORT={given.port + 1}`") from None
+
+
+if __name__ == "__main__":
+    errors.run(main)
