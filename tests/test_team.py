@@ -260,7 +260,10 @@ def test_a_flipped_byte_in_the_cache_is_named_and_nothing_is_made_of_it(mine: Cl
     out = mine.fail("potstill.verify")
     assert f".dvc/cache/files/md5/{sum[:2]}/{sum[2:]}: damaged" in out
     assert "it is models/toy/student/model.safetensors" in out
-    assert f"mend it: rm -rf .dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/toy/student/model.safetensors && make pull" in out
+    assert (
+        f"mend it: rm -rf .dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/toy/student/model.safetensors && make pull"
+        in out
+    )
     out = mine.fail("dvc", "repro", "--force", "--single-item", "score@toy")
     assert "error: models/toy/student: not as sft@toy made it" in out
     shutil.rmtree(mine.dir / "models/toy/student")
