@@ -69,7 +69,7 @@ def _lengths(task: Task, tests: list[Row], indices: list[int]) -> Iterable[tuple
     short, long = ordered[(len(ordered) - 1) // 3], ordered[(len(ordered) - 1) * 2 // 3]
     for low, high in ((ordered[0], short), (short + 1, long), (long + 1, ordered[-1])):
         if some := [i for i in indices if low <= length[i] <= high]:
-            yield f"{low} to {high} characters", some
+            yield f"{low} character{'s' * (low > 1)}" if low == high else f"{low} to {high} characters", some
 
 
 def pairs(task: Task, tests: list[Row], marks: Marks) -> list[Row]:

@@ -1,14 +1,12 @@
 """The untrained model once more, in one start of vLLM: the prompts of predict-base again → 5-predictions-again.jsonl, of which score
 counts what changed between two runs of the same (A/A), and with training rows as examples → 5-predictions-examples.jsonl.
 
-A row is that of stages/predict.py. 5-predictions-examples.jsonl is empty where `examples` is 0, or not one example fits.
+A row is that of potstill/predictions.py. 5-predictions-examples.jsonl is empty where `examples` is 0, or not one example fits.
 """
 
 import os
 
-from potstill import engine, errors, examples, params, rows, student, task
-
-FIELDS = ("id", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
+from potstill import engine, errors, examples, params, predictions, rows, student, task
 
 
 def main() -> None:
@@ -16,8 +14,7 @@ def main() -> None:
         "task", "model", "model_revision", "predict_max_tokens", "predict_dtype", "max_model_len", "examples"
     )
     t = task.load(p.task)
-    p = t.settled(p)
-    tests = t.inputs(t.data / "4-test.jsonl", "slice")
+    p, tests = t.settled(p), predictions.tests(t)
     known = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
     lessons = known[: p.examples]
     asked = [t.messages("teacher", row) for row in tests]
@@ -32,8 +29,7 @@ def main() -> None:
     settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
     batches = engine.predict(p.model, [asked, more], *settings, stop_loops=True)
     for name, results in zip(("again", "examples"), batches, strict=True):
-        answers = ({**row, "id": test["id"]} for test, row in zip(tests, results, strict=bool(results)))
-        rows.write_jsonl(t.data / f"5-predictions-{name}.jsonl", ({key: row[key] for key in FIELDS} for row in answers))
+        predictions.write(t, f"predictions-{name}", tests if results else [], results)
     said = (
         f"{(len(more[0]) - len(asked[0])) // 2} examples"
         if more

@@ -4,17 +4,15 @@ for score to compare with those of the merged model; 5-parity.json counts traini
 5-parity.json: {"lessons": 100, "other_tokens": []}
 """
 
-from potstill import errors, params, parity, rows, student, task
+from potstill import errors, params, parity, predictions, rows, student, task
 
 LESSONS = 100  # training rows whose tokens are compared
-FIELDS = ("id", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
 
 
 def main() -> None:
     p = params.load("task", "model", "model_revision", "predict_max_tokens", "predict_dtype")
     t = task.load(p.task)
-    p = t.settled(p)
-    tests = t.inputs(t.data / "4-test.jsonl", "slice")
+    p, tests = t.settled(p), predictions.tests(t)
     lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[:LESSONS]
     adapter, merged = t.models / "sft" / "adapter", t.models / "sft" / "merged"
     student.check_folder(merged, "run `dvc repro merge`")
@@ -22,12 +20,11 @@ def main() -> None:
     if (adapter / "adapter_config.json").is_file():  # tuner_type full has none: what is served is what was trained
         asked = [t.messages("student", row) for row in tests]
         found = parity.with_adapter(p.model, p.model_revision, adapter, asked, p.predict_max_tokens, p.predict_dtype)
-    answers = [{**row, "id": test["id"]} for test, row in zip(tests, found, strict=bool(found))]
-    rows.write_jsonl(t.data / "5-predictions-adapter.jsonl", ({name: row[name] for name in FIELDS} for row in answers))
+    predictions.write(t, "predictions-adapter", tests if found else [], found)
     others = list(parity.other_tokens(p.model, p.model_revision, merged, lessons))
     rows.write_json(t.data / "5-parity.json", {"lessons": len(lessons), "other_tokens": others})
     print(
-        f"parity: {len(answers):,} rows by the adapter on its base; {len(others):,} of {len(lessons):,} training rows have other "
+        f"parity: {len(found):,} rows by the adapter on its base; {len(others):,} of {len(lessons):,} training rows have other "
         "tokens where they are served"
     )
 

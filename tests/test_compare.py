@@ -72,7 +72,7 @@ def test_slices_cover_the_rows_by_key_label_length_and_slice(toy: task.Task) -> 
 def test_equal_lengths_are_one_part(toy: task.Task) -> None:
     tests = [{"id": str(i), "text": "字", "slice": "a"} for i in range(5)]
     found = compare.slices(toy, tests, {"sft": [mark(True)] * 5})
-    assert [one["name"] for one in found if one["kind"] == "length"] == ["1 to 1 characters"]
+    assert [one["name"] for one in found if one["kind"] == "length"] == ["1 character"]
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from potstill import engine, rows, student
+from potstill import engine, predictions, rows, student
 from potstill.errors import UserError
 from stages import predict
 from tests import fakes
@@ -102,7 +102,7 @@ def test_the_teacher_answers_the_test_rows_itself(
     found = project.read("5-predictions-teacher.jsonl")
     assert [row["id"] for row in found] == [row["id"] for row in tests]
     assert json.loads(found[0]["answer"]) == {"word": "text", "length": 4}
-    assert set(found[0]) == {*predict.FIELDS, *predict.PAID}
+    assert set(found[0]) == {*predictions.FIELDS, *predictions.PAID}
 
 
 @pytest.mark.parametrize("change", [lambda rows: rows[:-1], lambda rows: rows[::-1], lambda rows: [*rows, rows[0]]])
