@@ -11,6 +11,7 @@ from potstill.errors import UserError
 from potstill.student import at_hub, check_folder, environment, on_cuda
 
 KV_CACHE_ON_CPU = 2 << 30  # bytes
+TIMED = 10  # chats asked alone to see how long one takes
 
 Chat = list[dict[str, str]]
 Result = dict[str, Any]
@@ -24,6 +25,7 @@ def predict(
     max_model_len: int,
     revision: str | None = None,
     stop_loops: bool = False,
+    timed: list[float] | None = None,
     **sampling: Any,
 ) -> list[list[Result]]:
     """For each batch an answer to each of its chats, in their order, with the model's own chat template. Batches are answered one
@@ -33,7 +35,8 @@ def predict(
     "completion_tokens"}; finish_reason is "length" where max_tokens or max_model_len (prompt and answer together) cut
     the answer off, and "repetition" where `stop_loops` did, since up to 32 tokens had come 16 times in a row, as an untrained model
     goes on to the end. Greedy, unless `sampling` has vLLM's temperature, n (so many results a chat, one after the other) and seed.
-    Raises UserError for a prompt that leaves no room for an answer.
+    Into `timed` go the seconds of each of the first TIMED chats asked once more, alone. Raises UserError for a prompt that leaves no
+    room for an answer.
     """
     hub = at_hub(model)
     if not hub:
@@ -62,8 +65,13 @@ def predict(
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]
         outputs = llm.generate(asked, how, use_tqdm=sys.stderr.isatty()) if asked else []
         found.append([_result(out, one) for out in outputs for one in out.outputs])
-    made = [row["completion_tokens"] for results in found for row in results]
     seconds = time.monotonic() - ready
+    for prompt in prompts[0][:TIMED] if timed is not None else []:
+        llm.reset_prefix_cache()  # the rows were asked before: their prompts would cost nothing
+        asked_at = time.monotonic()
+        llm.generate(TokensPrompt(prompt_token_ids=prompt), how, use_tqdm=False)
+        timed.append(time.monotonic() - asked_at)
+    made = [row["completion_tokens"] for results in found for row in results]
     print(
         f"vLLM: started in {ready - start:.1f} s, {len(made):,} rows, {sum(made):,} tokens in {seconds:.1f} s",
         file=sys.stderr,

@@ -1,7 +1,10 @@
 """5-predictions-<name>.jsonl: what a model answers to the test rows, in their order.
 
 A row: {"id": "…", "answer": "{\\"province\\":…}", "finish_reason": "stop", "prompt_tokens": 84, "completion_tokens": 63}
+5-latency-<name>.json: {"requests": 10, "median": 0.21}, in seconds, one request at a time; no two runs take the same time
 """
+
+from statistics import median
 
 from potstill import rows, task
 
@@ -28,3 +31,9 @@ def write(t: task.Task, name: str, asked: list[rows.Row], found: list[rows.Row],
     cut = sum(row["finish_reason"] in ("length", "repetition") for row in answers)
     if answers:
         print(f"predict: {len(answers):,} rows, {cut:,} of them cut off, too long or going round → {path}")
+
+
+def write_latency(t: task.Task, model: str, seconds: list[float]) -> None:
+    """Writes 5-latency-`model`.json for requests that took so many seconds each; median null where there were none."""
+    found = {"requests": len(seconds), "median": round(median(seconds), 3) if seconds else None}
+    rows.write_json(t.data / f"5-latency-{model}.json", found)

@@ -77,6 +77,7 @@ def build(t: Task) -> str:
         "judged": rows.read_json(t.reports / "judge.json")["pairs"],
         "against_teacher": against["teacher"],
         "untrained": against.get("examples"),
+        "latency": {name: rows.read_json(t.data / f"5-latency-{name}.json")["median"] for name in ("base", after)},
         "fit": rows.read_json(t.reports / "fit.json"),
         "cost": rows.read_json(t.reports / "cost.json"),
         "dropped": rows.read_json(t.data / "3-funnel.json")["dropped"],

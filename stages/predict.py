@@ -1,5 +1,5 @@
 """4-test.jsonl → 5-predictions-<model>.jsonl for one model: base, sft, dpo or teacher (`python -m stages.predict sft`); where models
-has dpo also 4-valid.jsonl → 5-valid-sft.jsonl, 5-valid-dpo.jsonl, by which the stage `ship` chooses. Rows: potstill/predictions.py
+has dpo also 4-valid.jsonl → 5-valid-sft.jsonl, 5-valid-dpo.jsonl, by which the stage `ship` chooses; 5-latency-<model>.json. Rows: potstill/predictions.py
 """
 
 import sys
@@ -15,8 +15,10 @@ def base() -> None:
     p, tests = t.settled(p), predictions.tests(t)
     asked = [t.messages("teacher", row) for row in tests]
     settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
-    [found] = engine.predict(p.model, [asked], *settings, stop_loops=True)
+    seconds: list[float] = []
+    [found] = engine.predict(p.model, [asked], *settings, stop_loops=True, timed=seconds)
     predictions.write(t, "predictions-base", tests, found)
+    predictions.write_latency(t, "base", seconds)
 
 
 def trained(model: str) -> None:
@@ -27,12 +29,14 @@ def trained(model: str) -> None:
     valid = rows.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages")) if "dpo" in p.models else []
     asked = [[t.messages("student", row) for row in tests], [row["messages"][:-1] for row in valid]]
     found: list[list[rows.Row]] = [[], []]
+    seconds: list[float] = []
     if tests:
         merged = t.models / model / "merged"
         student.check_folder(merged, "run `make repro` first")
-        found = engine.predict(str(merged), asked, p.predict_max_tokens, p.predict_dtype, p.max_model_len)
+        found = engine.predict(str(merged), asked, *(getattr(p, name) for name in ENGINE), timed=seconds)
     predictions.write(t, f"predictions-{model}", tests, found[0])
     predictions.write(t, f"valid-{model}", valid, found[1])
+    predictions.write_latency(t, model, seconds)
 
 
 def ask_teacher() -> None:

@@ -37,8 +37,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the engine is called with; it answers with the end of the system prompt and the user's turn."""
     calls: list[tuple[Any, ...]] = []
 
-    def fake(model: str, batches: list[Asked], *rest: Any, **more: Any) -> list[list[dict[str, Any]]]:
+    def fake(
+        model: str, batches: list[Asked], *rest: Any, timed: list[float], **more: Any
+    ) -> list[list[dict[str, Any]]]:
         calls.append((model, *rest))
+        timed += [0.5, 0.25, 0.125]
         return [
             [{"answer": f"{chat[0]['content'][:9]}|{chat[1]['content']}", **ANSWER} for chat in batch]
             for batch in batches
@@ -75,6 +78,7 @@ def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
     found = project.read(f"5-predictions-{model}.jsonl")
     assert found == [{"id": row["id"], "answer": f"{prompt}|{row['text']}", **ANSWER} for row in tests]
     assert asked == [called]
+    assert rows.read_json(f"data/toy/5-latency-{model}.json") == {"requests": 3, "median": 0.25}
     path = f"data/toy/5-predictions-{model}.jsonl"
     assert capsys.readouterr().out == f"predict: 3 rows, 0 of them cut off, too long or going round → {path}\n"
 

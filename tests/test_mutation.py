@@ -46,8 +46,12 @@ def run(stage: str) -> str:
     return re.sub(r"[0-9.]+ s,", "", out.getvalue())
 
 
-def predict(model: str, batches: list[list[Any]], *_: object, n: int = 1, **drawn: object) -> list[list[rows.Row]]:
+def predict(
+    model: str, batches: list[list[Any]], *_: object, n: int = 1, timed: list[float] | None = None, **drawn: object
+) -> list[list[rows.Row]]:
     """A stand-in for vLLM that is right every other time, and never where it draws."""
+    if timed is not None:
+        timed.append(0.25)
 
     def answer(messages: list[dict[str, str]], number: int) -> rows.Row:
         word = messages[-1]["content"].split()[-1]

@@ -54,6 +54,8 @@ def scored(project: Project, count: int) -> task.Task:
             for i, test in enumerate(tests)
         ]
         rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", predictions[model])
+    for model, seconds in (("base", 1.234), ("sft", 0.056), ("dpo", 0.057)):
+        rows.write_json(f"data/toy/5-latency-{model}.json", {"requests": 10, "median": seconds})
     for name in ("seeds", "4-train", "4-valid"):
         rows.write_jsonl(f"data/toy/{name}.jsonl", [{"id": str(i)} for i in range(8)])
     rows.write_json("data/toy/3-funnel.json", {"inputs": 9, "in": 9, "kept": 8, "dropped": {"grounded": 1}})
@@ -84,6 +86,7 @@ def data(page: str, id: str) -> Any:
 
 def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) -> None:
     page = report.build(scored(project, 50))
+    assert "1,234 → 56 ms" in page
     text = re.sub(r"\s+", " ", page)
     assert "75.0% of the test rows are right after the training. Before it, 35.0%." in text
     assert "59.8% to 85.8%" in text  # Wilson, of 30 of 40
