@@ -34,11 +34,9 @@ def test_made_twice_alike() -> None:
 
 def test_counts_ids_and_slices() -> None:
     made, labelled = rows.files()["seeds.jsonl"], rows.files()["gold.jsonl"]
-    assert 4500 < len(made) <= 4600 and len(labelled) == 500
+    assert (len(made), len(labelled)) == (4000, 500)
     assert [row["slice"] for row in labelled] == ["like_seeds"] * 400 + ["unseen_layout"] * 100
-    assert (
-        len({row["id"] for row in made + labelled}) == len({row["text"] for row in made + labelled}) == len(made) + 500
-    )
+    assert len({row["id"] for row in made + labelled}) == len({row["text"] for row in made + labelled}) == 4500
     assert all(row["id"] == row_id({"text": row["text"]}) for row in made + labelled)
     assert all(tuple(row["gold"]) == rows.KEYS and all(row["gold"].values()) for row in labelled)
 
@@ -54,11 +52,9 @@ def test_no_name_of_a_gold_row_occurs_in_a_seed() -> None:
 
 def test_layouts() -> None:
     assert len(set(rows.LAYOUTS)) == len(rows.LAYOUTS) >= 40
-    assert len(set(rows.UNSEEN)) == len(rows.UNSEEN) >= 12 and not set(rows.UNSEEN) & {*rows.LAYOUTS, *rows.ODD}
+    assert len(set(rows.UNSEEN)) == len(rows.UNSEEN) >= 12 and not set(rows.UNSEEN) & set(rows.LAYOUTS)
     used = Counter(row.layout for row in seeds())
-    assert {row.layout for row in gold(1)} == set(rows.LAYOUTS) == set(used) - set(rows.ODD) and min(
-        used.values()
-    ) >= 35
+    assert set(used) == set(rows.LAYOUTS) == {row.layout for row in gold(1)} and min(used.values()) >= 50
     assert set(Counter(row.layout for row in gold(2)).values()) == {5}
     orders = {re.sub("[^anp]", "", re.sub(r"\{(?![anprd]\})\w+\}", "", x.replace("{r}", "{a}"))) for x in rows.LAYOUTS}
     assert {"anp", "apn", "nap", "npa", "pan", "pna"} <= orders

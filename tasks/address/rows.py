@@ -28,7 +28,7 @@ from potstill.rows import row_id, squeeze, write_jsonl
 
 SEED = 20260
 GOLD_SEED = 20261  # nobody reads these rows: mistakes are studied on rows of another seed
-SEED_ROWS, ODD_ROWS, LIKE_ROWS, UNSEEN_ROWS = 4000, 600, 400, 100
+SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 4000, 400, 100
 DATA = Path(__file__).resolve().parents[2] / "data" / "address"
 
 # Slots: a address (r region + d detail), n name with its title, m name without, p phone; LA LN LP LR LD are Chinese
@@ -56,12 +56,6 @@ LAYOUTS = (
     "{LN}：{n}\n{LP}：{p}\n{LR}：{r}\n{LD}：{d}", "{LR}:{r} {LD}:{d} {LN}:{n} {LP}:{p}",
     "{LN}:{n},{LP}:{p},{LR}:{r},{LD}:{d}", "{LR}：{r}\n{LD}：{d}\n{n} {p}", "{n} {p} {r} {d}", "{n}，{p}，{r}，{d}",
     "{r}\n{d}\n{n}\n{p}", "{r} {d} {LN}:{n} {LP}:{p}",
-)  # fmt: skip
-
-# Odd ones, in seeds alone, for a student to expect what it has not met; none is of a kind of UNSEEN.
-ODD = (
-    "{n}-{p}-{a}", "{a}·{n}·{p}", "{p}~{n}~{a}", "{n}*{p}*{a}", "{a}@{n}@{p}", "{n} // {p} // {a}", "{p}。{n}。{a}", "{a}^{p}^{n}",
-    "{n}+{p}+{a}", "{a}…{n}…{p}", "{p}%{a}%{n}", "{EN}\n{n}\n{EP}\n{p}\n{EA}\n{a}", "- {n}\n- {p}\n- {a}", "{a}!{n}!{p}", "{a}\n\n{n}\n\n{p}",
 )  # fmt: skip
 
 # s is what is sent, z a postcode, e and f the first part and the rest of the detail.
@@ -379,11 +373,7 @@ def make() -> tuple[list[Row], list[Row], list[Row]]:
     seeds = lines(LAYOUTS, SEED_ROWS, f"{SEED} seeds")
     taken = "\n".join(squeeze(row.text) for row in seeds)
     like = lines(LAYOUTS, LIKE_ROWS, f"{GOLD_SEED} like", taken)
-    unseen = lines(UNSEEN, UNSEEN_ROWS, f"{GOLD_SEED} unseen", taken)
-    gold = "\n".join(squeeze(row.text) for row in like + unseen)
-    held = [text for row in like + unseen for text in row.record.held]
-    odd = [row for row in lines(ODD, ODD_ROWS, f"{SEED} odd", gold) if not any(x in squeeze(row.text) for x in held)]
-    return seeds + odd, like, unseen
+    return seeds, like, lines(UNSEEN, UNSEEN_ROWS, f"{GOLD_SEED} unseen", taken)
 
 
 def files() -> dict[str, list[dict[str, Any]]]:
