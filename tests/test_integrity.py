@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from potstill import errors, experiments, lockfile, params, stage, stats, student, task, verify
+from potstill import errors, experiments, gate, lockfile, params, stage, stats, student, task, verify
 from potstill.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Project
@@ -54,7 +54,7 @@ def lock(learning_rate: float) -> None:
         return [{"path": path, "hash": "md5", "md5": lockfile.md5(Path(path)), "size": 1} for path in paths]
 
     own = {"params.yaml": {"task": "toy", "learning_rate": learning_rate}, "tasks/toy/task.yaml": {"samples": 2}}
-    make = {"cmd": "python -m stages.make", "params": own}
+    make: dict[str, Any] = {"cmd": "python -m stages.make", "params": own}
     make |= {"deps": listed("stages/make.py", "data/toy/seeds.jsonl"), "outs": listed("data/toy/1-made.jsonl")}
     use = {"cmd": "python -m stages.use", "deps": listed("data/toy/1-made.jsonl")}
     use["outs"] = listed("models/toy", "reports/toy/metrics.json")
@@ -139,7 +139,7 @@ def test_another_task_that_is_behind_is_mentioned(made: Project, capsys: pytest.
 def test_a_torn_lock_is_refused(made: Project, size: float) -> None:
     text = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(text[: int(len(text) * size)])
-    with pytest.raises(UserError, match=r"^dvc\.lock:1: not YAML: `git checkout dvc.lock`, then `make repro`"):
+    with pytest.raises(UserError, match=r"^dvc\.lock:\d: not YAML: `git checkout dvc.lock`, then `make repro`"):
         lockfile.stages()
 
 
@@ -275,8 +275,13 @@ def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> task.Task:
 def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     hundred: task.Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = subprocess.run, []
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: calls.append(a) or real(*a, **k))
+    real, calls = subprocess.run, list[Any]()
+
+    def counted(*command: Any, **options: Any) -> Any:
+        calls.append(command)
+        return real(*command, **options)
+
+    monkeypatch.setattr(subprocess, "run", counted)
     experiments.main()
     assert len(calls) < 5
     _, base, first, *rest = capsys.readouterr().out.splitlines()
@@ -296,7 +301,7 @@ def test_holm_is_that_of_statsmodels(hundred: task.Task) -> None:
     from statsmodels.stats.multitest import multipletests
 
     found = experiments.results(hundred, {"last commit": "HEAD", **experiments.refs()})
-    alone = [experiments.gate.difference(found[0]["right"], one["right"])[0] for one in found[1:]]
+    alone = [gate.difference(found[0]["right"], one["right"])[0] for one in found[1:]]
     table = {one["name"]: one["p"] for one in experiments.judged(found[0], found[1:])}
     expected = multipletests(alone, method="holm")[1]
     assert [table[one["name"]] for one in found[1:]] == pytest.approx(expected)

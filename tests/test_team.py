@@ -157,24 +157,26 @@ def remote(clone: Clone, kind: str, tmp_path: Path, request: pytest.FixtureReque
     return []
 
 
+def set_local(clone: Clone, options: list[tuple[str, ...]]) -> None:
+    for name, value in options:
+        clone.do("dvc", "remote", "modify", "--local", "box", name, value)
+
+
 @pytest.mark.parametrize("kind", ["folder", "ssh", "s3"])
 def test_a_colleague_who_pulls_runs_nothing_again(
     kind: str, mine: Clone, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     local = remote(mine, kind, tmp_path, request)
-    for clone in (mine, None):
-        if clone is None:
-            clone = mine.clone("colleague")
-        for name, value in local:
-            clone.do("dvc", "remote", "modify", "--local", "box", name, value)
-        if clone is mine:
-            mine.commit()
-            mine.make_target("exp", "S=lora_rank=16")
-            [name] = mine.do("dvc", "exp", "list", "--name-only").split()
-            mine.git("checkout", "-q", "--", ".")
-            mine.do("dvc", "checkout", "--quiet", "--force")
-            assert "objects of 10 stages" in mine.make_target("share")  # two tasks
-            mine.git("remote", "add", "origin", str(mine.dir))  # where experiments' commits go
+    set_local(mine, local)
+    mine.commit()
+    mine.make_target("exp", "S=lora_rank=16")
+    [name] = mine.do("dvc", "exp", "list", "--name-only").split()
+    mine.git("checkout", "-q", "--", ".")
+    mine.do("dvc", "checkout", "--quiet", "--force")
+    assert "objects of 10 stages" in mine.make_target("share")  # two tasks
+    mine.git("remote", "add", "origin", str(mine.dir))  # where experiments' commits go
+    clone = mine.clone("colleague")
+    set_local(clone, local)
     mine.make_target("share", f"EXP={name}")
     trained = mine.trainings()
     assert "error: expand@toy: dvc.lock has its result, which was paid for" in clone.fail("dvc", "repro")
