@@ -71,6 +71,16 @@ def stages(revision: str | None = None) -> list[Stage]:
     ]
 
 
+def releases() -> list[Stage]:
+    """What `make release` put into DVC's cache (releases/<task>.dvc), as if a stage had made it."""
+    found = []
+    for file in sorted(Path("releases").glob("*.dvc")):
+        path = str(file.with_suffix(""))
+        made = {"outs": [{"path": path, "md5": read_yaml(file)["outs"][0]["md5"]}]}
+        found.append(Stage("release", file.stem, "", [], {}, [path], [], made))
+    return found
+
+
 def active(revision: str | None = None) -> str:
     """The active task."""
     return str((_load(Path("params.yaml"), _text(Path("params.yaml"), revision), "mend the line") or {}).get("task"))

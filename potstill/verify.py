@@ -59,6 +59,7 @@ def findings() -> Iterator[Found]:
     for one in stages:
         if one.lock and (unlisted := [path for path in one.outs + one.kept if path not in one.made()]):
             yield f"dvc.lock: {one} has no entry for {unlisted[0]}", lockfile.AGAIN
+    stages += lockfile.releases()
     cache = cache_folder()
     users: dict[str, str] = {}  # what a cache object belongs to
     for one in stages:
@@ -92,7 +93,10 @@ def _outputs(stages: list[Stage], cache: Path, damaged: set[str]) -> Iterator[Fo
                 gone.append(path)
             elif lockfile.md5(Path(path)) != md5:
                 mends = f"git checkout {path}" if path in one.kept else f"rm -rf {path} && make pull"
-                yield f"{path}: other bytes than dvc.lock says", f"{mends}, or `make repro`, which makes it anew"
+                yield (
+                    f"{path}: not as it was made, its bytes are others",
+                    f"{mends}, or `make repro`, which makes it anew",
+                )
             names = {md5} | {sum for _, sum in lockfile.objects(cache, md5)}
             if path in one.outs and not all((cache / name[:2] / name[2:]).is_file() for name in names - damaged):
                 not_cached.append(path)

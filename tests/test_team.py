@@ -394,6 +394,9 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
         "models/toy/student",
     ):
         assert said in card
+    assert "is as it was made" in mine.do("potstill.verify")
+    (mine.dir / "releases/toy/README.md").unlink()
+    assert "releases/toy: not as it was made" in mine.fail("potstill.verify")
     damage(mine.dir / "models/toy/student/model.safetensors")
     assert "not the model that dvc.lock names" in mine.fail("potstill.release", "v1.0.1")
     (mine.dir / "models/toy/student/modeling.py").write_text("")
