@@ -29,15 +29,20 @@ def check() -> str:
     by_task: dict[str, list[str]] = defaultdict(list)
     for one in stages:
         made = {path: md5 for other in stages if other.task == one.task for path, md5 in other.made().items()}
-        by_task[one.task] += [f"{one.name} ({', '.join(why)})" for why in [lockfile.changes(one, made)] if why]
+        by_task[one.task] += [f"{one.name}: {', '.join(why)}" for why in [lockfile.changes(one, made)] if why]
     for task, stale in by_task.items():
         if stale and task != active:
-            print(f"{task}: {len(stale)} stages would run, the first is {stale[0]}: `make repro TASK={task}`")
+            print(f"{task}: {_count(stale)} would run, from {stale[0].partition(':')[0]} on: `make repro TASK={task}`")
     if stale := by_task[active]:
+        print(*stale, sep="\n")
         raise UserError(
-            f"dvc.lock: task {active}: {len(stale)} stages would run: {'; '.join(stale)}: `make repro`, then commit dvc.lock and reports"
+            f"dvc.lock: {_count(stale)} of task {active} would run, see above: `make repro`, then commit dvc.lock and reports"
         )
     return f"check: {active}: all {sum(one.task == active for one in stages)} stages are up to date"
+
+
+def _count(stages: list[str]) -> str:
+    return f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
 
 
 def findings() -> Iterator[Found]:
