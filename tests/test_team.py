@@ -223,7 +223,7 @@ def test_two_clones_share_at_once(mine: Clone, tmp_path: Path) -> None:
     for clone, rank in zip(pair, ranks, strict=True):
         third.make_target("pull", f"EXP=rank-{rank}")
         third.git("checkout", "-q", "--", ".")
-        third.do("dvc", "exp", "apply", "--force", f"rank-{rank}")
+        third.do("dvc", "exp", "apply", f"rank-{rank}")
         assert result(third) == result(clone)
 
 
