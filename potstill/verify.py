@@ -76,7 +76,7 @@ def findings() -> Iterator[Found]:
     for file in sorted(path for path in cache.rglob("*") if path.is_file()):
         name = file.parent.name + file.name
         if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", name):
-            yield f"{file}: half an object, left by a `dvc` that was killed", f"rm {file}"
+            yield f"{file}: half an object, left by a `dvc` that was killed, or by a full disk", f"rm {file}"
         elif lockfile.md5(file) != name.removesuffix(".dir"):
             damaged.add(name)
             whose = users.get(name)
