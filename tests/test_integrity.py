@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from potstill import errors, experiments, gate, lockfile, params, stage, stats, student, task, verify
+from potstill import errors, experiments, gate, lockfile, params, stage, stats, student, swift, task, verify
 from potstill.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Project
@@ -398,6 +398,20 @@ def test_ms_swift_runs_no_code_of_a_model(tmp_path: Path) -> None:
     )
     assert child.wait(300)  # its stdin stays open: the child ends by itself
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_pickled_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import dynamic_module_utils, modeling_utils
+
+    for module, name in ((dynamic_module_utils, "get_class_in_module"), (modeling_utils, "check_torch_load_is_safe")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # put back in the end
+    torch.save({"x": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    assert modeling_utils.load_state_dict(tmp_path / "pytorch_model.bin")
+    swift.forbid_code()
+    with pytest.raises(ValueError, match="pickled, expected safetensors"):
+        modeling_utils.load_state_dict(tmp_path / "pytorch_model.bin")
 
 
 def test_the_workflow_calls_targets_that_there_are() -> None:
