@@ -372,6 +372,8 @@ def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -
         time.sleep(1)
     assert "HEAD is detached: a `dvc exp run` was killed" in out
     assert "mend it: git checkout main" in out
+    assert f".dvc/tmp/rwlock: held by process {run.pid}, which is gone" in out
+    (mine.dir / ".dvc/tmp/rwlock").unlink()
     mine.git("checkout", "-q", "main")
     mine.git("checkout", "-q", "--", ".")
     mine.do("dvc", "repro")
