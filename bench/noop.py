@@ -55,7 +55,7 @@ def main() -> None:
         clone = Path(folder, "clone")
         subprocess.run(["git", "clone", "-q", ".", clone], check=True)
         experiments(clone, lockfile.active())
-        commands = {
+        commands: dict[str, tuple[list[str], str | Path]] = {
             "make repro": ([*MAKE, "repro"], "."),
             "dvc repro": ([sys.executable, "-m", "dvc", "repro"], "."),
             "make check": ([*MAKE, "check"], "."),
