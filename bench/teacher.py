@@ -185,7 +185,7 @@ def sequential(job: SimpleNamespace) -> Ask:
 def curator(job: SimpleNamespace) -> Ask:
     import litellm.litellm_core_utils.default_encoding  # type: ignore[import-not-found]  # the tokens that it would download
     from bespokelabs import curator as bespoke  # type: ignore[import-not-found]
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
     assert litellm
 

@@ -104,6 +104,7 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **
     return LLM(
         model=model,
         revision=revision,
+        load_format="safetensors",
         dtype=dtype,
         max_model_len=max_model_len,
         enforce_eager=True,

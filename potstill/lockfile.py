@@ -71,6 +71,16 @@ def stages(revision: str | None = None) -> list[Stage]:
     ]
 
 
+def releases() -> list[Stage]:
+    """What `make release` put into DVC's cache (releases/<task>.dvc), as if a stage had made it."""
+    found = []
+    for file in sorted(Path("releases").glob("*.dvc")):
+        path = str(file.with_suffix(""))
+        made = {"outs": [{"path": path, "md5": read_yaml(file)["outs"][0]["md5"]}]}
+        found.append(Stage("release", file.stem, "", [], {}, [path], [], made))
+    return found
+
+
 def active(revision: str | None = None) -> str:
     """The active task."""
     return str((_load(Path("params.yaml"), _text(Path("params.yaml"), revision), "mend the line") or {}).get("task"))
@@ -154,6 +164,8 @@ def changes(one: Stage, made: dict[str, str]) -> list[str]:
     was = {dep["path"]: dep["md5"] for dep in one.lock["deps"]}
     found += [f"{path} is no input any more" for path in was if path not in one.deps]
     for path in one.deps:
+        if not Path(path).exists() and any(str(folder) in made for folder in Path(path).parents):
+            continue  # a file of a folder that is not here: whoever made the folder says whether it is new
         is_now = made.get(path) or (_md5_in_git(Path(path)) if Path(path).exists() else "")
         if is_now != was.get(path):
             found.append(f"{path} {'changed' if is_now else 'is missing'}")

@@ -30,6 +30,10 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
     document = yaml.load(text)
     changed = {name: value for name, value in changes.items() if before.get(name) != value}
     document.update(changed)
+    comments = [token for token in (of[2] for of in document.ca.items.values()) if token and token.value[0] == "#"]
+    column = min((comment.column for comment in comments), default=0)  # a value that was too long has moved its own
+    for comment in comments:
+        comment.column = column
     out = io.StringIO()
     yaml.dump(document, out)
     rows.write_text(params.PATH, out.getvalue())

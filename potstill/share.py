@@ -70,7 +70,8 @@ def pull(experiment: str | None) -> str:
             )
         if experiment:
             return f"pull: {len(objects):,} objects of experiment {experiment}: `dvc exp apply {experiment}`"
-        failed = [str(path) for stage in wanted for path in stage.checkout().get("failed", ())]
+        with repo.lock:
+            failed = [str(path) for stage in wanted for path in stage.checkout().get("failed", ())]
     if failed:
         raise UserError(f"{failed[0]} and {len(failed) - 1} more could not be checked out: `make verify` says why")
     fill.main()

@@ -28,13 +28,18 @@ def alone() -> Iterator[None]:
     path = LOCKS / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            who = running(path) or "a process"
-            raise UserError(
-                f"{name} runs here already ({who}): wait for its end, or end it, then run this again"
-            ) from None
+        deadline = time.monotonic() + 1  # who looks whether a stage runs holds its lock for a moment
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    who = running(path) or "a process"
+                    raise UserError(
+                        f"{name} runs here already ({who}): wait for its end, or end it, then run this again"
+                    ) from None
+                time.sleep(0.05)
         os.set_inheritable(lock.fileno(), True)  # a training that lives on without its stage holds the lock, too
         lock.truncate(0)
         print(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}", file=lock, flush=True)

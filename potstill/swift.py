@@ -127,14 +127,20 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def forbid_code() -> None:
-    """Makes transformers refuse a model's own code in this process: ms-swift loads with trust_remote_code=True, and has no argument
-    against it."""
-    from transformers import dynamic_module_utils
+    """Makes transformers refuse a model's own code, and pickled weights, in this process: ms-swift loads with trust_remote_code=True,
+    and has no argument against either."""
+    from transformers import dynamic_module_utils, modeling_utils
 
     def refuse(name: str, *_: Any, **__: Any) -> None:
         raise ValueError(f"{name}: the model brings code of its own, which is never run")
 
+    def safetensors_only() -> None:
+        raise ValueError("the model's weights are pickled, expected safetensors")
+
     dynamic_module_utils.get_class_in_module = refuse
+    modeling_utils.check_torch_load_is_safe = (
+        safetensors_only  # what it asks before it unpickles weights; not of optimizers
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -29,15 +29,20 @@ def check() -> str:
     by_task: dict[str, list[str]] = defaultdict(list)
     for one in stages:
         made = {path: md5 for other in stages if other.task == one.task for path, md5 in other.made().items()}
-        by_task[one.task] += [f"{one.name} ({', '.join(why)})" for why in [lockfile.changes(one, made)] if why]
+        by_task[one.task] += [f"{one.name}: {', '.join(why)}" for why in [lockfile.changes(one, made)] if why]
     for task, stale in by_task.items():
         if stale and task != active:
-            print(f"{task}: {len(stale)} stages would run, the first is {stale[0]}: `make repro TASK={task}`")
+            print(f"{task}: {_count(stale)} would run, from {stale[0].partition(':')[0]} on: `make repro TASK={task}`")
     if stale := by_task[active]:
+        print(*stale, sep="\n")
         raise UserError(
-            f"dvc.lock: task {active}: {len(stale)} stages would run: {'; '.join(stale)}: `make repro`, then commit dvc.lock and reports"
+            f"dvc.lock: {_count(stale)} of task {active} would run, see above: `make repro`, then commit dvc.lock and reports"
         )
     return f"check: {active}: all {sum(one.task == active for one in stages)} stages are up to date"
+
+
+def _count(stages: list[str]) -> str:
+    return f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
 
 
 def findings() -> Iterator[Found]:
@@ -59,6 +64,7 @@ def findings() -> Iterator[Found]:
     for one in stages:
         if one.lock and (unlisted := [path for path in one.outs + one.kept if path not in one.made()]):
             yield f"dvc.lock: {one} has no entry for {unlisted[0]}", lockfile.AGAIN
+    stages += lockfile.releases()
     cache = cache_folder()
     users: dict[str, str] = {}  # what a cache object belongs to
     for one in stages:
@@ -70,7 +76,7 @@ def findings() -> Iterator[Found]:
     for file in sorted(path for path in cache.rglob("*") if path.is_file()):
         name = file.parent.name + file.name
         if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", name):
-            yield f"{file}: half an object, left by a `dvc` that was killed", f"rm {file}"
+            yield f"{file}: half an object, left by a `dvc` that was killed, or by a full disk", f"rm {file}"
         elif lockfile.md5(file) != name.removesuffix(".dir"):
             damaged.add(name)
             whose = users.get(name)
@@ -92,7 +98,10 @@ def _outputs(stages: list[Stage], cache: Path, damaged: set[str]) -> Iterator[Fo
                 gone.append(path)
             elif lockfile.md5(Path(path)) != md5:
                 mends = f"git checkout {path}" if path in one.kept else f"rm -rf {path} && make pull"
-                yield f"{path}: other bytes than dvc.lock says", f"{mends}, or `make repro`, which makes it anew"
+                yield (
+                    f"{path}: not as it was made, its bytes are others",
+                    f"{mends}, or `make repro`, which makes it anew",
+                )
             names = {md5} | {sum for _, sum in lockfile.objects(cache, md5)}
             if path in one.outs and not all((cache / name[:2] / name[2:]).is_file() for name in names - damaged):
                 not_cached.append(path)

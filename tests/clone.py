@@ -110,8 +110,9 @@ class Clone(Project):
         return other
 
     def twin(self, folder: Path) -> "Clone":
-        """A copy of all there is, data and cache included, with a ledger of its own."""
+        """A copy of all there is, data and cache included, with a ledger of its own; no stage has run in it yet."""
         shutil.copytree(self.dir, folder, symlinks=True)
+        shutil.rmtree(folder / ".cache/stages", ignore_errors=True)
         other = Clone(folder, folder.parent)
         other.env |= {name: self.env[name] for name in self.env if name.startswith("TEACHER_")}
         return other

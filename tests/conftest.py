@@ -112,7 +112,7 @@ def _set(line: str, params: dict[str, object]) -> str:
     if name not in params:
         return line
     value = params[name] if isinstance(params[name], str) and params[name] else json.dumps(params[name])
-    return f"{name}: {value}".ljust(line.index("#")) + line[line.index("#") :]
+    return f"{name}: {value} ".ljust(line.index("#")) + line[line.index("#") :]
 
 
 @pytest.fixture

@@ -250,7 +250,7 @@ def test_a_refused_parameter_is_one_sentence(ready: Project) -> None:
     code, out = sft(ready)
     assert code == 1
     assert "lora_rank" in out
-    assert not Path(".cache").exists()
+    assert not Path(".cache/sft").exists()
 
 
 def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
@@ -266,7 +266,10 @@ def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     ("changes", "says"),
     [
         ({"quant_bits": 4}, "quant_bits is 4"),
-        ({"tuner_type": "full", "model": "Qwen/Qwen3-0.6B"}, "tuner_type is full for Qwen/Qwen3-0.6B"),
+        (
+            {"tuner_type": "full", "model": "Qwen/Qwen3-0.6B", "model_revision": 40 * "a"},
+            "tuner_type is full for Qwen/Qwen3-0.6B",
+        ),
     ],
 )
 def test_what_needs_a_gpu_is_refused_without_one(
