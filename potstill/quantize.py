@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--task", default=p.task)
     given = parser.parse_args()
     t = task.load(given.task)
+    p = t.settled(p)
     model = serve.model_folder(t)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     shipped = rows.read_json(t.data / "6-ship.json")["ship"]
