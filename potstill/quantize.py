@@ -51,8 +51,6 @@ def export_config(method: str, model: Path, lessons: Path, out: Path, max_length
         "output_dir": str(out),
         "exist_ok": True,
         "load_args": False,
-        "check_model": False,
-        "add_version": False,
     }
 
 
