@@ -2,7 +2,7 @@
 
 Bare vLLM with its own key check, our server, and ours with speculation, with the same settings, on loopback; a closed loop of users
 asks each of them for the test rows. Bare vLLM gets the requests that ours makes of the inputs, so the difference is the gateway's. The
-two run at the same time and take turns, so that whatever else the machine does hits both. → reports/<task>/serving.json, which also
+servers take turns, so that whatever else the machine does hits both. → reports/<task>/serving.json, which also
 tells `make serve` whether speculation is worth its while. Where TEACHER_BASE_URL is set, the teacher's latency stands beside.
 """
 
@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ Body = dict[str, Any]
 
 
 @contextmanager
-def server(command: list[str], port: int) -> Iterator[str]:
+def server(command: list[str]) -> Iterator[str]:
     """A server's base URL, from the moment that it is healthy to the end of the block."""
+    port = free_port()
     own = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR"}
     env = os.environ | student.environment(hub=False) | own | {gateway.KEY: KEY, "VLLM_API_KEY": KEY}
     process = subprocess.Popen(
@@ -65,14 +67,22 @@ def server(command: list[str], port: int) -> Iterator[str]:
             process.wait()
 
 
-def load(url: str, bodies: list[Body], users: int, key: str = KEY, timeout: float = 600) -> Row:
-    """All bodies once, by so many users at once: percentiles of the latency in ms, requests and tokens a second, errors, and the
-    answers in the order of the bodies (None for an error)."""
-    answers: list[str | None] = [None] * len(bodies)
-    took, tokens = [], 0
+@dataclass
+class Load:
+    """What came of one pass: seconds of each answer, completion tokens, wall time, and the answers in the order of the bodies
+    (None for an error)."""
+
+    took: list[float]
+    tokens: int
+    seconds: float
+    answers: list[str | None]
+
+
+def load(url: str, bodies: list[Body], users: int, key: str = KEY) -> Load:
+    """All bodies once, by so many users at once, each of whom waits for an answer before the next question."""
+    done = Load([], 0, 0.0, [None] * len(bodies))
 
     async def user(session: aiohttp.ClientSession, waiting: Iterator[tuple[int, Body]]) -> None:
-        nonlocal tokens
         for i, body in waiting:
             begun = time.monotonic()
             try:
@@ -81,25 +91,48 @@ def load(url: str, bodies: list[Body], users: int, key: str = KEY, timeout: floa
             except (aiohttp.ClientError, TimeoutError):
                 found = None
             if found:
-                took.append(time.monotonic() - begun)
-                answers[i] = found["choices"][0]["message"]["content"]
-                tokens += found["usage"]["completion_tokens"]
+                done.took.append(time.monotonic() - begun)
+                done.answers[i] = found["choices"][0]["message"]["content"]
+                done.tokens += found["usage"]["completion_tokens"]
 
     async def all_users() -> None:
         waiting = iter(enumerate(bodies))
         auth = {"Authorization": f"Bearer {key}"}
-        limits = aiohttp.TCPConnector(limit=0)
-        end = aiohttp.ClientTimeout(timeout)
+        limits, end = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(600)
         async with aiohttp.ClientSession(headers=auth, connector=limits, timeout=end) as session:
             await asyncio.gather(*(user(session, waiting) for _ in range(users)))
 
     start = time.monotonic()
     asyncio.run(all_users())
-    seconds = time.monotonic() - start
-    ordered = sorted(took) or [float("nan")]
-    found = {f"p{q}_ms": round(1000 * ordered[min(len(ordered) - 1, len(ordered) * q // 100)], 1) for q in (50, 95, 99)}
-    rates = {"requests_per_second": round(len(took) / seconds, 2), "tokens_per_second": round(tokens / seconds, 1)}
-    return {"users": users, "errors": len(bodies) - len(took), **found, **rates, "answers": answers}
+    done.seconds = time.monotonic() - start
+    return done
+
+
+def figures(users: int, loads: list[Load]) -> Row:
+    """Percentiles of the latency in ms, requests and tokens a second, and errors, of some passes together."""
+    took = sorted(one for part in loads for one in part.took) or [float("nan")]
+    seconds = sum(one.seconds for one in loads)
+    found = {f"p{q}_ms": round(1000 * took[min(len(took) - 1, len(took) * q // 100)], 1) for q in (50, 95, 99)}
+    answered = sum(len(one.took) for one in loads)
+    rates = {"requests_per_second": answered, "tokens_per_second": sum(one.tokens for one in loads)}
+    errors = sum(len(one.answers) for one in loads) - answered
+    return {"users": users, **found, **{name: round(n / seconds, 1) for name, n in rates.items()}, "errors": errors}
+
+
+def turns(servers: dict[str, tuple[str, list[Body]]], users: int, rows: int) -> list[Row]:
+    """Two servers under the same load, A B B A, so that what else the machine does hits both: {"server", …} of each. A fifth of
+    `rows` is asked for, and a fiftieth more for each user."""
+    count = max(2, rows // 10 + users * rows // 100)
+    some = {name: list(itertools.islice(itertools.cycle(bodies), count)) for name, (_, bodies) in servers.items()}
+    order = [*servers, *reversed(servers)]
+    loads = [(name, load(servers[name][0], some[name], users)) for name in order]
+    found = [{"server": name} | figures(users, [one for other, one in loads if other == name]) for name in servers]
+    for row in found:
+        print(
+            "| " + " | ".join(f"{value:,}" if name != "server" else value for name, value in row.items()) + " |",
+            flush=True,
+        )
+    return found
 
 
 def counters(url: str) -> tuple[float, float]:
@@ -112,30 +145,46 @@ def counters(url: str) -> tuple[float, float]:
     return drafted, accepted
 
 
-def most_users(url: str, bodies: list[Body]) -> int:
-    """The highest number of users at once with which the 95th percentile stays below TARGET, to an eighth of it; 0 for none."""
+def most_users(url: str, bodies: list[Body], known: list[Row]) -> int:
+    """The highest number of users at once with which the 95th percentile stays below TARGET, to an eighth of it; 0 for none. It
+    looks on from where the rows `known` of our server end."""
 
-    def holds(users: int) -> bool:
-        asked = list(itertools.islice(itertools.cycle(bodies), max(64, 4 * users)))
-        found = load(url, asked, users)
-        return not found["errors"] and found["p95_ms"] < 1000 * TARGET
+    def holds(row: Row) -> bool:
+        return not row["errors"] and row["p95_ms"] < 1000 * TARGET
 
-    low, high = 0, 1
-    while high <= 1024 and holds(high):
-        low, high = high, 2 * high
+    def tried(users: int) -> bool:
+        asked = itertools.islice(itertools.cycle(bodies), max(64, 4 * users))
+        return holds(figures(users, [load(url, list(asked), users)]))
+
+    low = max((row["users"] for row in known if holds(row)), default=0)
+    high = min((row["users"] for row in known if not holds(row) and row["users"] > low), default=0)
+    while not high:
+        low, high = (max(1, 2 * low), 0) if tried(max(1, 2 * low)) else (low, max(1, 2 * low))
     while high - low > max(1, low // 8):
         middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
+        low, high = (middle, high) if tried(middle) else (low, middle)
     return low
 
 
-def same(t: Task, tests: list[Row], before: list[str | None], after: list[str | None], floor: list[str | None]) -> Row:
-    """The hop from one run's answers to another's, by the rule of potstill/compare.py; `floor` is a second run of the first."""
-    as_rows = [quantize.predictions(tests, [text or "" for text in some]) for some in (before, floor, after)]
-    marks = score.marked(t, tests, {"base": as_rows[0], "sft": as_rows[0]})
-    texts = {"base": as_rows[0], "again": as_rows[1], "sft": as_rows[0], "adapter": as_rows[2]}
-    hop = compare.hops(t, tests, marks, texts, {"lessons": 0, "other_tokens": []})[1]
-    return {name: hop[name] for name in ("rows", "differ", "flips", "p", "passed")}
+def same(
+    t: Task,
+    tests: list[Row],
+    before: list[str | None],
+    after: list[str | None],
+    twice: tuple[list[str | None], list[str | None]],
+) -> Row:
+    """The hop from one run's answers to another's, by the rule of potstill/compare.py; the floor is what changes between the two
+    equal runs of `twice`."""
+    names = dict(zip(("sft", "adapter", "base", "again"), (before, after, *twice), strict=True))
+    texts = {name: quantize.predictions(tests, [text or "" for text in some]) for name, some in names.items()}
+    marks = score.marked(t, tests, {name: texts[name] for name in ("base", "sft")})
+    floor, hop, _ = compare.hops(t, tests, marks, texts, {"lessons": 0, "other_tokens": []})
+    right = sum(mark["right"] for mark in score.marked(t, tests, {"adapter": texts["adapter"]})["adapter"])
+    return (
+        {"rows": len(tests), "right": right}
+        | {name: hop[name] for name in ("differ", "flips", "p", "passed")}
+        | {"floor": floor["flips"]}
+    )
 
 
 def invalid(t: Task, answers: list[str | None]) -> int:
@@ -150,14 +199,6 @@ def invalid(t: Task, answers: list[str | None]) -> int:
     return count
 
 
-def shown(title: str, row: Row) -> None:
-    numbers = [
-        row[name]
-        for name in ("users", "p50_ms", "p95_ms", "p99_ms", "requests_per_second", "tokens_per_second", "errors")
-    ]
-    print("| " + " | ".join([title, *(f"{number:,}" for number in numbers)]) + " |", flush=True)
-
-
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -168,7 +209,7 @@ def main() -> None:
     p = params.load("task", "predict_dtype", "max_model_len", "speculative", "teacher_model", "teacher_max_tokens")
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", default=p.task)
-    parser.add_argument("--rows", type=int, default=400, help="test rows asked for at each number of users")
+    parser.add_argument("--rows", type=int, default=500, help="test rows to take; fewer for a quick look")
     parser.add_argument("--users", type=int, nargs="*", default=USERS)
     given = parser.parse_args()
     t = task.load(given.task)
@@ -187,57 +228,46 @@ def main() -> None:
     ours = ["potstill.serve", "--task", t.name, "--speculative"]
     found: dict[str, Any] = {"rows": len(tests), "load": [], "speculation": []}
     print("| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |\n|---|---|---|---|---|---|---|---|")
-
-    def measure(title: str, url: str, bodies: list[Body], users: int, kind: str = "load") -> Row:
-        one = load(url, bodies, users)
-        shown(title, one)
-        found[kind].append({"server": title} | {name: value for name, value in one.items() if name != "answers"})
-        return one
-
-    with server(bare, free_port()) as bare_url, server([*ours, "off"], free_port()) as url:
-        for asked, some in ((filled, bare_url), (inputs, url)):
-            load(some, asked[:16], 8)  # the kernels and the grammar are made at their first use
-        for users in given.users:
-            measure("bare vLLM", bare_url, filled, users)
-            guided = measure("ours", url, inputs, users)["answers"]
-        found["most_users"] = most_users(url, inputs)
-        found["invalid"] = invalid(t, guided) if gateway.response_format(t) else None
-        first = measure("ours, no schema", url, plain, 1)["answers"]
-        again = load(url, plain, 1)["answers"]
-        found["served"] = same(t, tests, evaluated, first, again)
-    off: dict[int, Row] = {}
-    best = "off"
-    for kind in ("off", "ngram", *([p.speculative] if "/" in p.speculative else [])):
-        with server([*ours, kind], free_port()) as url:
-            load(url, plain[:16], 8)
-            before = counters(url)
-            by_users = {users: measure(f"speculative: {kind}", url, plain, users, "speculation") for users in (1, 8)}
-            drafted, accepted = (now - then for now, then in zip(counters(url), before, strict=True))
-        if kind == "off":
-            off = by_users
-            continue
-        hop = same(t, tests, first, by_users[1]["answers"], again)
-        gain = {users: one["tokens_per_second"] / off[users]["tokens_per_second"] for users, one in by_users.items()}
-        acceptance = round(accepted / drafted, 3) if drafted else None
-        found[kind] = {
-            "acceptance": acceptance,
-            "gain": {str(users): round(one, 3) for users, one in gain.items()},
-        } | hop
-        if min(gain.values()) > 1 and hop["passed"]:
-            best = kind
-    found["speculative"] = best
+    with server([*ours, "off"]) as url:
+        load(url, inputs[:16], 8)  # the kernels and the grammar are made at their first use
+        with server(bare) as bare_url:
+            load(bare_url, filled[:16], 8)
+            both = {"bare vLLM": (bare_url, filled), "ours": (url, inputs)}
+            for users in given.users:
+                found["load"] += turns(both, users, len(tests))
+        known = [row for row in found["load"] if row["server"] == "ours"]
+        found["most_users"] = most_users(url, inputs, known)
+        texts = [load(url, plain, 32).answers for _ in range(2)]
+        guided = [load(url, inputs, 32).answers for _ in range(2)]
+        found["served"] = same(t, tests, evaluated, texts[0], (texts[0], texts[1]))
+        found["guided"] = same(t, tests, evaluated, guided[0], (guided[0], guided[1]))
+        if gateway.response_format(t):
+            found["guided"]["invalid"] = invalid(t, guided[0])
+        for kind in ("ngram", *([p.speculative] if "/" in p.speculative else [])):
+            with server([*ours, kind]) as other:
+                load(other, inputs[:16], 8)
+                before, gain = counters(other), {}
+                for users in (1, 8):
+                    off, on = turns({"ours": (url, inputs), f"ours, {kind}": (other, inputs)}, users, len(tests))
+                    found["speculation"] += [off, on]
+                    gain[str(users)] = round(on["tokens_per_second"] / off["tokens_per_second"], 3)
+                drafted, accepted = (now - then for now, then in zip(counters(other), before, strict=True))
+                hop = same(t, tests, guided[0], load(other, inputs, 32).answers, (guided[0], guided[1]))
+            acceptance = round(accepted / drafted, 3) if drafted else None
+            found[kind] = {"acceptance": acceptance, "gain": gain} | hop
+    ngram = found["ngram"]
+    found["speculative"] = "ngram" if ngram["passed"] and min(ngram["gain"].values()) > 1 else "off"
     if os.environ.get("TEACHER_BASE_URL") and p.teacher_model not in ("scripted", "auto"):
         asked = [
             {"model": p.teacher_model, "messages": t.messages("teacher", row), "max_tokens": p.teacher_max_tokens}
             for row in tests[:20]
         ]
         base = os.environ["TEACHER_BASE_URL"].rstrip("/").removesuffix("/v1")
-        one = load(base, asked, 1, os.environ.get("TEACHER_API_KEY", ""))
-        shown(f"teacher {p.teacher_model}", one)
-        found["load"].append({"server": "teacher"} | {name: value for name, value in one.items() if name != "answers"})
+        one = figures(1, [load(base, asked, 1, os.environ.get("TEACHER_API_KEY", ""))])
+        found["load"].append({"server": f"teacher {p.teacher_model}"} | one)
     rows.write_json(Path(t.reports, "serving.json"), found)
-    told = ("most_users", "invalid", "served", "ngram", "speculative")
-    print("\n".join(f"{name}: {json.dumps(found[name])}" for name in told if name in found))
+    told = ("most_users", "served", "guided", "ngram", "speculative")
+    print("\n".join(f"{name}: {json.dumps(found[name])}" for name in told))
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ def predict(
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]
         outputs = llm.generate(asked, how, use_tqdm=sys.stderr.isatty()) if asked else []
         found.append([_result(out, one) for out in outputs for one in out.outputs])
-    seconds = time.monotonic() - ready
-    for prompt in prompts[0][:TIMED] if timed is not None else []:
+    seconds, taken = time.monotonic() - ready, [] if timed is None else timed
+    for prompt in [] if timed is None else prompts[0][:TIMED]:
         llm.reset_prefix_cache()  # the rows were asked before: their prompts would cost nothing
         asked_at = time.monotonic()
         llm.generate(TokensPrompt(prompt_token_ids=prompt), how, use_tqdm=False)
-        timed.append(time.monotonic() - asked_at)
+        taken.append(time.monotonic() - asked_at)
     made = [row["completion_tokens"] for results in found for row in results]
     print(
         f"vLLM: started in {ready - start:.1f} s, {len(made):,} rows, {sum(made):,} tokens in {seconds:.1f} s",

@@ -53,7 +53,7 @@ class Gateway:
         p = params.load("task", "predict_max_tokens")
         self.app, self.task = app, task.load(os.environ.get(TASK) or p.task)
         self.key = api_key().encode()
-        self.max_tokens = p.predict_max_tokens
+        self.max_tokens = self.task.settled(p).predict_max_tokens
         self.format = response_format(self.task)
         self.under_way = 0
         self.ending: asyncio.Task[None] | None = None

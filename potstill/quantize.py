@@ -51,8 +51,6 @@ def export_config(method: str, model: Path, lessons: Path, out: Path, max_length
         "output_dir": str(out),
         "exist_ok": True,
         "load_args": False,
-        "check_model": False,
-        "add_version": False,
     }
 
 
@@ -219,6 +217,7 @@ def main() -> None:
     parser.add_argument("--task", default=p.task)
     given = parser.parse_args()
     t = task.load(given.task)
+    p = t.settled(p)
     model = serve.model_folder(t)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     shipped = rows.read_json(t.data / "6-ship.json")["ship"]

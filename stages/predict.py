@@ -33,7 +33,8 @@ def trained(model: str) -> None:
     if tests:
         merged = t.models / model / "merged"
         student.check_folder(merged, "run `make repro` first")
-        found = engine.predict(str(merged), asked, *(getattr(p, name) for name in ENGINE), timed=seconds)
+        settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len
+        found = engine.predict(str(merged), asked, *settings, timed=seconds)
     predictions.write(t, f"predictions-{model}", tests, found[0])
     predictions.write(t, f"valid-{model}", valid, found[1])
     predictions.write_latency(t, model, seconds)

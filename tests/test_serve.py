@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -224,6 +225,33 @@ def endless() -> dict[str, object]:
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     more = {"ignore_eos": True, "max_tokens": 900, "response_format": {"type": "text"}, "stream": True}
     return {"messages": messages, **more}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["", "python"])
+def test_the_example_clients_of_the_docs(server: Server, language: str) -> None:
+    """Every block of docs/serve.md that asks the server runs as it stands, but for port and task."""
+    text = (ROOT / "docs/serve.md").read_text(encoding="utf-8").partition("## Asking")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    found = [block for kind, block in blocks if kind == language]
+    assert found
+    for block in found:
+        code = block.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace('"address"', '"toy"')
+        assert code.count(str(server.port)) == 1 + (not language)  # the plain one and, by curl, the streamed one
+        command = [sys.executable, "-c", code] if language else ["bash", "-ec", code]
+        env = os.environ | {gateway.KEY: KEY}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        if language:
+            whole, streamed = done.stdout.splitlines()
+            jsonschema.validate(json.loads(whole), SCHEMA)
+        else:
+            whole, *chunks = [line for line in done.stdout.splitlines() if line]
+            whole = json.loads(whole)["choices"][0]["message"]["content"]
+            assert chunks.pop() == "data: [DONE]"
+            parts = [json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"] for chunk in chunks]
+            streamed = "".join(part.get("content") or "" for part in parts)
+        assert streamed == whole
 
 
 @pytest.mark.slow
