@@ -26,6 +26,7 @@ def predict(
     revision: str | None = None,
     stop_loops: bool = False,
     timed: list[float] | None = None,
+    seed: int = 0,
     **sampling: Any,
 ) -> list[list[Result]]:
     """For each batch an answer to each of its chats, in their order, with the model's own chat template. Batches are answered one
@@ -34,7 +35,8 @@ def predict(
     `model` is a folder or a name on the hub. A result is {"answer", "finish_reason", "prompt_tokens",
     "completion_tokens"}; finish_reason is "length" where max_tokens or max_model_len (prompt and answer together) cut
     the answer off, and "repetition" where `stop_loops` did, since up to 32 tokens had come 16 times in a row, as an untrained model
-    goes on to the end. Greedy, unless `sampling` has vLLM's temperature, n (so many results a chat, one after the other) and seed.
+    goes on to the end. Greedy, unless `sampling` has vLLM's temperature and n (so many results a chat, one after the other); what is drawn then depends
+    on `seed`, of the engine: seeded requests whose prompts are read in parts end vLLM 0.32 on a CPU.
     Into `timed` go the seconds of each of the first TIMED chats asked once more, alone. Raises UserError for a prompt that leaves no
     room for an answer.
     """
@@ -44,7 +46,7 @@ def predict(
         if limit < max_model_len:
             raise UserError(f"params.yaml: max_model_len is {max_model_len}, but {model} reads at most {limit} tokens")
     start = time.monotonic()
-    llm = _engine(model, dtype, max_model_len, revision if hub else None)
+    llm = _engine(model, dtype, max_model_len, revision if hub else None, seed=seed)
     from vllm import SamplingParams, TokensPrompt
     from vllm.sampling_params import RepetitionDetectionParams
 
