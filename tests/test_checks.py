@@ -234,7 +234,7 @@ def test_the_teacher_is_asked_nothing_while_a_check_is_mistyped(project: Project
         1,
         "error: tasks/toy/task.yaml: max_chars: unknown option 'limt', known are limit, field, train\n",
     )
-    assert not (project.dir / ".cache").exists()
+    assert not (project.dir / ".cache/teacher").exists()
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e999"])

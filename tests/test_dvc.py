@@ -94,7 +94,7 @@ def test_a_stage_declares_the_code_that_decides_its_output(path: str) -> None:
     declared = {dep for stage in users for dep in STAGES[stage]["deps"] if re.fullmatch(r"potstill/.*\.py", dep)}
     assert declared == imported(path) - PLUMBING
     assert all(path in STAGES[stage]["deps"] for stage in users)
-    assert (ROOT / path).read_text().count("params.load(") == len(users)  # one stage, one list of parameters
+    assert 1 <= (ROOT / path).read_text().count("params.load(") <= len(users)  # a list each, or one for several
 
 
 def test_the_stages_are_in_the_order_of_the_data() -> None:
