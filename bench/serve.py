@@ -40,7 +40,7 @@ Body = dict[str, Any]
 def server(command: list[str]) -> Iterator[str]:
     """A server's base URL, from the moment that it is healthy to the end of the block."""
     port = free_port()
-    own = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR"}
+    own = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR", **serve.threads()}
     env = os.environ | student.environment(hub=False) | own | {gateway.KEY: KEY, "VLLM_API_KEY": KEY}
     process = subprocess.Popen(
         [sys.executable, "-m", *command, "--port", str(port)],
