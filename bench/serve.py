@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -39,7 +38,7 @@ Body = dict[str, Any]
 @contextmanager
 def server(command: list[str]) -> Iterator[str]:
     """A server's base URL, from the moment that it is healthy to the end of the block."""
-    port = free_port()
+    port = quantize.free_port()
     own = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR", **serve.threads()}
     env = os.environ | student.environment(hub=False) | own | {gateway.KEY: KEY, "VLLM_API_KEY": KEY}
     process = subprocess.Popen(
@@ -197,12 +196,6 @@ def invalid(t: Task, answers: list[str | None]) -> int:
         except ValueError:
             count += 1
     return count
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.rows import Row, write_json
 
 Curve = list[tuple[int, float]]  # (step, loss)
 FALLING = 0.05  # a loss that lost this share of itself over the last third of the steps was still falling
@@ -46,6 +46,17 @@ def _fall(curve: Curve) -> float:
     after = [loss for step, loss in curve if step > last * 5 / 6]
     start, end = sum(before) / len(before), sum(after) / len(after)
     return (start - end) / start if start else 0.0
+
+
+def write(folder: Path, task: str, log: list[Row]) -> dict[str, str]:
+    """Writes both curves of a log to `folder`, as tables and pictures, and the verdict on the fit, which it gives back."""
+    train, valid = split(log)
+    for name, curve, title in (("train_loss", train, "Training loss"), ("eval_loss", valid, "Validation loss")):
+        write_csv(folder / f"{name}.csv", curve)
+        draw(folder / f"{name}.png", curve, f"{title}, {task}")
+    found = fit(train, valid)
+    write_json(folder / "fit.json", found)
+    return found
 
 
 def write_csv(path: Path, curve: Curve) -> None:

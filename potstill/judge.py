@@ -3,7 +3,7 @@
 import json
 
 from potstill import reviews
-from potstill.rows import Row
+from potstill.rows import Row, read_jsonl, write_json
 from potstill.task import Task
 
 PROMPT = "judge"  # prompts/judge.md gets the input's fields, `a` and `b`; a task without it has no judge
@@ -64,6 +64,13 @@ def better(answer: Row) -> str | None:
         if answer["error"] is None and isinstance(found, dict) and found.get("better") in ("a", "b", "tie")
         else None
     )
+
+
+def write(task: Task) -> None:
+    """Writes judge.json to the task's reports: the table of 5-judge.jsonl, which is empty where nobody judged."""
+    path = task.data / "5-judge.jsonl"
+    found = read_jsonl(path, ("row", "verdict")) if path.stat().st_size else []
+    write_json(task.reports / "judge.json", {"pairs": table(task, found)})
 
 
 def table(task: Task, found: list[Row]) -> list[Row]:

@@ -1,6 +1,6 @@
 """Writes a profile of a task, or the task's name, into params.yaml and keeps its comments.
 
-python -m potstill.profile NAME [TASK]    every value of tasks/TASK/profiles/NAME.yaml, or else of tasks/profiles/NAME.yaml, which
+python -m potstill.profile NAME [TASK]    every value of tasks/TASK/profiles/NAME.yaml, or else of profiles/NAME.yaml, which
                                           is for every task; and `task: TASK` when it is given
 python -m potstill.profile --task TASK    `task: TASK` alone
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from potstill import errors, params, rows, task
 
-SHARED = Path("tasks/profiles")  # the presets of every task; a task's own profile of the same name wins
+SHARED = Path("profiles")  # the presets of every task; a task's own profile of the same name wins
 
 
 def apply(changes: dict[str, Any], source: Path) -> list[str]:

@@ -28,6 +28,7 @@ from typing import Any
 
 from potstill import compare, engine, errors, params, rows, score, serve, stats, student, swift, task, training
 from potstill.errors import UserError
+from potstill.int8 import LESSONS
 from potstill.rows import Row
 from potstill.task import Task
 
@@ -35,7 +36,6 @@ Chat = list[dict[str, str]]
 FORMATS = ("int8", "gptq", "awq", "gguf")
 VENV = Path(".venv-quantize")
 GGUF = "model.gguf"
-LESSONS = 256  # training rows to calibrate on
 
 
 def export_config(method: str, model: Path, lessons: Path, out: Path, max_length: int) -> swift.Config:
@@ -130,12 +130,17 @@ def _row(answers: list[str], tokens: int, start: float, who: int | None) -> Row:
     return {"answers": answers, "tokens_per_second": speed, "memory_mib": memory}
 
 
+def free_port() -> int:
+    """A port of loopback that nobody has taken."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def _llama_server(model: Path, max_model_len: int) -> Iterator[Callable[[str, Row | None], Any]]:
     """llama.cpp's own server on loopback, four requests at once: a function that asks it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         str(llama_cpp() / "build/bin/llama-server"),
         "-m",

@@ -165,6 +165,15 @@ def summary(marks: list[dict[str, Any]], name: str = "accuracy") -> dict[str, An
     return found | {name: _mean([one[name] for one in marks]) for name in ("prompt_tokens", "completion_tokens")}
 
 
+def bought(task: Task) -> list[Row]:
+    """Every answer that the teacher was asked for: to the inputs, by expand and by pairs, which may have needed none."""
+    found: list[Row] = []
+    for path in (task.data / f"{name}.jsonl" for name in ("2-answers", "1-calls", "4-rejected")):
+        if path.stem == "2-answers" or path.stat().st_size:
+            found += rows.read_jsonl(path, ("key", "error", "prompt_tokens", "completion_tokens"))
+    return found
+
+
 def cost(
     answers: list[Row], tests: list[Row], kept: int, price_in: float | None, price_out: float | None
 ) -> dict[str, Any]:

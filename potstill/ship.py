@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from potstill import checks, score, stats
-from potstill.rows import Row
+from potstill.rows import Row, read_json
 from potstill.task import Task
 
 ALPHA = 0.05  # the p-value of the exact McNemar test from which on a win may be luck
@@ -12,7 +12,7 @@ ALPHA = 0.05  # the p-value of the exact McNemar test from which on a win may be
 
 def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict[str, Any]:
     """Both models' answers to the same rows: {"rows", "sft" and "dpo" (rows right), "only_sft" and "only_dpo" (right where the other is not),
-    "p" (exact McNemar), "checks": {name: {"sft", "dpo"}} (rows that fail it; "json" or "text": cannot be read)}."""
+    "p" (exact McNemar), "checks": {name: {"sft", "dpo"}} (rows that fail it, those that cannot be read among them)}."""
     right: dict[str, list[bool]] = {}
     failed: dict[str, Counter[str]] = {}
     for model, answers in (("sft", sft), ("dpo", dpo)):
@@ -20,8 +20,8 @@ def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict
         if any(row["id"] != answer["id"] for row, answer in both):
             raise AssertionError(f"the answers of {model} are not those to the rows")
         right[model] = [score.mark(task, row, answer)["right"] for row, answer in both]
-        reasons = [checks.check(task, row, answer["answer"] or "") for row, answer in both]
-        failed[model] = Counter(name for some in reasons for name in {one.partition(":")[0] for one in some})
+        found = [checks.verdicts(task, row, answer["answer"] or "") for row, answer in both]
+        failed[model] = Counter(name for some in found for name in {one.name for one in some if one.passed is False})
     pairs = list(zip(right["sft"], right["dpo"], strict=True))
     return {
         "rows": len(rows),
@@ -34,6 +34,21 @@ def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict
             name: {model: failed[model][name] for model in failed} for name in sorted(failed["sft"] | failed["dpo"])
         },
     }
+
+
+def on_tests(task: Task, tests: list[Row], answers: dict[str, list[Row]]) -> dict[str, Any]:
+    """What was chosen (6-ship.json), with the same comparison on the headline's test rows, which decided nothing: "test"."""
+    places = next(iter(score.by_slice(task, tests).values()))
+    both = ([some[place] for place in places] for some in (tests, answers["sft"], answers["dpo"]))
+    chosen: dict[str, Any] = read_json(task.data / "6-ship.json")
+    return chosen | {"test": compare(task, *both)}
+
+
+def lines(found: dict[str, Any]) -> str:
+    """What on_tests found, as text."""
+    test = found["test"]
+    counts = f"right {test['sft']:,} → {test['dpo']:,} of {test['rows']:,}, p = {test['p']:.2g}"
+    return f"ship {found['ship']}: {found['why']}\n      the test rows say: {counts}"
 
 
 def verdict(found: dict[str, Any]) -> tuple[str, str]:

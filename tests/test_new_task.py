@@ -70,14 +70,13 @@ def test_a_bad_name_is_one_sentence_and_makes_nothing(project: Project, name: st
     [
         ("toy", "data/toy"),
         ("params", "schemas/params.json"),  # the schema of something else
-        ("profiles", "tasks/profiles"),  # the presets
         ("tiny-base", "models/tiny-base"),  # the offline student
         ("old", "reports/old"),  # what is left of a task
     ],
 )
 def test_what_is_there_is_not_touched(project: Project, name: str, there: str) -> None:
     shutil.copytree(ROOT / new_task.TEMPLATE, new_task.TEMPLATE)
-    for folder in ("tasks/profiles", "models/tiny-base", "reports/old"):
+    for folder in ("models/tiny-base", "reports/old"):
         Path(folder).mkdir(parents=True)
     before = set(project.dir.rglob("*"))
     with pytest.raises(errors.UserError, match=f"^{there} is there already: choose another NAME, or move it away"):

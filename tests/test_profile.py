@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_published_carries_the_recipe_and_keeps_the_comments(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, home in (("published", "tasks/address/profiles"), ("cpu", "tasks/profiles")):
+    for name, home in (("published", "tasks/address/profiles"), ("cpu", "profiles")):
         project.write(f"tasks/toy/profiles/{name}.yaml", (ROOT / f"{home}/{name}.yaml").read_text())
     path = project.dir / "params.yaml"
     before = path.read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def test_published_carries_the_recipe_and_keeps_the_comments(
 
 def test_the_committed_parameters_are_the_cpu_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    cpu = params.parse((ROOT / "tasks/profiles/cpu.yaml").read_text(), ROOT)
+    cpu = params.parse((ROOT / "profiles/cpu.yaml").read_text(), ROOT)
     assert vars(params.load(*cpu)) == cpu
     assert cpu["lora_rank"] != 16  # `dvc exp run -S lora_rank=16` must change something
 

@@ -35,6 +35,12 @@ def answers(asked: list[rows.Row], text: str) -> list[rows.Row]:
     ("sft", "dpo", "ships", "why"),
     [
         ("r" * 4 + "l" * 6, "r" * 10, "dpo", "dpo wins (right 4 → 10 of 10 validation rows, p = 0.031), and no check"),
+        (
+            "r" * 2 + "-" * 8,
+            "r" * 9 + "l",
+            "dpo",
+            "dpo wins (right 2 → 9 of 10 validation rows, p = 0.016), and no check",
+        ),
         ("r" * 5 + "l" * 5, "r" * 10, "sft", "dpo is better, but that may be luck (right 5 → 10 of 10 "),
         ("r" * 10, "r" * 10, "sft", "dpo is not better (right 10 → 10 of 10 validation rows, p = 1)"),
         ("r" * 10, "l" * 10, "sft", "dpo is not better (right 10 → 0 of 10 "),
@@ -69,9 +75,8 @@ def test_the_comparison_counts_each_row_and_each_check_once(toy: task.Task) -> N
         "only_dpo": 2,
         "p": 1.0,
         "checks": {
-            "language": {"sft": 1, "dpo": 0},
-            "max_chars": {"sft": 2, "dpo": 2},
-            "text": {"sft": 1, "dpo": 1},
+            "language": {"sft": 2, "dpo": 1},
+            "max_chars": {"sft": 3, "dpo": 3},
         },
     }
 
