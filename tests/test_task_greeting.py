@@ -54,7 +54,7 @@ def test_every_length_from_30_to_80_is_met_to_the_character() -> None:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ("元宵节前想对外公说几句，帮我拟60字祝福，提到“巷口的馄饨摊”，文字朴实。", r"^外公，.*元宵快乐！.*巷口的馄饨摊。愿您"),
+        ("元宵节前想对外公说几句，帮我拟60字祝福，提到“巷口的馄饨摊”，文字朴实。", r"^外公，.*元宵快乐！.*巷口的馄饨摊。.*愿您"),
         ("写一段45字的新年祝福，送给正在备战高考的表弟。", "^表弟，.*愿你"),
         ("给小姑写一条70字的新年祝福，语气俏皮，祝驾照一次拿下。", "^小姑，.*祝您驾照一次拿下。.*！$"),
         ("以“那口老石磨”为题，写一篇300字的作文，读来温暖。", "(?s)(那口老石磨.*){3}"),
@@ -77,7 +77,7 @@ def test_what_must_not_be_mentioned_is_not() -> None:
 
 
 def test_wishes_have_ten_characters_and_closings_every_length() -> None:
-    wishes = " ".join([*blessing.FIRST.values(), *blessing.LATER]).split()
+    wishes = " ".join([*blessing.LAST.values(), *blessing.BEFORE]).split()
     assert {len(wish) for wish in wishes} == {9}
     for closings in blessing.CLOSING.values():
         assert {len(closing) for closing in closings.split()} == set(range(4, 14))

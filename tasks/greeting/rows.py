@@ -4,7 +4,7 @@
 
 The requests have the forms of the scripted teacher's, but its words for people, occasions, things and letters occur in none of them,
 nor do those of a seed. The checks judge alone: no answer is expected. The first kind asks for each length from 30 to 80 equally often; the
-kinds have the shares that they have in task.yaml.
+kinds have the shares of the 56 seeds, the published ones.
 """
 
 import random

@@ -1,7 +1,9 @@
 """A blessing of N characters: a greeting, what the request wants mentioned, wishes of ten characters each, and a closing.
 
 Greeting and mention have 25 characters together wherever their parts allow; so the tens of N say how many wishes there are, and its
-ones how long the closing is. A request whose parts are longer gets fewer wishes or a shorter closing: N is always met.
+ones how long the closing is. The wishes have an order that all blessings end with, so the first one shows how many are to come: who
+learns from them looks at N once and need not count. A request whose parts are longer gets fewer wishes or a shorter closing: N is
+always met.
 """
 
 import random
@@ -33,12 +35,12 @@ MENTIONS = (
     (r"提到“([^”]+)”", RECALL), (r"(?:感谢|提到)(?:[他她]们?)?([^，。“]+)", THANKS), (r"[，。]祝(?!福)([^，。]+)", WISH),
 )  # fmt: skip
 
-# Wishes of ten characters with their mark, by their place; the first by the kind of person.
-FIRST = {
+# Wishes of ten characters with their mark: the last by the kind of person, those before it by their place counted from the end.
+LAST = {
     "junior": "愿V一天比一天能干 愿V心里有梦眼有光", "elder": "愿V吃得香，睡得稳 愿V身体硬朗精神好", "teacher": "愿V桃李芬芳满天下 愿V弟子个个有出息",
     "helper": "愿V出门在外都平安 愿V忙里也有热饭吃", "business": "愿V开门就有好生意 愿V新年事事有起色", "friend": "愿V天天都有好心情 愿V想见的人都能见",
 }  # fmt: skip
-LATER = (
+BEFORE = (
     "愿V三餐四季都快乐 愿V三餐四季都安康 愿V三餐四季都幸福",
     "愿所有努力都有回报 愿所有心愿都能成真",
     "四季平安，笑口常开 万事顺遂，心想事成",
@@ -74,9 +76,9 @@ def bless(request: str, number: int, chance: random.Random) -> str:
         head = head[: head.index("！") + 1] if "！" in head[:-1] else ""
         count, size = divmod(number - len(head) - 5, 10)
     wishes = ""
-    for place in range(count):
-        pool = _free(FIRST[kind] if not place else LATER[(place - 1) % len(LATER)], banned)
-        wishes += chance.choice(pool) + ("。" if place % 2 or place == count - 1 else "，")
+    for left in reversed(range(count)):
+        pool = _free(BEFORE[(left - 1) % len(BEFORE)] if left else LAST[kind], banned)
+        wishes += chance.choice(pool) + ("，" if left % 2 else "。")
     last = chance.choice([one for one in _free(CLOSING[tone], banned) if len(one) == size + 4])
     return (head + wishes + last + ("！" if tone == "light" else "。")).replace("V", you)
 
