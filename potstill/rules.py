@@ -239,12 +239,16 @@ def excludes(
     return of(field, judge)
 
 
-def covers(task: Task, *, pattern: str, input: str | None = None, field: str | None = None) -> Rule:
+def covers(
+    task: Task, *, pattern: str, when: str | None = None, input: str | None = None, field: str | None = None
+) -> Rule:
     """What the pattern finds in the input (its first group, or all that matches) stands in the answer, white space, case and width
-    ignored."""
-    fields, compiled = inputs(task, input), compiled_pattern(pattern)
+    ignored. With the pattern `when`, only where that is found in the input: the others pass."""
+    fields, compiled, asked = inputs(task, input), compiled_pattern(pattern), compiled_pattern(when or "")
 
     def judge(row: Row, text: str) -> Finding:
+        if not any(asked.search(row[name]) for name in fields):
+            return PASS
         wanted = [
             match[1] if compiled.groups else match[0] for name in fields for match in compiled.finditer(row[name])
         ]

@@ -70,12 +70,26 @@ def test_covers(pattern: str, text: str, expected: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "input_", "expected"),
+    [
+        ("好", "写一段话", True),
+        ("好", "提到“花”", "covers: 花 is left out"),
+        ("花", "提到“花”", True),
+        ("好", "提到“”", None),
+    ],
+)
+def test_covers_only_where_it_is_asked_for(text: str, input_: str, expected: object) -> None:
+    assert judged({"covers": {"pattern": "提到“([^”]*)”", "when": "提到"}}, text, input_) == expected
+
+
+@pytest.mark.parametrize(
     ("listed", "says"),
     [
         ({"excludes": {"words": [" "]}}, "option words has ' ', expected words"),
         ({"excludes": {"words": ["a"], "when": "("}}, "is no regular expression"),
         ({"excludes": {}}, "option words is missing"),
         ({"covers": {"pattern": "("}}, "is no regular expression"),
+        ({"covers": {"pattern": "a", "when": "("}}, "is no regular expression"),
         ({"covers": {"pattern": "a", "input": "body"}}, "option input is 'body'"),
     ],
 )
