@@ -28,7 +28,14 @@ from stages import generate
 from tasks.greeting.teacher import answer as greeting_answer
 from tests.conftest import ROOT, Body, FakeTeacher, Project, completion, serving
 
-QUOTAS = {"short": 1071, "long": 911, "essay": 375, "poem": 375, "letter": 268}  # 3,000 by 20 : 17 : 7 : 7 : 5
+SHARES = {
+    "short": 20,
+    "long": 17,
+    "essay": 7,
+    "poem": 7,
+    "letter": 5,
+}  # those of the seeds: every category has much to do
+QUOTAS = {"short": 1071, "long": 911, "essay": 375, "poem": 375, "letter": 268}  # 3,000 by SHARES
 
 
 async def greet(n: int, body: Body, request: web.Request) -> web.StreamResponse:
@@ -38,9 +45,16 @@ async def greet(n: int, body: Body, request: web.Request) -> web.StreamResponse:
 
 
 def greeting(folder: Path, **changes: object) -> Project:
-    """A checkout of the task greeting, to be answered by a fake endpoint."""
+    """A checkout of the task greeting with SHARES, to be answered by a fake endpoint."""
     project = Project(folder)
     shutil.copytree(ROOT / "tasks/greeting", folder / "tasks/greeting", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "tasks/greeting/task.yaml"
+    text, replaced = path.read_text(), 0
+    for name, share in SHARES.items():
+        text, count = re.subn(rf"(    {name}: .*\n      share: )\d+", rf"\g<1>{share}", text)
+        replaced += count
+    assert replaced == len(SHARES)
+    path.write_text(text)
     shutil.copytree(ROOT / "data/greeting", folder / "data/greeting", ignore=shutil.ignore_patterns("[1-9]-*"))
     project.set(task="greeting", teacher_model="fake-235b", samples=1, **changes)
     return project
