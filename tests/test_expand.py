@@ -28,14 +28,9 @@ from stages import generate
 from tasks.greeting.teacher import answer as greeting_answer
 from tests.conftest import ROOT, Body, FakeTeacher, Project, completion, serving
 
-SHARES = {
-    "short": 20,
-    "long": 17,
-    "essay": 7,
-    "poem": 7,
-    "letter": 5,
-}  # those of the seeds: every category has much to do
-QUOTAS = {"short": 1071, "long": 911, "essay": 375, "poem": 375, "letter": 268}  # 3,000 by SHARES
+# The shares of the seeds, so that every category has much to do, and 3,000 by them.
+SHARES = {"short": 20, "long": 17, "essay": 7, "poem": 7, "letter": 5}
+QUOTAS = {"short": 1071, "long": 911, "essay": 375, "poem": 375, "letter": 268}
 
 
 async def greet(n: int, body: Body, request: web.Request) -> web.StreamResponse:
