@@ -1,9 +1,10 @@
 """The student's server under load: python -m bench.serve, from the repository root (`make bench-serve`).
 
-Bare vLLM with its own key check, our server, and ours with speculation, with the same settings, on loopback; a closed loop of users
-asks each of them for the test rows. Bare vLLM gets the requests that ours makes of the inputs, so the difference is the gateway's. The
-servers take turns, so that whatever else the machine does hits both. → reports/<task>/serving.json, which also
-tells `make serve` whether speculation is worth its while. Where TEACHER_BASE_URL is set, the teacher's latency stands beside.
+First ours without and with speculation, which tells `make serve` whether that is worth its while. Then ours as `make serve` now
+starts it, bare vLLM with the same settings, and vLLM with its defaults, each of the two with its own key check. A closed loop of users
+on loopback asks for the test rows; vLLM gets the requests that ours makes of the inputs, so the difference is the gateway's. The servers take
+turns, so that whatever else the machine does hits all. → reports/<task>/serving.json. Where TEACHER_BASE_URL is set, the
+teacher's latency stands beside.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -32,15 +34,25 @@ from potstill.task import Task
 USERS = (1, 8, 32, 128)
 TARGET = 0.5  # seconds, for the 95th percentile
 KEY = "bench-key-of-no-secret"
+# of our settings, those that change what is answered, or are needed to start
+USUAL = (
+    "model",
+    "served-model-name",
+    "dtype",
+    "max-model-len",
+    "kv-cache-memory-bytes",
+    "default-chat-template-kwargs",
+    "structured-outputs-config",
+)
 Body = dict[str, Any]
 
 
 @contextmanager
-def server(command: list[str]) -> Iterator[str]:
-    """A server's base URL, from the moment that it is healthy to the end of the block."""
+def server(command: list[str], settings: dict[str, str]) -> Iterator[str]:
+    """A server's base URL, from the moment that it is healthy to the end of the block, with `settings` in its environment."""
     port = quantize.free_port()
-    own = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR", **serve.threads()}
-    env = os.environ | student.environment(hub=False) | own | {gateway.KEY: KEY, "VLLM_API_KEY": KEY}
+    own = {"VLLM_LOGGING_LEVEL": "ERROR", gateway.KEY: KEY, "VLLM_API_KEY": KEY}
+    env = os.environ | student.environment(hub=False) | settings | own
     process = subprocess.Popen(
         [sys.executable, "-m", *command, "--port", str(port)],
         env=env,
@@ -119,7 +131,7 @@ def figures(users: int, loads: list[Load]) -> Row:
 
 
 def turns(servers: dict[str, tuple[str, list[Body]]], users: int, rows: int) -> list[Row]:
-    """Two servers under the same load, A B B A, so that what else the machine does hits both: {"server", …} of each. A fifth of
+    """Servers under the same load, A B B A, so that what else the machine does hits both: {"server", …} of each. A fifth of
     `rows` is asked for, and a fiftieth more for each user."""
     count = max(2, rows // 10 + users * rows // 100)
     some = {name: list(itertools.islice(itertools.cycle(bodies), count)) for name, (_, bodies) in servers.items()}
@@ -132,6 +144,17 @@ def turns(servers: dict[str, tuple[str, list[Body]]], users: int, rows: int) -> 
             flush=True,
         )
     return found
+
+
+def added(ours: str, inputs: list[Body], bare: str, filled: list[Body]) -> float:
+    """The gateway's milliseconds: the median, over the rows, of an answer's time from ours less that from bare vLLM, one after the
+    other, in turns."""
+    more = []
+    for i, (body, full) in enumerate(zip(inputs, filled, strict=True)):
+        both = [(ours, body), (bare, full)]
+        took = {url: load(url, [one], 1).seconds for url, one in (both if i % 2 else reversed(both))}
+        more.append(1000 * (took[ours] - took[bare]))
+    return round(statistics.median(more), 1)
 
 
 def counters(url: str) -> tuple[float, float]:
@@ -214,34 +237,18 @@ def main() -> None:
     inputs = [{"input": {name: row[name] for name in t.config["input"]}} for row in tests]
     filled = [gateway.Gateway(None).filled(body) for body in inputs]  # type: ignore[arg-type]
     plain = [body | {"response_format": {"type": "text"}} for body in inputs]
-    words = serve.arguments(t, model, "127.0.0.1", 0, p.predict_dtype, p.max_model_len, "off")
-    for name in ("--middleware", "--port"):
-        del words[words.index(name) : words.index(name) + 2]
-    bare = ["vllm.entrypoints.openai.api_server", *words]
-    ours = ["potstill.serve", "--task", t.name, "--speculative"]
+    ours, vllm = ["potstill.serve", "--task", t.name, "--speculative"], "vllm.entrypoints.openai.api_server"
     found: dict[str, Any] = {"rows": len(tests), "load": [], "speculation": []}
     print("| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |\n|---|---|---|---|---|---|---|---|")
-    with server([*ours, "off"]) as url:
+    with server([*ours, "off"], serve.on_cpu()) as url:
         load(url, inputs[:16], 8)  # the kernels and the grammar are made at their first use
-        with server(bare) as bare_url:
-            load(bare_url, filled[:16], 8)
-            both = {"bare vLLM": (bare_url, filled), "ours": (url, inputs)}
-            for users in given.users:
-                found["load"] += turns(both, users, len(tests))
-        known = [row for row in found["load"] if row["server"] == "ours"]
-        found["most_users"] = most_users(url, inputs, known)
-        texts = [load(url, plain, 32).answers for _ in range(2)]
         guided = [load(url, inputs, 32).answers for _ in range(2)]
-        found["served"] = same(t, tests, evaluated, texts[0], (texts[0], texts[1]))
-        found["guided"] = same(t, tests, evaluated, guided[0], (guided[0], guided[1]))
-        if gateway.response_format(t):
-            found["guided"]["invalid"] = invalid(t, guided[0])
         for kind in ("ngram", *([p.speculative] if "/" in p.speculative else [])):
-            with server([*ours, kind]) as other:
+            with server([*ours, kind], serve.on_cpu()) as other:
                 load(other, inputs[:16], 8)
                 before, gain = counters(other), {}
                 for users in (1, 8):
-                    off, on = turns({"ours": (url, inputs), f"ours, {kind}": (other, inputs)}, users, len(tests))
+                    off, on = turns({"ours, off": (url, inputs), f"ours, {kind}": (other, inputs)}, users, len(tests))
                     found["speculation"] += [off, on]
                     gain[str(users)] = round(on["tokens_per_second"] / off["tokens_per_second"], 3)
                 drafted, accepted = (now - then for now, then in zip(counters(other), before, strict=True))
@@ -250,6 +257,28 @@ def main() -> None:
             found[kind] = {"acceptance": acceptance, "gain": gain} | hop
     ngram = found["ngram"]
     found["speculative"] = "ngram" if ngram["passed"] and min(ngram["gain"].values()) > 1 else "off"
+    ahead = found["speculative"] if p.speculative == "auto" else p.speculative
+    words = serve.arguments(t, model, "127.0.0.1", 0, p.predict_dtype, p.max_model_len, ahead)
+    for name in ("--middleware", "--port"):
+        del words[words.index(name) : words.index(name) + 2]
+    values = dict(itertools.pairwise(words))
+    usual = [word for name in USUAL if (flag := f"--{name}") in values for word in (flag, values[flag])]
+    with server([*ours, ahead], serve.on_cpu()) as url:
+        with server([vllm, *words], serve.on_cpu()) as bare, server([vllm, *usual], {}) as defaults:
+            servers = {"vLLM, defaults": (defaults, filled), "bare vLLM": (bare, filled), "ours": (url, inputs)}
+            for where, bodies in servers.values():
+                load(where, bodies[:16], 8)
+            found["gateway_ms"] = added(url, inputs[:200], bare, filled[:200])
+            for users in given.users:
+                found["load"] += turns(servers, users, len(tests))
+        known = [row for row in found["load"] if row["server"] == "ours"]
+        found["most_users"] = most_users(url, inputs, known)
+        texts = [load(url, plain, 32).answers for _ in range(2)]
+        guided = [load(url, inputs, 32).answers for _ in range(2)]
+        found["served"] = same(t, tests, evaluated, texts[0], (texts[0], texts[1]))
+        found["guided"] = same(t, tests, evaluated, guided[0], (guided[0], guided[1]))
+        if gateway.response_format(t):
+            found["guided"]["invalid"] = invalid(t, guided[0])
     if os.environ.get("TEACHER_BASE_URL") and p.teacher_model not in ("scripted", "auto"):
         asked = [
             {"model": p.teacher_model, "messages": t.messages("teacher", row), "max_tokens": p.teacher_max_tokens}
@@ -259,7 +288,7 @@ def main() -> None:
         one = figures(1, [load(base, asked, 1, os.environ.get("TEACHER_API_KEY", ""))])
         found["load"].append({"server": f"teacher {p.teacher_model}"} | one)
     rows.write_json(Path(t.reports, "serving.json"), found)
-    told = ("most_users", "served", "guided", "ngram", "speculative")
+    told = ("gateway_ms", "most_users", "served", "guided", "ngram", "speculative")
     print("\n".join(f"{name}: {json.dumps(found[name])}" for name in told))
 
 

@@ -9,6 +9,8 @@ import argparse
 import errno
 import json
 import os
+import shutil
+import sysconfig
 from pathlib import Path
 
 from potstill import errors, gateway, params, rows, student, task
@@ -66,19 +68,34 @@ def arguments(
     flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
     if not student.on_cuda():
         given["kv-cache-memory-bytes"] = str(KV_CACHE_ON_CPU)
-        # As in evaluation: no compilation. Prompts are read whole: vLLM 0.32 on a CPU dies of a seeded one read in parts.
+        # Prompts are read whole: vLLM 0.32 on a CPU dies of a seeded one read in parts.
         given["max-num-batched-tokens"] = str(max(8192, max_model_len))
-        flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
+        # The engine computes itself. By default it has a worker process for it, and the two wait for one another by spinning.
+        # vLLM makes "uni" into that default, since it could not set a thread count; ours is in the environment.
+        given["distributed-executor-backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+        flags += ["--no-enable-chunked-prefill", *([] if compiles() else ["--enforce-eager"])]
     if speculative != "off":
         ahead = NGRAM if speculative == "ngram" else {"model": speculative, "num_speculative_tokens": 4}
         given["speculative-config"] = json.dumps(ahead)
     return [word for name, value in given.items() for word in (f"--{name}", value)] + flags
 
 
-def threads() -> dict[str, str]:
-    """How many threads compute, on a CPU: a core is left to the process that talks to clients, which threads that wait by spinning would
-    take (measured on two cores: 350 ms an answer with one thread, 844 with two)."""
-    return {} if student.on_cuda() else {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1))}
+def compiles() -> bool:
+    """Whether torch can build a model's kernels on a CPU: with a C++ compiler and Python's headers."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and header.is_file()
+
+
+def on_cpu() -> dict[str, str]:
+    """The environment of a server that computes on a CPU; nothing on a GPU. One core is left to the process that talks to clients, which
+    threads that wait by spinning would take (measured on two cores: 350 ms an answer with one thread, 844 with two)."""
+    if student.on_cuda():
+        return {}
+    return {
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its own binding leaves one compute thread on two cores
+        "VLLM_USE_AOT_COMPILE": "0",  # vLLM 0.32 can't read that cache on a CPU and compiles anew; torch's own cache works
+    }
 
 
 def main() -> None:
@@ -93,8 +110,8 @@ def main() -> None:
     t = task.load(given.task)
     gateway.api_key()
     model = model_folder(t, given.format)
-    os.environ.update(student.environment(hub=False) | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", gateway.TASK: t.name})
-    os.environ.update({name: os.environ.get(name, value) for name, value in threads().items()})
+    os.environ.update(student.environment(hub=False) | {gateway.TASK: t.name})
+    os.environ.update({name: os.environ.get(name, value) for name, value in on_cpu().items()})
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.pop("VLLM_API_KEY", None)  # the gateway's is the only key
     import uvloop

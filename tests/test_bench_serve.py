@@ -51,9 +51,9 @@ def test_the_whole_bench(
     commands = []
 
     @contextmanager
-    def server(command: list[str]) -> Iterator[str]:
+    def server(command: list[str], settings: dict[str, str]) -> Iterator[str]:
         commands.append(command)
-        guess = command[-1] == "ngram"
+        guess = any("ngram" in word for word in command)
         app = gateway.Gateway(stand_in(guess, 0.004 if guess is fast else 0.012))
         config = uvicorn.Config(app, port=0, http=gateway.Protocol, ws="none", log_level="critical", lifespan="off")
         running = uvicorn.Server(config)
@@ -84,23 +84,25 @@ def test_the_whole_bench(
     monkeypatch.setattr(bench, "TARGET", 0.2)
     monkeypatch.setattr(sys, "argv", ["bench.serve", "--users", "1", "4"])
     bench.main()
-    assert [command[0] for command in commands] == [
-        "potstill.serve",
-        "vllm.entrypoints.openai.api_server",
-        "potstill.serve",
-    ]
-    assert "--middleware" not in commands[1]
+    vllm = "vllm.entrypoints.openai.api_server"
+    assert [command[0] for command in commands] == ["potstill.serve", "potstill.serve", "potstill.serve", vllm, vllm]
+    winner = "ngram" if fast else "off"
+    assert [command[-1] for command in commands[:3]] == ["off", "ngram", winner]
+    assert ("--speculative-config" in commands[3]) is fast
+    assert "--middleware" not in commands[3]
+    assert set(commands[4][1::2]) <= {f"--{name}" for name in bench.USUAL}
     found = rows.read_json("reports/toy/serving.json")
     assert [(row["server"], row["users"], row["errors"]) for row in found["load"]] == [
-        (name, users, 0) for users in (1, 4) for name in ("bare vLLM", "ours")
+        (name, users, 0) for users in (1, 4) for name in ("vLLM, defaults", "bare vLLM", "ours")
     ]
     assert (found["served"]["differ"], found["served"]["flips"], found["served"]["floor"]) == (1, 1, 0)
     assert (found["guided"]["right"], found["guided"]["invalid"], found["ngram"]["flips"]) == (20, 0, 0)
     assert found["ngram"]["acceptance"] == 0.5
     assert (found["ngram"]["gain"]["1"] > 1) is fast
     assert found["most_users"] >= 4
-    assert found["speculative"] == serve.speculation(task.load("toy"), "auto") == ("ngram" if fast else "off")
-    assert capsys.readouterr().out.count("| ours |") == 4
+    assert abs(found["gateway_ms"]) < 4
+    assert found["speculative"] == serve.speculation(task.load("toy"), "auto") == winner
+    assert capsys.readouterr().out.count("| ours |") == 2
 
 
 def test_percentiles_and_rates_are_those_of_all_passes_together() -> None:
@@ -118,6 +120,21 @@ def test_percentiles_and_rates_are_those_of_all_passes_together() -> None:
         "tokens_per_second": 80.0,
         "errors": 1,
     }
+
+
+def test_what_the_gateway_adds_is_the_median_difference_on_the_same_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(url: str, bodies: list[Any], users: int) -> bench.Load:
+        asked.append(url)
+        [row] = bodies
+        return bench.Load(
+            [], 0, row / 1000 + (0.003 if url == "ours" else 0) + (1 if (url, row) == ("ours", 7) else 0), []
+        )
+
+    monkeypatch.setattr(bench, "load", load)
+    assert bench.added("ours", [*range(9)], "bare", [*range(9)]) == 3.0
+    assert asked[:4] == ["bare", "ours", "ours", "bare"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 8, 9, 31, 40, 127, 128, 300])

@@ -46,12 +46,15 @@ def test_no_student_and_no_key_are_one_sentence(project: Project) -> None:
     assert out == "error: models/toy/quantized/int8 is missing, expected a model: `make quantize FORMAT=int8`\n"
 
 
-@pytest.mark.parametrize(("cuda", "eager"), [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("cuda", "compiles", "eager"), [(True, False, False), (False, True, False), (False, False, True)]
+)
 @pytest.mark.parametrize("speculative", ["off", "ngram", "models/draft"])
 def test_the_command_line(
-    project: Project, monkeypatch: pytest.MonkeyPatch, cuda: bool, eager: bool, speculative: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, cuda: bool, compiles: bool, eager: bool, speculative: str
 ) -> None:
     monkeypatch.setattr(student, "on_cuda", lambda: cuda)
+    monkeypatch.setattr(serve, "compiles", lambda: compiles)
     words = serve.arguments(task.load("toy"), Path("models/toy/student"), "127.0.0.1", 8123, "auto", 2048, speculative)
     flags = dict(itertools.pairwise(words))
     assert flags["--middleware"] == "potstill.gateway.Gateway"
@@ -59,6 +62,22 @@ def test_the_command_line(
     ahead = json.loads(flags.get("--speculative-config", "{}"))
     assert ahead.get("method", ahead.get("model", "off")) == speculative
     assert KEY not in " ".join(words)  # anybody on the machine can read a command line
+
+
+def test_kernels_are_built_where_a_compiler_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(serve.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert serve.compiles()
+    monkeypatch.setenv("CXX", "clang++")
+    assert not serve.compiles()
+    monkeypatch.delenv("CXX")
+    (tmp_path / "Python.h").unlink()
+    assert not serve.compiles()
 
 
 def test_speculation_is_on_by_default_where_it_was_measured_to_win(project: Project) -> None:
