@@ -4,9 +4,9 @@
 FROM python:3.11-slim-bookworm
 WORKDIR /potstill
 COPY requirements/cpu.lock requirements/
-# vLLM links against libnuma.
+# vLLM links against libnuma; with a compiler it builds the model's kernels when it starts.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libnuma1=2.0.16-1 \
+    && apt-get install -y --no-install-recommends g++=4:12.2.0-3 libnuma1=2.0.16-1 \
     && rm -rf /var/lib/apt/lists/* \
     && pip install --no-cache-dir --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r requirements/cpu.lock \
     && useradd --uid 1000 --create-home potstill

@@ -100,7 +100,7 @@ def test_the_whole_bench(
     assert found["ngram"]["acceptance"] == 0.5
     assert (found["ngram"]["gain"]["1"] > 1) is fast
     assert found["most_users"] >= 4
-    assert abs(found["gateway_ms"]) < 4
+    assert 0 < found["gateway_ms"] < 5
     assert found["speculative"] == serve.speculation(task.load("toy"), "auto") == winner
     assert capsys.readouterr().out.count("| ours |") == 2
 
@@ -120,21 +120,6 @@ def test_percentiles_and_rates_are_those_of_all_passes_together() -> None:
         "tokens_per_second": 80.0,
         "errors": 1,
     }
-
-
-def test_what_the_gateway_adds_is_the_median_difference_on_the_same_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(url: str, bodies: list[Any], users: int) -> bench.Load:
-        asked.append(url)
-        [row] = bodies
-        return bench.Load(
-            [], 0, row / 1000 + (0.003 if url == "ours" else 0) + (1 if (url, row) == ("ours", 7) else 0), []
-        )
-
-    monkeypatch.setattr(bench, "load", load)
-    assert bench.added("ours", [*range(9)], "bare", [*range(9)]) == 3.0
-    assert asked[:4] == ["bare", "ours", "ours", "bare"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 8, 9, 31, 40, 127, 128, 300])
