@@ -210,6 +210,7 @@ def test_a_stopped_run_goes_on_and_pays_nothing_twice(project: Project, fake: Fa
     for count in (5, 30):
         process = one.start("stages.expand")
         while len(fake.calls) < count:
+            assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 130, process.communicate()
