@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -70,7 +71,7 @@ def test_kernels_are_built_where_a_compiler_is(tmp_path: Path, monkeypatch: pyte
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
     (tmp_path / "Python.h").touch()
-    monkeypatch.setattr(serve.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert serve.compiles()
     monkeypatch.setenv("CXX", "clang++")
