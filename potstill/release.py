@@ -4,12 +4,15 @@ releases/<task> gets the model and README.md, made from the run; DVC caches the 
 <task>@<version>, which `dvc artifacts get URL <task> --rev <version>` finds, offline, too.
 """
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -44,11 +47,11 @@ The teacher's prompt:
 
 ## Results
 
-On {rows} test rows that nobody trained on, right when they pass every check of the task; 95 % intervals by Wilson. Reproduce: `dvc repro` at \
+On test rows that nobody trained on, right when they pass every check of the task; 95 % intervals by Wilson. Reproduce: `dvc repro` at \
 commit {commit}.
 
-| model | prompt | right | 95 % interval |
-|---|---|---|---|
+| model | prompt | test rows | right | 95 % interval |
+|---|---|---|---|---|
 {results}
 
 ## Training
@@ -80,13 +83,7 @@ def card(t: task.Task, version: str, stages: dict[str, lockfile.Stage], p: dict[
     if funnel:
         dropped = ", ".join(f"{count:,} {why}" for why, count in funnel["dropped"].items()) or "none"
         data = f"The teacher gave {funnel['in']:,} answers to {funnel['inputs']:,} inputs; {funnel['kept']:,} were kept, dropped: {dropped}.\n\n{data}"
-    models = [model for model in score.MODELS if model in found]
-    results = "\n".join(
-        f"| {model} | {'long' if model in ('base', 'examples', 'teacher') else 'short'} | {score.headline(found[model]):.1%} | "
-        f"{found[model]['low']:.1%} to {found[model]['high']:.1%} |"
-        for model in models
-    )
-    recipe = (stages["sft"].lock or {}).get("params", {}).get("params.yaml", {})
+    recipe = vars(t.settled(SimpleNamespace(**(stages["sft"].lock or {}).get("params", {}).get("params.yaml", {}))))
     made = {path: md5 for one in stages.values() for path, md5 in one.made().items() if path in one.outs}
     used = {
         dep["path"]: dep["md5"]
@@ -110,20 +107,34 @@ def card(t: task.Task, version: str, stages: dict[str, lockfile.Stage], p: dict[
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         task=t.name,
         version=version,
-        teacher=p["teacher_model"],
+        teacher=f"the scripted teacher of {t.dir}"
+        if p["teacher_model"] in ("auto", "scripted")
+        else p["teacher_model"],
         base=base,
         student=read_text(t.dir / "prompts/student.md").strip(),
         prompt=read_text(t.dir / "prompts/teacher.md").strip(),
         data=data,
-        rows=found["rows"],
         commit=commit,
-        results=results,
-        training="\n".join(f"- {name}: {value}" for name, value in recipe.items()),
+        results="\n".join(_results(t, found)),
+        training="\n".join(f"- {name}: {json.dumps(value)}" for name, value in recipe.items() if value is not None),
         licence=f"The weights derive from {p['model']}: {said}. The repository is {own}; the teacher's terms may bind what is made of its answers.",
         hashes="\n".join(
             f"- `{path}`: {md5}" for path, md5 in (used | made).items() if path.startswith(("models/", f"{t.data}/4-"))
         ),
     )
+
+
+def _results(t: task.Task, found: dict[str, Any]) -> Iterator[str]:
+    """The lines of the table: each model on the headline's rows, then on those of each other slice."""
+    headline = t.config.get("headline_slice", "all")
+    for model in (model for model in score.MODELS if model in found):
+        parts = {headline: found[model] | {"rows": found["rows"]}}
+        parts |= {
+            name: one for name, one in found[model].items() if isinstance(one, dict) and {"rows", "low"} <= one.keys()
+        }
+        prompt = "long" if model in ("base", "examples", "teacher") else "short"
+        for name, one in parts.items():
+            yield f"| {model} | {prompt} | {one['rows']:,}, {name} | {score.headline(one):.1%} | {one['low']:.1%} to {one['high']:.1%} |"
 
 
 def _front(path: Path) -> dict[str, Any]:

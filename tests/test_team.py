@@ -395,7 +395,7 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
     card = (tmp_path / "got/README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     for said in (
-        "| sft | short | 72.0% | 62.5% to 79.9% |",
+        "| sft | short | 100, all | 72.0% | 62.5% to 79.9% |",
         "You find the last word.",
         "lora_rank: 32",
         "models/toy/student",
