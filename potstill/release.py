@@ -107,9 +107,7 @@ def card(t: task.Task, version: str, stages: dict[str, lockfile.Stage], p: dict[
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         task=t.name,
         version=version,
-        teacher=f"the scripted teacher of {t.dir}"
-        if p["teacher_model"] in ("auto", "scripted")
-        else p["teacher_model"],
+        teacher=f"the scripted teacher of {t.dir}" if p["teacher_model"] == "scripted" else p["teacher_model"],
         base=base,
         student=read_text(t.dir / "prompts/student.md").strip(),
         prompt=read_text(t.dir / "prompts/teacher.md").strip(),

@@ -3,7 +3,7 @@
 python -m potstill.review [--task NAME] [--rows N] [--seed N] [--no-open]
 
 Verdicts go to data/<task>/reviews.jsonl (potstill/reviews.py), each on disk before the page goes on. The page is for one
-person on this machine: loopback only, a secret in its address, no other page may call it, and no text of a teacher is ever
+person on this machine: loopback only, a secret in its URL, no other page may call it, and no text of a teacher is ever
 read as HTML.
 """
 
@@ -265,7 +265,7 @@ def application(made: Desk, token: str) -> web.Application:
             or request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}"
             or not secrets.compare_digest(secret, token.encode())
         ):
-            raise web.HTTPForbidden(text="Not open: use the address that `make review` printed.", headers=HEADERS)
+            raise web.HTTPForbidden(text="Not open: use the URL that `make review` printed.", headers=HEADERS)
         try:
             response = await handler(request)
         except web.HTTPException as refusal:
