@@ -17,6 +17,7 @@ LABELS = 20  # an expected key with more values than this is no label: its value
 HOPS = {  # the floor comes first
     "base, predicted twice": ("base", "again"),
     "adapter on its base to merged": ("sft", "adapter"),
+    "dpo's adapter on sft to merged": ("dpo", "adapter-dpo"),
 }
 
 
@@ -101,7 +102,7 @@ def pair(against: str, model: str, before: list[bool], after: list[bool]) -> Row
 
 def hops(task: Task, tests: list[Row], marks: Marks, predictions: dict[str, list[Row]], parity: Row) -> list[Row]:
     """A row for each step on which a model should stay the same, {"hop", "rows", "differ", "flips", "p", "passed"}: the base predicted
-    twice (A/A), which is the floor, the merged model against the adapter on its base, and the tokens of training rows (5-parity.json).
+    twice (A/A), which is the floor, each merged model against the adapter on its base, and the tokens of training rows (5-parity.json).
     `differ` counts other texts, `flips` other verdicts; a hop passes unless Fisher's exact test finds more flips than on the floor."""
     found: list[Row] = []
     for hop, (one, other) in HOPS.items():

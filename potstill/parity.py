@@ -10,7 +10,7 @@ from potstill.rows import Row
 from potstill.student import at_hub, environment, on_cuda
 
 Chat = list[dict[str, str]]
-BATCH = 100  # chats at once; the longest together, so that little is padded
+BATCH = 100  # chats at once; those with the longest answers together, since a batch goes on until its last one ends
 
 
 def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) -> Iterator[str]:
@@ -36,9 +36,12 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
             yield lesson["id"]
 
 
-def with_adapter(model: str, revision: str, adapter: Path, chats: list[Chat], max_tokens: int, dtype: str) -> list[Row]:
+def with_adapter(
+    model: str, revision: str, adapter: Path, chats: list[Chat], lengths: list[int], max_tokens: int, dtype: str
+) -> list[Row]:
     """What the base `model` with the adapter on it answers, greedily and by transformers and peft, as it was trained: results as those
-    of engine.predict, in the order of the chats."""
+    of engine.predict, in the order of the chats. `lengths`: the tokens that each answer is expected to have; they decide the
+    batches alone."""
     os.environ.update(environment(at_hub(model)))
     import torch
     from peft import PeftModel
@@ -49,7 +52,7 @@ def with_adapter(model: str, revision: str, adapter: Path, chats: list[Chat], ma
     base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, use_safetensors=True, **more)
     llm = PeftModel.from_pretrained(base, str(adapter)).eval().to("cuda" if on_cuda() else "cpu")
     prompts = [engine._tokens(tokenizer, chat) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    order = sorted(range(len(prompts)), key=lambda i: (lengths[i], len(prompts[i])))
     found: dict[int, Row] = {}
     for start in range(0, len(order), BATCH):
         some = order[start : start + BATCH]

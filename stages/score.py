@@ -19,12 +19,13 @@ def main() -> None:
     t = task.load(p.task)
     tests, answers = predictions.tests(t), score.predictions(t)
     marks = score.marked(t, tests, answers)
+    again = score.predictions(t, ("again", "adapter", "adapter-dpo"))
     parity = rows.read_json(t.data / "5-parity.json")
     tables = {
         "slices": compare.slices(t, tests, marks),
         "pairs": compare.pairs(t, tests, marks),
         "marks": compare.states(tests, marks),
-        "hops": compare.hops(t, tests, marks, answers | score.predictions(t, ("again", "adapter")), parity),
+        "hops": compare.hops(t, tests, marks, answers | again, parity),
     }
     found = score.metrics(t, tests, marks)
     if "dpo" in p.models:

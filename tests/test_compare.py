@@ -103,9 +103,12 @@ def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy:
             for i in range(40)
         ]
 
-    def hops(again: list[rows.Row], adapter: list[rows.Row] | None, others: int = 0) -> list[tuple[int, int, int]]:
+    def hops(
+        again: list[rows.Row], adapter: list[rows.Row] | None, others: int = 0, dpo: list[rows.Row] | None = None
+    ) -> list[tuple[int, int, int]]:
         found = {"base": answers(), "sft": answers(), "again": again} | ({"adapter": adapter} if adapter else {})
-        marks = {model: [mark(True)] * 40 for model in MODELS}
+        found |= {"dpo": answers(), "adapter-dpo": dpo} if dpo else {}
+        marks = {model: [mark(True)] * 40 for model in (*MODELS, "dpo")}
         table = compare.hops(toy, tests, marks, found, {"lessons": 9, "other_tokens": ["0"] * others})
         return [(one["differ"], one["flips"], one["passed"]) for one in table]
 
@@ -115,6 +118,7 @@ def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy:
     assert hops(answers(), answers(*range(6)))[1] == (6, 6, 0)
     assert hops(answers(1, 2), answers(*range(6)))[:2] == [(2, 2, 1), (6, 6, 1)]  # two flips come by themselves
     assert hops(answers(), None, others=2) == [(0, 0, 1), (2, 2, 0)]  # no adapter: tuner_type full
+    assert hops(answers(), answers(), dpo=answers(*range(6))) == [(0, 0, 1), (0, 0, 1), (6, 6, 0), (0, 0, 1)]
 
 
 @pytest.mark.parametrize(

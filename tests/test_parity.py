@@ -51,7 +51,7 @@ def merged(adapter: Path, out: Path, noise: float = 0.0) -> Path:
 def test_an_adapter_on_its_base_answers_as_the_merged_model(adapter: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found = parity.with_adapter(BASE, "main", adapter, CHATS, 24, "float32")
+    found = parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], 24, "float32")
     assert [row["prompt_tokens"] for row in found] != sorted((row["prompt_tokens"] for row in found), reverse=True)
     for noise, same in ((0.0, True), (0.05, False)):
         folder = merged(adapter, tmp_path / f"merged{noise}", noise)

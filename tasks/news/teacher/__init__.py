@@ -132,12 +132,12 @@ def leads(facts: dict[str, str]) -> str:
 
 
 def lead(facts: dict[str, str]) -> str:
-    """When, who, where and what, in an order that follows the brief's: whichever of its facts stands first leads."""
+    """When, who, what and where, in an order that follows the brief's: whichever of its facts stands first leads. Something stands
+    between any two facts: where one ran on into the next, a small student lost its way."""
     time, subject, event = facts.get("time", ""), facts.get("subject", ""), LOADED.sub("", facts.get("event", ""))
-    place = f"在{facts['place']}" if "place" in facts else ""
-    if leads(facts) == "subject":
-        return f"{subject}{time}{place}{event}"
-    return f"{subject}于{time}{place}{event}" if leads(facts) == "event" else f"{time}，{subject}{place}{event}"
+    place = f"，地点在{facts['place']}" if "place" in facts else ""
+    who = f"{time}，{subject}" if leads(facts) in ("time", "place") else f"{subject}于{time}"
+    return f"{who}传来消息：{event}{place}"
 
 
 def figures(facts: dict[str, str]) -> str:
@@ -151,7 +151,7 @@ def speech(facts: dict[str, str], chance: random.Random) -> str:
     if not found:
         return ""
     parts = found.groupdict()
-    who = parts.get("who") or f"{parts['role']}{parts['name']}"
+    who = parts.get("who") or f"{parts['name']}（{parts['role']}）"
     if not parts["quote"]:
         return f"{who}{chance.choice(['表示', '表示', '说'])}，{parts['text']}。"
     if found.re is SPEECH[0]:
