@@ -145,7 +145,7 @@ def facts(event: Event, held: bool, rng: random.Random) -> dict[str, str]:
         "event": fill(re.sub(r"^\[.*?\]", "", event.what), rng),
         "data": "，".join(fill(x, rng) for x in rng.sample(event.data, rng.choice([1, 1, 2]))),
     }
-    if rng.random() < 0.1:
+    if rng.random() < (0.1 if held else 0.25):  # where it is rare, a student makes one up
         del found["place"]
     background = rng.random() < 0.35
     if rng.random() < (0.5 if background else 0.85):
