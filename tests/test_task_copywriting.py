@@ -47,11 +47,11 @@ def clean(row: Row, seed: int = 0) -> dict[str, str]:
     ("row", "title", "body"),
     [
         (FLOWER, r".*养绿萝.*", r"选15厘米的花盆，每隔7天浇水，.{4,5}[！。]"),
-        (CRASH, r"望江路两车追尾", r"雨天路滑没有刹住，3人受伤送医，愿伤者平安。"),
+        (CRASH, r"两车追尾：望江路", r"雨天路滑没有刹住，3人受伤送医，愿伤者平安。"),
         (DEATH, r"老校长何文博[逝辞]世", r"享年85岁，资助30名学生，愿逝者安息。"),
         (BOOK, r"《南窗》.*", r"全书300页，读完想给家里打电话，.*"),
         (PLAIN, r".*种韭菜.*", r"备30厘米深的木箱，种子泡4小时，.*"),
-        (NOTICE, r"柳溪路停水通知", r"原因是管道改造，预计持续5小时，.*。"),
+        (NOTICE, r"停水通知：柳溪路", r"原因是管道改造，预计持续5小时，.*。"),
     ],
 )
 def test_the_teacher_composes_from_the_input(t: task.Task, row: Row, title: str, body: str) -> None:

@@ -52,7 +52,8 @@ PLACE = (
     r"(?=的|发生|突发|看到|{t})"
 )
 
-# kind of video, by what is said of the subject: cue (with {t} the subject), titles, last words
+# kind of video, by what is said of the subject: cue (with {t} the subject), titles, last words. Each title begins with the subject, which
+# a mark leads to in the video's title: where a place came first, a small student lost both.
 KINDS: dict[str, tuple[str, str, str]] = {
     "death": (r"悼念|送别|噩耗|离开了我们", "{t}逝世 {t}辞世", ""),
     "missing": (r"走失|寻人|寻找", "{t}盼归 {t}待寻", ""),
@@ -77,10 +78,10 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "sport": (r"{t}的比赛|出战|上场|赛场上", "{t}的比赛 {t}赛场记 {t}比赛日", "继续加油！ 期待下一场！ 好样的！"),
     "people": (r"认识|镜头对准|这位是|讲讲", "{t}的故事 {t}小记", "值得敬佩。 让人心里暖。 向平凡致敬。"),
     "pet": (r"我家|快看|上镜|记录一下", "{t}的日常 {t}小日子 {t}来了", "看着就开心！ 真招人喜欢！ 可爱极了！"),
-    "notice": (r"请注意|发布|提醒一下|{t}来了$", "{p}{t} {t}须知 {t}提示", "请提前安排。 请互相转告。 请留意时间。"),
+    "notice": (r"请注意|发布|提醒一下|{t}来了$", "{t}：{p} {t}须知 {t}提示", "请提前安排。 请互相转告。 请留意时间。"),
     "book": (r"《", "{t}推荐 {t}小评 {t}分享", "推荐给你。 找来看看吧！ 值得细细品。"),
     "funny": (r"拍到|的一天|又来了|偷拍", "{t}趣事 {t}的一天 {t}真逗", "看完笑一笑！ 太有意思了！ 真是乐坏了！"),
-    "news": (r"", "{p}{t}", "为他们点赞！ 一起来看看！ 真让人高兴！"),
+    "news": (r"", "{t}：{p}", "为他们点赞！ 一起来看看！ 真让人高兴！"),
 }
 # the last word on a grave matter: for the kinds that have one, and else by the first of these that the body tells
 LAST = {"death": "愿逝者安息。", "missing": "盼平安归来。", "ill": "愿早日康复。"}
@@ -153,8 +154,8 @@ def compose(video: Video, rng: random.Random) -> dict[str, str]:
     subject = f"《{video.subject}》" if video.quoted else video.subject
     _, titles, ends = KINDS[kind]
     if video.grave and kind not in ("death", "missing", "ill"):
-        titles = "{p}{t}"
-    options = [pattern.format(t=subject, p=video.place) for pattern in titles.split()]
+        titles = "{t}：{p}"
+    options = [pattern.format(t=subject, p=video.place).rstrip("：") for pattern in titles.split()]
     if kind == "notice" and video.place:
         options = options[:1]
     title = rng.choice([option for option in options if len(option) <= 10 and option != subject] or [subject[:10]])
