@@ -83,11 +83,11 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "funny": (r"拍到|的一天|又来了|偷拍", "{t}趣事 {t}的一天 {t}真逗", "看完笑一笑！ 太有意思了！ 真是乐坏了！"),
     "news": (r"", "{t}：{p}", "为他们点赞！ 一起来看看！ 真让人高兴！"),
 }
-# the last word on a grave matter: for the kinds that have one, and else by the first of these that the body tells
+# the last word on a grave matter: for the kinds that have one, and else by the first of these that the body tells. Condolences are for those
+# whom the video is about, and for nobody else: where an accident's dead had them, too, a small student offered them to the living.
 LAST = {"death": "愿逝者安息。", "missing": "盼平安归来。", "ill": "愿早日康复。"}
 DEATH = re.compile("身亡|遇难|溺亡")
 WISHES = (
-    (DEATH.pattern, "愿逝者安息。"),
     ("受伤|轻伤|呛伤|送医|抢救", "愿伤者平安。"),
     ("被困|失联|转移|疏散", "愿大家平安。"),
     ("", "请注意安全。"),
