@@ -55,15 +55,15 @@ def blobs(names: list[str]) -> list[bytes | None]:
 
 
 def results(t: task.Task, commits: dict[str, str]) -> list[Row]:
-    """What each commit says of the task, {"name", "params", "model", "right", "share", "low", "high"}; a commit where another task is
-    active or that has no result is left out."""
+    """What each commit says of the task, {"name", "params", "model", "right", "share", "low", "high"}; a commit that has
+    no result is left out, and so is an experiment of another task; HEAD holds the results of every task, whichever is active."""
     prefix = subprocess.run(["git", "rev-parse", "--show-prefix"], capture_output=True, text=True).stdout.strip()
     files = ("params.yaml", f"{t.reports}/metrics.json", f"{t.reports}/marks.csv")
     contents = iter(blobs([f"{sha}:{prefix}{file}" for sha in commits.values() for file in files]))
     found = []
     for name, params, metrics, marks in zip(commits, contents, contents, contents, strict=True):
         values = yaml.load(params, lockfile.Loader) if params else {}
-        if values.get("task") != t.name or metrics is None or marks is None:
+        if (values.get("task") != t.name and commits[name] != "HEAD") or metrics is None or marks is None:
             continue
         measured = json.loads(metrics)
         model = score.student(measured)
@@ -79,7 +79,9 @@ def judged(base: Row, others: list[Row]) -> list[Row]:
     table = []
     for one in others:
         p, how = gate.difference(base["right"], one["right"])
-        changed = {key: value for key, value in one["params"].items() if base["params"].get(key) != value}
+        changed = {
+            key: value for key, value in one["params"].items() if key != "task" and base["params"].get(key) != value
+        }
         table.append(one | {"p": p, "how": how, "changed": changed})
     worst = 0.0
     for place, one in enumerate(sorted(table, key=lambda one: one["p"])):

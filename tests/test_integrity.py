@@ -335,6 +335,15 @@ def test_experiments_of_another_task_are_left_out(
         experiments.find("rank-0")
 
 
+def test_the_last_commit_has_the_results_of_every_task(hundred: task.Task, project: Project) -> None:
+    project.set(task="other")
+    subprocess.run(["git", "commit", "-qam", "another task is active"], check=True)
+    [base] = experiments.results(hundred, {"last commit": "HEAD"})
+    assert base["share"] == 0.6
+    [one] = experiments.judged(base, [base | {"params": base["params"] | {"task": "toy", "lora_rank": 7}}])
+    assert one["changed"] == {"lora_rank": 7}
+
+
 @pytest.mark.parametrize("name", ["modeling.py", "sub/pytorch_model.bin", "optimizer.pt", "weights.pkl", "a.pth"])
 def test_a_model_that_may_run_code_is_refused(name: str, tmp_path: Path) -> None:
     folder = fakes.model(tmp_path / "model")
