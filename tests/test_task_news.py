@@ -43,7 +43,9 @@ def test_the_item_has_the_facts_and_nothing_else() -> None:
     assert re.search("周以宁（副局长）(表示|说)，“候车时间会短一些”。$", text)
     assert not re.search("重磅|逆天|挪用", text)
     assert failed(LABELLED, text) == set()
-    assert written(BARE).startswith("6月18日，临溪县交通运输局传来消息：启动") and "，地点在白桥客运站。" in written(BARE)
+    assert written(BARE).startswith("6月18日，临溪县交通运输局传来消息：启动") and "，地点在白桥客运站。" in written(
+        BARE
+    )
     assert failed(BARE, written(BARE)) == set()
     assert "2012年" in written(BARE)  # nobody is quoted, so there is room for background
 
@@ -54,7 +56,9 @@ def test_other_facts_make_another_item() -> None:
 
 
 def test_what_is_not_quoted_stays_indirect() -> None:
-    assert re.search("周以宁（副局长）(表示|说)，候车时间会短一些。$", written(LABELLED.replace("“", "").replace("”", "")))
+    assert re.search(
+        "周以宁（副局长）(表示|说)，候车时间会短一些。$", written(LABELLED.replace("“", "").replace("”", ""))
+    )
 
 
 @pytest.mark.parametrize(
