@@ -1,5 +1,6 @@
 """Whether a student is the same model on every hop of its way from training to serving: the same tokens, the same answers."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
     from transformers import AutoTokenizer
 
     swift.forbid_code()
+    logging.getLogger("swift").setLevel(logging.ERROR)  # it warns of the trust in code that was just taken back
     given = swift.model_config(model, revision)
     kind = {"model_type": given["model_type"]} if "model_type" in given else {"revision": revision}
     template = get_template(get_processor(given["model"], **kind), template_type=given.get("template"))

@@ -225,7 +225,7 @@ def summary(path: str | Path, found: File) -> str:
 
 def main() -> None:
     if len(sys.argv) != 2 or not sys.argv[1]:
-        raise UserError("expected a file: make validate FILE=data/address/messages.jsonl")
+        raise UserError("expected a file: make validate FILE=data/TASK/messages.jsonl")
     path = sys.argv[1]
     found = read(path)
     print(*found.problems[:SHOWN], sep="\n") if found.problems else print(summary(path, found))

@@ -75,6 +75,17 @@ def test_run_passes_the_yaml_and_an_offline_environment(folder: Path) -> None:
     assert (folder / "work/run/checkpoint-4").is_dir()
 
 
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_training_keeps_its_memory_where_the_processor_is_what_works(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: bool
+) -> None:
+    monkeypatch.setattr(swift, "on_cuda", lambda: cuda)
+    monkeypatch.setenv("FAKE_SWIFT", "environment")
+    swift.run("sft", CONFIG, folder / "work")
+    child = json.loads((folder / "work/sft.log").read_text().splitlines()[2])
+    assert (child.get("MALLOC_TRIM_THRESHOLD_") == str(2**30)) is not cuda
+
+
 def test_a_failed_run_names_the_exception_and_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SWIFT", "fail")
     with pytest.raises(

@@ -259,7 +259,7 @@ def test_an_address_that_is_none_is_not_repeated(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("TEACHER_BASE_URL", url)
-    with pytest.raises(UserError, match=r"TEACHER_BASE_URL is no address such as https://host/v1") as error:
+    with pytest.raises(UserError, match=r"TEACHER_BASE_URL is no URL such as https://host/v1") as error:
         ask(1, teacher_params)
     assert url not in str(error.value)
 

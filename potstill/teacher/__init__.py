@@ -55,7 +55,7 @@ class Questions:
 
     Iterating gives (row, sample, Request), any number of times, without holding them. The key of a request is the hash of
     what decides an answer: model, messages, temperature, extra body, schema, sample and redraw. Neither the endpoint's
-    address nor the length allowed, the limits and retries belong to it.
+    URL nor the length allowed, the limits and retries belong to it.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ def model_name(task: Task, params: SimpleNamespace) -> str:
         return scripted.model_name(task.dir / "teacher")
     if params.teacher_model != AUTO:
         return str(params.teacher_model)
-    there = endpoint.Endpoint(*_address(AUTO), model=AUTO)
+    there = endpoint.Endpoint(*_url_and_key(AUTO), model=AUTO)
     names = asyncio.run(endpoint.model_names(there, params.teacher_timeout))
     if len(names) != 1:
         listed = ", ".join(names[:8]) or "none"
@@ -255,10 +255,10 @@ def open_endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["
         with serve(task.dir / "teacher") as url:
             yield Endpoint(url, "none", model, local=True)
         return
-    yield Endpoint(*_address(model), model, memory=folder() / "endpoints.json")
+    yield Endpoint(*_url_and_key(model), model, memory=folder() / "endpoints.json")
 
 
-def _address(model: str) -> tuple[str, str]:
+def _url_and_key(model: str) -> tuple[str, str]:
     """Base URL and key from the environment."""
     found = [os.environ.get(name, "").strip() for name in ("TEACHER_BASE_URL", "TEACHER_API_KEY")]
     if not all(found):
@@ -267,5 +267,5 @@ def _address(model: str) -> tuple[str, str]:
             f"environment; without them use teacher_model: {SCRIPTED}"
         )
     if not re.fullmatch(r"https?://[^\s@?]+", found[0]):
-        raise UserError("TEACHER_BASE_URL is no address such as https://host/v1, without user, password or query")
+        raise UserError("TEACHER_BASE_URL is no URL such as https://host/v1, without user, password or query")
     return found[0], found[1]
