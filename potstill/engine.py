@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.student import at_hub, check_folder, environment, on_cuda
+from potstill.student import at_hub, check_folder, environment, keep_memory, on_cuda
 
 KV_CACHE_ON_CPU = 2 << 30  # bytes
 TIMED = 10  # chats asked alone to see how long one takes
@@ -99,6 +99,7 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **
     }
     os.environ.update(settings)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    keep_memory()
     warnings.simplefilter("ignore", FutureWarning)  # vLLM's own business
     cuda = on_cuda()
     from vllm import LLM

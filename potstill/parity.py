@@ -8,7 +8,7 @@ from typing import Any
 
 from potstill import engine, swift
 from potstill.rows import Row
-from potstill.student import at_hub, environment, on_cuda
+from potstill.student import at_hub, environment, keep_memory, on_cuda
 
 Chat = list[dict[str, str]]
 BATCH = 100  # chats at once; those with the longest answers together, since a batch goes on until its last one ends
@@ -45,6 +45,7 @@ def with_adapter(
     of engine.predict, in the order of the chats. `lengths`: the tokens that each answer is expected to have; they decide the
     batches alone."""
     os.environ.update(environment(at_hub(model)))
+    keep_memory()
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.student import at_hub, check_folder, environment, on_cuda
+from potstill.student import at_hub, check_folder, environment, keep_memory, on_cuda
 
 Config = dict[str, Any]
 EVERY = 10  # seconds between two lines of progress
-# glibc gives the memory of every large tensor back, and the kernel clears it anew for the next one: a quarter of a step on a CPU.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_ARENA_MAX": "1"}
 
 
 def model_config(model: str, revision: str) -> Config:
@@ -69,8 +67,6 @@ def run(command: str, config: Config, folder: Path, progress: Callable[[], str |
     yaml, log = folder / f"{command}.yaml", folder / f"{command}.log"
     yaml.write_text(render(config), encoding="utf-8")
     env = os.environ | environment(at_hub(config["model"])) | {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
-    if not on_cuda():
-        env |= KEEP_MEMORY
     with log.open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "potstill.swift", command, str(yaml)],
@@ -154,6 +150,7 @@ def main(argv: list[str]) -> None:
         os.read(0, 1)  # not sys.stdin: its lock would be held in every process that ms-swift forks
         os.killpg(0, signal.SIGKILL)  # with its loaders
 
+    keep_memory()
     threading.Thread(target=watch, daemon=True).start()
     from swift.cli.main import parse_yaml_args
 
