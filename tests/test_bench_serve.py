@@ -100,7 +100,7 @@ def test_the_whole_bench(
     assert found["ngram"]["acceptance"] == 0.5
     assert (found["ngram"]["gain"]["1"] > 1) is fast
     assert found["most_users"] >= 4
-    assert 0 < found["gateway_ms"] < 5
+    assert abs(found["gateway_ms"]) < 5  # below 0.1 of its own: noise may give either sign
     assert found["speculative"] == serve.speculation(task.load("toy"), "auto") == winner
     assert capsys.readouterr().out.count("| ours |") == 2
 
