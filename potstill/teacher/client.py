@@ -115,7 +115,7 @@ class Client:
         self._all_taken = True
 
     async def _put_failure(self, request: Request, reason: str, raw: str) -> None:
-        """Keeps a reply that is no answer, told apart from one. What failed in an earlier run, too, is no news of the
+        """Keeps a reply that is no answer, told apart from one. What failed in an earlier run, too, says nothing of the
         endpoint."""
         self.failed[request.key] = reason
         known = self.journal.failed(request.key)
