@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from base import places, text
+from base import places, text, train
 from base.prose import prose
 from base.spans import KEYS, SIGNS, spans
 from potstill.rows import read_jsonl, squeeze
@@ -113,3 +113,38 @@ def test_every_kind_of_place_occurs() -> None:
     assert set(kinds) == {"district", "county", "county_city", "direct", "whole"}
     assert sum(kinds.values()) > 2800
     assert len({place.province for place in places.places()}) == 31
+
+
+def test_no_character_of_the_base_lies_near_the_mean_of_all() -> None:
+    """The committed base has been through train.lengthen: before it, three in four characters lay half as far as the others."""
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters())))
+    assert len(set(ids)) == len("".join(places.characters()))
+    vectors = load_file("models/tiny-base/model.safetensors")["model.embed_tokens.weight"][ids].float()
+    apart = (vectors - vectors.mean(0)).norm(dim=1)
+    assert apart.min() > 0.99 * train.NEAREST  # less than 1: the mean, too, has moved since
+
+
+def test_lengthen_moves_the_near_characters_only_and_straight_away_from_the_mean() -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters())))
+    model = train.make_model(tokenizer, 3)
+    weights = model.get_input_embeddings().weight
+    with torch.no_grad():
+        weights[ids[:100]] *= 0.2
+        before = weights.clone()
+    mean = before[ids].mean(0)
+    assert train.lengthen(model, tokenizer) == 100
+    near = (before[ids] - mean).norm(dim=1) < train.NEAREST
+    assert near[:100].all() and not near[100:].any()
+    after = weights.detach()
+    assert torch.equal(torch.nonzero((after != before).any(1))[:, 0], torch.tensor(sorted(ids[:100])))
+    moved, was = after[ids[:100]] - mean, before[ids[:100]] - mean
+    assert torch.allclose(moved.norm(dim=1), torch.full((100,), train.NEAREST), atol=1e-4)
+    assert torch.nn.functional.cosine_similarity(moved, was).min() > 0.999
