@@ -251,7 +251,6 @@ def main() -> None:
 
     def finish(part: str, model: Qwen3ForCausalLM, steps: int, seen: int, seconds: float) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(args.out)
         copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.out)
         record[part] = {"steps": steps, "tokens": seen, "seconds": round(seconds)}
         record["held_out"] = held_out(model, tokenizer, args.seed + 2)
@@ -263,6 +262,7 @@ def main() -> None:
         record |= json.loads((args.out / "training.json").read_text())
     else:
         tokenizer = make_tokenizer(args.seed + 1)
+        tokenizer.save_pretrained(args.out)
         model, start = make_model(tokenizer, args.seed), time.time()
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
         stream = batches(tokenizer, random.Random(args.seed))

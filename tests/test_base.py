@@ -125,7 +125,8 @@ def test_no_character_of_the_base_lies_near_the_mean_of_all() -> None:
     assert len(set(ids)) == len("".join(places.characters()))
     vectors = load_file("models/tiny-base/model.safetensors")["model.embed_tokens.weight"][ids].float()
     apart = (vectors - vectors.mean(0)).norm(dim=1)
-    assert apart.min() > 0.99 * train.NEAREST  # less than 1: the mean, too, has moved since
+    # The steps after it move them a little; before it, the nearest was at 0.36.
+    assert apart.min() > 0.85 * train.NEAREST
 
 
 def test_lengthen_moves_the_near_characters_only_and_straight_away_from_the_mean() -> None:
