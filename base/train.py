@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OUT = Path("models/tiny-base")
 VOCABULARY, HIDDEN, LAYERS, HEADS = 9600, 192, 6, 6
 NEAREST = 0.8  # a character's distance from the mean of all, at least; that of the frequent ones is 1.3 on average
+MORE_STEPS = 1000  # after the rare characters were moved
 TOKENS_A_STEP, WIDTHS = 4096, (32, 48, 64, 96, 128, 192, 256, 384, 512)
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 TEMPLATE = (
@@ -194,7 +195,6 @@ def held_out(
 
 def train(
     model: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
     stream: Iterator[tuple[torch.Tensor, torch.Tensor]],
     steps: int,
     rate: Callable[[int], float],
@@ -206,7 +206,7 @@ def train(
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     muon = torch.optim.Muon(matrices, lr=5e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     # This eps is above the gradients (some 1e-6) of characters that a batch does not hold, which Adam would else move all the
-    # same way at every step. A guess, too: rare characters still look alike afterwards (a mean cosine of 0.55).
+    # same way at every step. A guess, too: rare characters still look alike afterwards (a mean cosine of 0.55), hence lengthen.
     adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), eps=5e-6, weight_decay=0.01)
     peaks = [(muon, 5e-3), (adam, 3e-3)]
     states = last_hidden(model)
@@ -235,9 +235,6 @@ def main() -> None:
     """Both parts, or the second alone; each ends with the model saved and its held-out shares printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10800, help="of the first part")
-    parser.add_argument(
-        "--more-steps", type=int, default=1000, help="of the second part, after the rare characters were moved"
-    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--second-part", action="store_true", help="go on from a first part that lies in OUT")
@@ -249,43 +246,37 @@ def main() -> None:
     keep_memory()
     record: dict[str, Any] = {"seed": args.seed}
 
-    def finish(part: str, model: Qwen3ForCausalLM, steps: int, seen: int, seconds: float) -> None:
-        args.out.mkdir(parents=True, exist_ok=True)
+    def part(name: str, model: Qwen3ForCausalLM, seed: int, steps: int, rate: Callable[[int], float]) -> None:
+        start = time.time()
+        tokens = train(model, batches(tokenizer, random.Random(seed)), steps, rate)
         copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.out)
-        record[part] = {"steps": steps, "tokens": seen, "seconds": round(seconds)}
+        record[name] = {"steps": steps, "tokens": tokens, "seconds": round(time.time() - start)}
         record["held_out"] = held_out(model, tokenizer, args.seed + 2)
         print(record, flush=True)
         (args.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
     if args.second_part:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
-        record |= json.loads((args.out / "training.json").read_text())
+        record = json.loads((args.out / "training.json").read_text())
+        if "second_part" in record:
+            parser.error(f"{args.out}/training.json says that the second part is done, expected a first part alone")
     else:
         tokenizer = make_tokenizer(args.seed + 1)
         tokenizer.save_pretrained(args.out)
-        model, start = make_model(tokenizer, args.seed), time.time()
+        model = make_model(tokenizer, args.seed)
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
-        stream = batches(tokenizer, random.Random(args.seed))
-        seen = train(
-            model,
-            tokenizer,
-            stream,
-            args.steps,
-            lambda step: min(1.0, (step + 1) / 100) * min(1.0, (args.steps - step) / (0.5 * args.steps)),
+        # Constant, then linear to zero over the second half.
+        part(
+            "first_part", model, args.seed, args.steps, lambda step: warm(step) * min(1.0, 2 * (1 - step / args.steps))
         )
-        finish("first_part", model, args.steps, seen, time.time() - start)
-    model, start = Qwen3ForCausalLM.from_pretrained(args.out, dtype=torch.float32), time.time()
-    model.set_attn_implementation("eager")
+    model = Qwen3ForCausalLM.from_pretrained(args.out, dtype=torch.float32, attn_implementation="eager")
     print(f"{lengthen(model, tokenizer):,} characters moved away from the mean", flush=True)
-    stream = batches(tokenizer, random.Random(args.seed + 3))
-    seen = train(
-        model,
-        tokenizer,
-        stream,
-        args.more_steps,
-        lambda step: 0.2 * min(1.0, (step + 1) / 100) * (args.more_steps - step) / args.more_steps,
-    )
-    finish("second_part", model, args.more_steps, seen, time.time() - start)
+    part("second_part", model, args.seed + 3, MORE_STEPS, lambda step: 0.2 * warm(step) * (1 - step / MORE_STEPS))
+
+
+def warm(step: int) -> float:
+    """The share of the learning rate in the first hundred steps, in which it rises."""
+    return min(1.0, (step + 1) / 100)
 
 
 if __name__ == "__main__":
