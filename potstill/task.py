@@ -52,6 +52,7 @@ class Task:
             "expand_rows": self.config.get("expand", {}).get("rows", 0),
             "samples": self.config.get("samples", 1),
             "num_train_epochs": self.config.get("num_train_epochs", 3),
+            "swift_args": self.config.get("swift_args", {}),
             "predict_max_tokens": self.config.get("predict_max_tokens", 512),
         }
         given = vars(params)

@@ -24,6 +24,7 @@ OURS = (
     "quant_bits",
     "torch_dtype",
     "target_modules",
+    "swift_args",
 )  # parameters that are not passed on as they are
 ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
 ABOUT_THE_BASE = ("README.md", "training.json")  # no part of the model (.dvcignore leaves them out, too)
@@ -37,7 +38,7 @@ def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.
         if not path.is_file():
             raise UserError(f"{path} is missing: run `dvc repro split`")
     needs_gpu(p)
-    return {
+    own = {
         **swift.model_config(p.model, p.model_revision),
         "dataset": [str(train)],
         **({"val_dataset": [str(valid)]} if valid else {}),
@@ -51,6 +52,12 @@ def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.
         "check_model": False,  # asks the hub whether the model is the latest: up to 22 s of retries when offline
         "report_to": "none",
     }
+    more = getattr(p, "swift_args", None) or {}  # of `swift sft` alone
+    if taken := sorted({*own, "output_dir", "resume_from_checkpoint"}.intersection(more)):
+        raise UserError(
+            f"swift_args (params.yaml or task.yaml) has {taken[0]}, which Potstill sets itself: leave it out, and see params.yaml"
+        )
+    return own | more
 
 
 def needs_gpu(p: SimpleNamespace) -> None:

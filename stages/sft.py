@@ -34,6 +34,7 @@ def main() -> None:
         "max_length",
         "warmup_ratio",
         "weight_decay",
+        "swift_args",
         "group_by_length",
         "dataloader_num_workers",
     )

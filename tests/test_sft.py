@@ -50,6 +50,14 @@ def files(folder: str) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 
 
+def test_further_arguments_of_swift_go_to_it_as_they_are_but_none_that_is_set_already(ready: Project) -> None:
+    assert config(swift_args={"neftune_noise_alpha": 5}) == config() | {"neftune_noise_alpha": 5}
+    assert config(swift_args={}) == config(swift_args=None) == config()
+    for name in ("lora_rank", "dataset", "output_dir"):
+        with pytest.raises(UserError, match=rf"^swift_args .* has {name}, which Potstill sets itself: leave it out"):
+            config(swift_args={name: 1})
+
+
 def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> None:
     code, out = sft(ready)
     assert code == 0, out

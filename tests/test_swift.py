@@ -187,6 +187,7 @@ def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkey
     for profile in sorted(ROOT.glob("tasks/**/profiles/*.yaml")):
         recipe = {**load(Path("params.yaml")), **load(profile)}
         recipe["num_train_epochs"] = recipe["num_train_epochs"] or 3  # null is as task.yaml says
+        recipe["swift_args"] = load(profile.parents[1] / "task.yaml")["swift_args"]
         names = [name for name in STAGE_PARAMS if name in recipe]
         path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
         path.write_text(

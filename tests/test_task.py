@@ -41,13 +41,15 @@ def test_an_empty_system_prompt_is_left_out(project: Project) -> None:
 
 
 def test_what_params_yaml_leaves_open_is_as_task_yaml_says(project: Project) -> None:
-    given = SimpleNamespace(num_train_epochs=None, predict_max_tokens=None, samples=2, seed=1)
+    given = SimpleNamespace(num_train_epochs=None, swift_args=None, predict_max_tokens=None, samples=2, seed=1)
     assert task.load("toy").settled(given) == SimpleNamespace(
-        num_train_epochs=3, predict_max_tokens=512, samples=2, seed=1
+        num_train_epochs=3, swift_args={}, predict_max_tokens=512, samples=2, seed=1
     )
-    project.write("tasks/toy/task.yaml", "num_train_epochs: 5\npredict_max_tokens: 99\nsamples: 4\n")
+    project.write(
+        "tasks/toy/task.yaml", "num_train_epochs: 5\nswift_args: {a: 1}\npredict_max_tokens: 99\nsamples: 4\n"
+    )
     assert task.load("toy").settled(given) == SimpleNamespace(
-        num_train_epochs=5, predict_max_tokens=99, samples=2, seed=1
+        num_train_epochs=5, swift_args={"a": 1}, predict_max_tokens=99, samples=2, seed=1
     )
 
 
@@ -87,7 +89,7 @@ def test_a_broken_definition_is_one_sentence(project: Project, file: str, text: 
     [
         (
             "zzz: 1",
-            "unknown key 'zzz': known are description, input, user, headline_slice, checks, num_train_epochs, predict_max_tokens, samples, expand",
+            "unknown key 'zzz': known are description, input, user, headline_slice, checks, num_train_epochs, swift_args, predict_max_tokens, samples, expand",
         ),
         ("description: [a]", 'description is ["a"], expected a text'),
         ("input: text", 'input is "text", expected a list of fields of a row, such as [text]; each once'),

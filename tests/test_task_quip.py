@@ -14,7 +14,7 @@ from potstill import checks, params, task
 from potstill.rows import Row, read_jsonl, row_id
 from potstill.teacher.scripted import complete
 from tasks.quip import rows, teacher
-from tasks.quip.teacher.grammar import ABOUT, CLAUSES
+from tasks.quip.teacher.grammar import ABOUT, CLAUSES, TURNS
 from tasks.quip.teacher.words import BEFORE, UNSEEN, WORDS
 
 CLEAN = "它看着比谁都老实，结果被人关起来再夸它自由，门票钱从没分给它。"
@@ -60,6 +60,21 @@ def test_it_composes_from_the_word() -> None:
     assert len(said) > 40 and all("办公室" in sentence and "绿萝" not in sentence for sentence in said)
     turns = CLAUSES["money"][2].split()
     assert all(any(turn in compose("房贷", seed) for turn in turns) for seed in range(50))
+
+
+def test_no_sentence_can_be_too_long() -> None:
+    """Whatever clauses a student joins: each fits each, also where the teacher never joined them."""
+    turn_word = max(map(len, TURNS.split()))
+    before = max(len(word) for _, befores, _ in BEFORE for word in befores.split())
+    for category, texts in CLAUSES.items():
+        names, promises, turns, stings = (text.split() for text in texts)
+        first = [len(one.removeprefix("-")) + (not one.startswith("-")) * max(map(len, names)) for one in promises]
+        first += [before + len(one) - 2 for text in ABOUT.values() for one in text.split()]
+        third = max(len(one.removeprefix("-")) for one in (*promises, *stings))
+        assert max(first) + turn_word + max(map(len, turns)) + 2 <= 40, category
+        assert max(first) + turn_word + max(len(one) for one in turns if len(one) < teacher.LONG) + third + 3 <= 40, (
+            category
+        )
 
 
 def test_it_never_says_the_word() -> None:

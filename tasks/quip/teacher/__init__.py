@@ -30,9 +30,9 @@ FLAWS = {
 }
 FENCE = "好的，这是我为您写的：\n```json\n{}\n```"
 FOREIGN = ("actually", "basically", "всегда", "とても")
-BY_CUE = 0.5  # share of the clauses that a character of the word picks
+BY_CUE = 0.5  # share of the clauses that a character of the word, or of the clause before, picks
 BY_NAME, MORE, SHORT = 0.4, 0.25, 0.08  # shares: a telling character in the sentence, a second promise, no third clause
-MOST = 40  # characters; a third clause that would make it longer is left out
+LONG = 13  # characters; a turn of so many is the end, so that no sentence has more than 40
 
 CATEGORY = {word: category for category, words in WORDS.items() for word in words.split()}
 KINDS = {before: kind for kind, befores, _ in BEFORE for before in befores.split()}
@@ -92,13 +92,13 @@ def compose(word: str, chance: random.Random) -> str:
     else:
         promise = _pick(promises, first, chance)
         promise = promise[1:] if promise[0] == "-" else _pick(names, str(len(word)), chance) + promise
-    turn, sting = _pick(TURNS.split(), first, chance) + _pick(turns, second, chance), _pick(stings, last, chance)
-    clauses = [promise, turn, sting]
-    more = chance.choice(promises).removeprefix("-")
-    if more[:2] not in promise and chance.random() < MORE:
-        clauses = [promise, more, turn]
-    if len("，".join(clauses)) >= MOST or chance.random() < SHORT:
-        clauses = [promise, turn]
+    turn, more = _pick(turns, second, chance), chance.choice(promises).removeprefix("-")
+    clauses = [promise, _pick(TURNS.split(), first, chance) + turn]
+    if len(turn) < LONG and chance.random() >= SHORT:
+        if more[:2] not in promise and chance.random() < MORE:
+            clauses.insert(1, more)
+        else:  # the turn picks, too: of a thousand stings a student could not tell which
+            clauses.append(_pick(stings, turn[-1], chance))
     return "，".join(clauses) + "。"
 
 
