@@ -208,6 +208,7 @@ def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.set(
         num_train_epochs=3, save_steps=4, eval_steps=8, logging_steps=2, max_length=64, lora_rank=4, lora_dropout=0.1
     )
+    project.set(swift_args={"lorap_lr_ratio": 4, "neftune_noise_alpha": 5})  # as quip has: another optimizer, and noise
     return project
 
 
