@@ -49,6 +49,9 @@ class Grown:
     varied: int = 0
     rewritten: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    numbers: Counter[int | None] = field(
+        default_factory=Counter
+    )  # that `vary` found or put, so that it spreads its values evenly
     dry: int = 0  # draws since the last that brought something
     weights: dict[str, float] = field(default_factory=dict)  # of the rows that proved hard, as leads; a seed's is 1
 
@@ -254,10 +257,11 @@ class Growth:
         """Adds the row with other numbers, as far as the quota goes."""
         if vary := one.category.vary:
             fields = self._own(row)
-            for value in vary.others(fields, random.Random(row["id"])):
+            one.numbers[vary.number(fields)] += 1
+            for value in vary.others(fields, one.numbers, random.Random(row["id"])):
                 if one.missing:
                     one.varied += 1
-                    self._add(one, vary.put(fields, value), row["family"])
+                    one.numbers[value] += self._add(one, vary.put(fields, value), row["family"]) is not None
 
     def learn(self, ask: Ask) -> None:
         """With expand_hard: asks the task's own question about every row that is new, as generate will, and has those lead

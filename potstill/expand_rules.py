@@ -4,6 +4,7 @@ be. The form of the mapping is in schemas/task.json."""
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,16 @@ class Vary:
     times: int
     rewrite: bool
 
-    def others(self, fields: Row, chance: random.Random) -> list[int]:
-        """Up to `times` values that are not the one there; none where no number is found."""
+    def others(self, fields: Row, used: Counter[int | None], chance: random.Random) -> list[int]:
+        """Up to `times` values that are not the one there, the least used ones, by chance among equals; none where no number is found."""
+        number = self.number(fields)
+        values = [value for value in self.values if number is not None and value != number]
+        return sorted(values, key=lambda value: (used[value], chance.random()))[: self.times]
+
+    def number(self, fields: Row) -> int | None:
+        """The number that stands there, or None."""
         found = self._find(fields)
-        values = [value for value in self.values if found and value != int(found[1][0])]
-        return chance.sample(values, min(self.times, len(values)))
+        return int(found[1][0]) if found else None
 
     def put(self, fields: Row, value: int) -> Row:
         """The fields with another number; as they are where none is found."""

@@ -16,7 +16,7 @@ from tasks.greeting.teacher import words as w
 
 HARD, EASY_FLAW, HARD_FLAW = 0.14, 0.25, 0.97
 NUMBERS = {
-    "short": range(30, 81),
+    "short": range(30, 85),
     "long": (200, 300),
     "essay": (300, 400),
     "poem": (100, 150),
