@@ -83,6 +83,17 @@ def test_wishes_have_ten_characters_and_closings_every_length() -> None:
         assert {len(closing) for closing in closings.split()} == set(range(4, 14))
 
 
+def test_what_the_number_decides_shows_in_the_first_character() -> None:
+    places = [" ".join(blessing.LAST.values()), *blessing.BEFORE, " ".join(blessing.CLOSING.values())]
+    firsts = [{text[0] for text in place.split()} for place in places]
+    assert sum(map(len, firsts)) == len(set.union(*firsts))
+    for (
+        closings
+    ) in blessing.CLOSING.values():  # each length by two characters of its own
+        begins = {(closing[:2], len(closing)) for closing in closings.split()}
+        assert len({begin for begin, _ in begins}) == len(begins)
+
+
 def test_flaws_are_caught_and_some_requests_are_hard() -> None:
     """A quarter of the answers fail and nearly all of those to one request in seven, so that best-of-4 keeps six in seven."""
     t = task.load("greeting")

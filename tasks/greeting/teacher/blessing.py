@@ -2,7 +2,8 @@
 
 Greeting and mention have 25 characters together wherever their parts allow; so the tens of N say how many wishes there are, and its
 ones how long the closing is. The wishes have an order that all blessings end with, so the first one shows how many are to come: who
-learns from them looks at N once and need not count. A request whose parts are longer gets fewer wishes or a shorter closing: N is
+learns from them looks at N once and need not count. No two places begin with the same character, nor does a closing begin as a wish: what
+N decides shows at once, before a likely word has led astray. A request whose parts are longer gets fewer wishes or a shorter closing: N is
 always met.
 """
 
@@ -41,24 +42,24 @@ LAST = {
     "helper": "愿V出门在外都平安 愿V忙里也有热饭吃", "business": "愿V开门就有好生意 愿V新年事事有起色", "friend": "愿V天天都有好心情 愿V想见的人都能见",
 }  # fmt: skip
 BEFORE = (
-    "愿V三餐四季都快乐 愿V三餐四季都安康 愿V三餐四季都幸福",
-    "愿所有努力都有回报 愿所有心愿都能成真",
-    "四季平安，笑口常开 万事顺遂，心想事成",
-    "愿家家户户灯火长明 愿一家老小平平安安",
-    "愿前路有光也有花香 愿日子一年比一年甜",
+    "三餐四季里都有快乐 三餐四季里都有欢笑 三餐四季里都有幸福",
+    "所有努力都会有回报 所有心愿都能够成真",
+    "四季平安，笑口常开 样样顺遂，心想事成",
+    "家家户户都灯火长明 一家老小都平平安安",
+    "路上有光，也有花香 年年如意，岁岁有余",
 )
 TONES = {
     "formal": "正式|得体|庄重|典雅|文雅|有礼|含蓄|书面|敬",
     "light": "俏皮|幽默|轻松|调侃|活泼|玩笑|聊天|热闹|有趣",
     "warm": "",
 }
-CLOSING = {  # by tone: 4 to 13 characters before the mark
-    "formal": """恭贺新禧 恭祝新年好 敬祝阖家安康 敬祝V阖家安康 恭祝新春万事如意 敬祝V新春万事如意 敬祝V与家人新春吉祥
-敬祝V新的一年万事如意 恭祝V新的一年里万事如意 恭祝V新岁平安，全家都幸福""",
-    "light": """好运爆棚 好运跟着跑 快乐永不打烊 好运今天就上门 新的一年笑口常开 祝V新的一年笑哈哈 愿V的好运天天不打烊
-祝V新的一年把烦恼甩掉 祝V新的一年被好运追着跑 祝V没烦恼，睡得香，玩得欢""",
-    "warm": """万事如意 前程似锦 所得皆所愿 盼着来年更好 日子越过越甜 愿生活温柔以待 愿好运常伴左右 一家人在一起就好 愿V每一天都平安
-愿好运照亮每个清晨 愿好运照亮每一个清晨 祝福像春风一样来到身边 愿生活温柔以待，万事如意 日子越过越甜，盼着来年更好""",
+CLOSING = {  # by tone: 4 to 13 characters before the mark; each length begins in its own way, and none as a wish does
+    "formal": """恭贺新禧 谨祝新年好 敬祝阖家安康 顺祝V阖家安康 恭祝新春万事如意 在此恭祝V阖家安康 谨以此信祝V新春吉祥
+值此新春，祝V万事如意 新的一年里，祝V万事如意 辞旧迎新之际，祝V阖家幸福""",
+    "light": """好运爆棚 天天乐呵呵 快乐永不打烊 今天好运就上门 新的一年笑口常开 笑哈哈地过好每一天 V的好运天天都不打烊
+把所有烦恼都甩到脑后去 祝V一出门就被好运追着跑 没烦恼，睡得香，天天有好梦""",
+    "warm": """万事如意 前程似锦 心想的都成 盼着来年更好 日子越过越甜 好运常伴V左右 平平安安过每一天 全家人在一起就好 每个清晨都有好运来
+每一个清晨都有好运来 祝福像春风一样来到身边 生活温柔以待，万事都如意 来年日子更甜，心里常有暖意""",
 }
 BANNED = {"工作": "工作|值夜|[上下加]班|事业|项目", "钱": "钱|财|红包|账|生意|订单|回款|房贷|卖"}
 PARTS = 25  # characters of greeting and mention
