@@ -87,9 +87,7 @@ def test_what_the_number_decides_shows_in_the_first_character() -> None:
     places = [" ".join(blessing.LAST.values()), *blessing.BEFORE, " ".join(blessing.CLOSING.values())]
     firsts = [{text[0] for text in place.split()} for place in places]
     assert sum(map(len, firsts)) == len(set.union(*firsts))
-    for (
-        closings
-    ) in blessing.CLOSING.values():  # each length by two characters of its own
+    for closings in blessing.CLOSING.values():  # each length by two characters of its own
         begins = {(closing[:2], len(closing)) for closing in closings.split()}
         assert len({begin for begin, _ in begins}) == len(begins)
 
