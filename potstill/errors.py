@@ -1,5 +1,6 @@
 """Errors that a user can mend, and the frame that every stage runs in."""
 
+import contextlib
 import errno
 import signal
 import sys
@@ -24,7 +25,11 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with stage.alone():
-            main()
+            try:
+                main()
+            finally:  # what was printed stands above the error, in a pipe or a file, too
+                with contextlib.suppress(BrokenPipeError):
+                    sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:

@@ -91,7 +91,7 @@ class Project:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=self.dir,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", **env},  # buffered, as a user's is
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
