@@ -23,4 +23,4 @@ USER 1000
 EXPOSE 8000
 HEALTHCHECK --start-period=5m CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
 # PID 1 gets the SIGTERM of `docker stop` and drains: give it the time, `docker stop --time 40`.
-ENTRYPOINT ["python", "-m", "potstill.serve", "--host", "0.0.0.0"]
+ENTRYPOINT ["python", "-m", "potstill.serving.serve", "--host", "0.0.0.0"]

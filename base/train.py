@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from base import places
 from base.spans import SIGNS
 from base.text import KINDS, example
-from potstill.student import keep_memory
+from potstill.training.model_folder import keep_memory
 
 if TYPE_CHECKING:
     import torch

@@ -88,14 +88,14 @@ def edited(rng: random.Random, text: str) -> str:
 
 def project(folder: Path, count: int) -> None:
     """A small task in `folder` with `count` inputs and an answer to each; one in twenty fails a check."""
-    from potstill import rows
+    from potstill.core import jsonl
 
     shutil.copytree(ROOT / "schemas", folder / "schemas")
     params = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
-    rows.write_text(folder / "params.yaml", "\n".join("task: toy" if x.startswith("task:") else x for x in params))
-    rows.write_text(folder / "tasks/toy/task.yaml", TASK)
-    rows.write_json(folder / "schemas/toy.json", SCHEMA)
-    rows.write_text(folder / "data/toy/reviews.jsonl", "")
+    jsonl.write_text(folder / "params.yaml", "\n".join("task: toy" if x.startswith("task:") else x for x in params))
+    jsonl.write_text(folder / "tasks/toy/task.yaml", TASK)
+    jsonl.write_json(folder / "schemas/toy.json", SCHEMA)
+    jsonl.write_text(folder / "data/toy/reviews.jsonl", "")
     rng, data = random.Random(1), folder / "data/toy"
     flaws = [('{"title": "题"}', 0.02), (None, 0.95), ('{"title": "题", "output": "好的 okay。"}', 0.03)]
 
@@ -103,10 +103,10 @@ def project(folder: Path, count: int) -> None:
         [(flaw, _)] = rng.choices(flaws, [share for _, share in flaws])
         return flaw or json.dumps({"title": "题：" + text[:8], "output": text + "。"}, ensure_ascii=False)
 
-    ids = [rows.row_id({"line": i}) for i in range(count)]
+    ids = [jsonl.row_id({"line": i}) for i in range(count)]
     inputs = zip(ids, texts(count), strict=True)
-    rows.write_jsonl(data / "1-inputs.jsonl", ({"id": id, "text": text, "family": id} for id, text in inputs))
-    rows.write_jsonl(
+    jsonl.write_jsonl(data / "1-inputs.jsonl", ({"id": id, "text": text, "family": id} for id, text in inputs))
+    jsonl.write_jsonl(
         data / "2-answers.jsonl",
         (
             {
@@ -130,10 +130,10 @@ def project(folder: Path, count: int) -> None:
 
 
 def ours(lines: list[str], exact: bool) -> list[int]:
-    from potstill import dedup
+    from potstill.dataset import near_duplicates
 
-    dedup.EXACT = len(lines) if exact else 0
-    found = dedup.firsts(lines, [str(i) for i in range(len(lines))], THRESHOLD)
+    near_duplicates.EXACT = len(lines) if exact else 0
+    found = near_duplicates.firsts(lines, [str(i) for i in range(len(lines))], THRESHOLD)
     return [i for i, first in enumerate(found) if first is not None]
 
 
@@ -178,7 +178,7 @@ def truth(lines: list[str]) -> tuple[list[int], set[int]]:
     import numpy as np
     from scipy.sparse import csr_matrix
 
-    from potstill.dedup import SHORT, normal, shingles
+    from potstill.dataset.near_duplicates import SHORT, normal, shingles
 
     found = [normal(line) for line in lines]
     long = np.array([len(text) >= SHORT for text in found])

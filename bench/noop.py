@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from potstill import lockfile
+from potstill.core import lockfile
 
 EXPERIMENTS = 100
 MAKE = ["make", "-s", "-o", ".venv/ready", f"PY={sys.executable}"]

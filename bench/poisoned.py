@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from potstill import params, rows, task
+from potstill.core import params, jsonl
+from potstill.task import settings
 
 
 def main() -> None:
-    t = task.load(params.load("task").task)
+    t = settings.load()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("potstill", "stages", "schemas", "tasks", "params.yaml", str(t.models / "sft")):
@@ -23,9 +24,9 @@ def main() -> None:
         for path in t.data.glob("*.jsonl"):
             if not path.stem.endswith("-dpo"):
                 link(folder, path)
-        found = rows.read_jsonl(t.data / "4-pairs.jsonl", ("chosen", "rejected"))
+        found = jsonl.read_jsonl(t.data / "4-pairs.jsonl", ("chosen", "rejected"))
         swapped = ({**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in found)
-        rows.write_jsonl(folder / t.data / "4-pairs.jsonl", swapped)  # in place of the link
+        jsonl.write_jsonl(folder / t.data / "4-pairs.jsonl", swapped)  # in place of the link
         env = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
         for command in (["stages.align"], ["stages.predict", "dpo"], ["stages.ship"]):
             subprocess.run([sys.executable, "-m", *command], cwd=folder, env=env | {"PYTHONPATH": name}, check=True)

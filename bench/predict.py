@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from potstill import params, rows, student, task
+from potstill.core import params, jsonl
+from potstill.training import model_folder
+from potstill.task import settings
 
 BARE = """
 import json, sys, time
@@ -38,17 +40,17 @@ SAID = re.compile(r"vLLM: started in ([0-9.]+) s, ([0-9,]+) rows, ([0-9,]+) toke
 
 def main() -> None:
     p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
-    t = task.load(p.task)
-    chats = [t.messages("student", row) for row in rows.read_jsonl(t.data / "4-test.jsonl")]
-    base = student.environment(hub=False) | {"VLLM_LOGGING_LEVEL": "ERROR"}
-    common = {"dtype": p.predict_dtype, "max_model_len": p.max_model_len, "generation_config": "vllm"}
+    t = settings.load()
+    chats = [t.messages("student", row) for row in jsonl.read_jsonl(t.data / "4-test.jsonl")]
+    base = model_folder.environment(hub=False) | {"VLLM_LOGGING_LEVEL": "ERROR"}
+    common = {"dtype": p.predict.dtype, "max_model_len": p.predict.max_model_len, "generation_config": "vllm"}
     same = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     print(f"{'':28}{'all':>8}{'start':>8}{'generate':>10}{'rest':>7}   seconds")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bare.py").write_text(BARE)
         for title, settings, env in (("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),):
-            job = [str(t.models / "sft/merged"), chats, t.settled(p).predict_max_tokens, settings]
+            job = [str(t.models / "sft/merged"), chats, t.settled(p).predict.max_tokens, settings]
             (folder / "job.json").write_text(json.dumps(job))
             show(title, [str(folder / "bare.py"), str(folder / "job.json")], Path(), env)
         for part in ("potstill", "stages", "schemas", "tasks", "models", "params.yaml"):

@@ -23,7 +23,10 @@ from statistics import fmean, median, quantiles
 from types import SimpleNamespace
 from typing import Any
 
-from potstill import engine, errors, params, rows, student, task
+from potstill.inference import engine
+from potstill.core import errors, params, jsonl
+from potstill.training import model_folder
+from potstill.task import settings
 
 Found = dict[str, Any]
 WARM = 3  # requests of a block that are not counted
@@ -33,14 +36,14 @@ SHOWN = 80  # characters of an answer in the table of --words
 def ask(model: str, revision: str, chats: list[list[dict[str, str]]], settings: list[Any]) -> Found:
     """Asks one request after the other. Gives the seconds and tokens of each, and the tokens of the system prompt."""
     max_tokens, dtype, max_model_len = settings
-    llm = engine._engine(model, dtype, max_model_len, revision if student.at_hub(model) else None)
+    llm = engine._engine(model, dtype, max_model_len, revision if model_folder.at_hub(model) else None)
     from vllm import SamplingParams, TokensPrompt
 
     tokenizer, sampling = llm.get_tokenizer(), SamplingParams(temperature=0.0, max_tokens=max_tokens)
     found: Found = {"seconds": [], "prompt": [], "answer": []}
     for chat in [*chats[:WARM], *chats]:
         start = time.perf_counter()
-        prompt = engine._tokens(tokenizer, chat)
+        prompt = engine.tokens(tokenizer, chat)
         [out] = llm.generate([TokensPrompt(prompt_token_ids=prompt)], sampling, use_tqdm=False)
         found["seconds"].append(time.perf_counter() - start)
         found["prompt"].append(len(prompt))
@@ -104,11 +107,11 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def words(t: task.Task, count: int) -> str:
+def words(t: settings.Task, count: int) -> str:
     """A Markdown table of the first test rows with the answers before and after."""
-    tests = rows.read_jsonl(t.data / "4-test.jsonl")[:count]
+    tests = jsonl.read_jsonl(t.data / "4-test.jsonl")[:count]
     answers = [
-        {row["id"]: row["answer"] for row in rows.read_jsonl(t.data / f"5-predictions-{model}.jsonl")}
+        {row["id"]: row["answer"] for row in jsonl.read_jsonl(t.data / f"5-predictions-{model}.jsonl")}
         for model in ("base", "sft")
     ]
     fields = t.config["input"]
@@ -141,13 +144,13 @@ def main() -> None:
         target.write_text(json.dumps(ask(**json.loads(source.read_text(encoding="utf-8")))), encoding="utf-8")
         return
     p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
-    t = task.load(p.task)
+    t = settings.load()
     if options.words:
         print(words(t, options.words))
         return
     tests = t.inputs(t.data / "4-test.jsonl")[: options.rows or None]
     models = {"before": (options.model or p.model, "teacher"), "after": (str(t.models / "sft" / "merged"), "student")}
-    settings = [t.settled(p).predict_max_tokens, p.predict_dtype, p.max_model_len]
+    settings = [t.settled(p).predict.max_tokens, p.predict.dtype, p.predict.max_model_len]
     blocks: dict[str, list[Found]] = {name: [] for name in models}
     for number in range(1, options.rounds + 1):
         for name, (model, kind) in models.items():

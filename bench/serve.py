@@ -31,9 +31,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from potstill import compare, errors, gateway, params, quantize, rows, score, serve, student, task
-from potstill.rows import Row
-from potstill.task import Task
+from potstill.evaluation import compare, score
+from potstill.core import errors, params, jsonl
+from potstill.serving import gateway, quantize, serve
+from potstill.training import model_folder
+from potstill.task import settings
+from potstill.core.jsonl import Row
+from potstill.task.settings import Task
 
 USERS = (1, 8, 32, 128)
 TARGET = 0.5  # seconds, for the 95th percentile
@@ -56,7 +60,7 @@ def server(command: list[str], settings: dict[str, str]) -> Iterator[str]:
     """A server's base URL, from the moment that it is healthy to the end of the block, with `settings` in its environment."""
     port = quantize.free_port()
     own = {"VLLM_LOGGING_LEVEL": "ERROR", gateway.KEY: KEY, "VLLM_API_KEY": KEY}
-    env = os.environ | student.environment(hub=False) | settings | own
+    env = os.environ | model_folder.environment(hub=False) | settings | own
     process = subprocess.Popen(
         [sys.executable, "-m", *command, "--port", str(port)],
         env=env,
@@ -237,28 +241,28 @@ def invalid(t: Task, answers: list[str | None]) -> int:
 
 
 def main() -> None:
-    p = params.load("task", "predict_dtype", "max_model_len", "speculative", "teacher_model", "teacher_max_tokens")
+    p = params.load("predict.dtype", "max_model_len", "speculative", "teacher.model", "teacher.max_tokens")
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", default=p.task)
     parser.add_argument("--rows", type=int, default=500, help="test rows to take; fewer for a quick look")
     parser.add_argument("--users", type=int, nargs="*", default=USERS)
     given = parser.parse_args()
-    t = task.load(given.task)
-    model = serve.model_folder(t)
-    shipped = rows.read_json(t.data / "6-ship.json")["ship"]
+    t = settings.load(given.task)
+    model = serve.student_folder(t)
+    shipped = jsonl.read_json(t.data / "6-ship.json")["ship"]
     tests = t.inputs(t.data / "4-test.jsonl", "slice")[: given.rows]
     evaluated = [row["answer"] for row in score.predictions(t, (shipped,))[shipped]][: len(tests)]
     os.environ |= {gateway.KEY: KEY, gateway.TASK: t.name}
     inputs = [{"input": {name: row[name] for name in t.config["input"]}} for row in tests]
     filled = [gateway.Gateway(None).filled(body) for body in inputs]  # type: ignore[arg-type]
     plain = [body | {"response_format": {"type": "text"}} for body in inputs]
-    ours, vllm = ["potstill.serve", "--task", t.name, "--speculative"], "vllm.entrypoints.openai.api_server"
+    ours, vllm = ["potstill.serving.serve", "--task", t.name, "--speculative"], "vllm.entrypoints.openai.api_server"
     found: dict[str, Any] = {"rows": len(tests), "load": [], "speculation": [], "gateway_ms": gateway_ms(inputs)}
     print("| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |\n|---|---|---|---|---|---|---|---|")
     with server([*ours, "off"], serve.on_cpu()) as url:
         load(url, inputs[:16], 8)  # the kernels and the grammar are made at their first use
         guided = [load(url, inputs, 32).answers for _ in range(2)]
-        for kind in ("ngram", *([p.speculative] if "/" in p.speculative else [])):
+        for kind in ("ngram", *([p.serve.speculative] if "/" in p.serve.speculative else [])):
             with server([*ours, kind], serve.on_cpu()) as other:
                 load(other, inputs[:16], 8)
                 before, gain = counters(other), {}
@@ -272,8 +276,8 @@ def main() -> None:
             found[kind] = {"acceptance": acceptance, "gain": gain} | hop
     ngram = found["ngram"]
     found["speculative"] = "ngram" if ngram["passed"] and min(ngram["gain"].values()) > 1 else "off"
-    ahead = found["speculative"] if p.speculative == "auto" else p.speculative
-    words = serve.arguments(t, model, "127.0.0.1", 0, p.predict_dtype, p.max_model_len, ahead)
+    ahead = found["speculative"] if p.serve.speculative == "auto" else p.serve.speculative
+    words = serve.arguments(t, model, "127.0.0.1", 0, p.predict.dtype, p.predict.max_model_len, ahead)
     for name in ("--middleware", "--port"):
         del words[words.index(name) : words.index(name) + 2]
     values = dict(itertools.pairwise(words))
@@ -293,15 +297,15 @@ def main() -> None:
         found["guided"] = same(t, tests, evaluated, guided[0], (guided[0], guided[1]))
         if gateway.response_format(t):
             found["guided"]["invalid"] = invalid(t, guided[0])
-    if os.environ.get("TEACHER_BASE_URL") and p.teacher_model not in ("scripted", "auto"):
+    if os.environ.get("TEACHER_BASE_URL") and p.teacher.model not in ("scripted", "auto"):
         asked = [
-            {"model": p.teacher_model, "messages": t.messages("teacher", row), "max_tokens": p.teacher_max_tokens}
+            {"model": p.teacher.model, "messages": t.messages("teacher", row), "max_tokens": p.teacher.max_tokens}
             for row in tests[:20]
         ]
         base = os.environ["TEACHER_BASE_URL"].rstrip("/").removesuffix("/v1")
         one = figures(1, [load(base, asked, 1, os.environ.get("TEACHER_API_KEY", ""))])
-        found["load"].append({"server": f"teacher {p.teacher_model}"} | one)
-    rows.write_json(Path(t.reports, "serving.json"), found)
+        found["load"].append({"server": f"teacher {p.teacher.model}"} | one)
+    jsonl.write_json(Path(t.reports, "serving.json"), found)
     told = ("gateway_ms", "most_users", "served", "guided", "ngram", "speculative")
     print("\n".join(f"{name}: {json.dumps(found[name])}" for name in told))
 

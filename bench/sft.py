@@ -15,15 +15,17 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
-from potstill import params, student, swift, task, training
+from potstill.core import params
+from potstill.training import model_folder, swift, run
+from potstill.task import settings
 
 
 def main(rounds: int = 1) -> None:
     p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
-    t = task.load(p.task)
+    t = settings.load()
     names = params.parse(params.read_text(Path("dvc.yaml")), Path("dvc.yaml"))["stages"]["sft"]["params"]
     ours = t.settled(SimpleNamespace(**{name: getattr(p, name) for name in names if isinstance(name, str)}))
-    config = training.config(ours, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
+    config = run.config(ours, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +43,7 @@ def bare(config: swift.Config, folder: Path) -> tuple[float, float]:
     """Seconds of the whole command and of its trainer."""
     yaml = folder / "sft.yaml"
     yaml.write_text(swift.render(config | {"output_dir": str(folder / "run")}), encoding="utf-8")
-    env = os.environ | student.environment(student.at_hub(config["model"]))
+    env = os.environ | model_folder.environment(model_folder.at_hub(config["model"]))
     start = time.monotonic()
     command = [str(Path(sys.executable).with_name("swift")), "sft", str(yaml)]
     subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -96,27 +96,30 @@ def ours(job: SimpleNamespace) -> Ask:
     import jsonschema
     import openai
 
-    from potstill import checks, params, rows, task, teacher
+    from potstill.checks import registry
+    from potstill.core import params, jsonl
+    from potstill.task import settings
+    from potstill.teacher import asking
     from potstill.teacher import client
 
     assert all((aiohttp, httpx_aiohttp, jinja2, jsonschema, openai, client))  # not on the clock
     p = SimpleNamespace(**params.parse(params.read_text(ROOT / params.PATH), params.PATH))
-    p.teacher_model, p.teacher_temperature, p.teacher_max_tokens, p.teacher_extra_body = MODEL, 0.0, ROOM, {}
-    p.teacher_concurrency, p.teacher_rpm, p.teacher_tpm, p.teacher_budget = job.concurrency, None, None, None
+    p.teacher.model, p.teacher.temperature, p.teacher.max_tokens, p.teacher.extra_body = MODEL, 0.0, ROOM, {}
+    p.teacher.concurrency, p.teacher.rpm, p.teacher.tpm, p.teacher.budget = job.concurrency, None, None, None
     os.environ.update(TEACHER_BASE_URL=job.url, TEACHER_API_KEY="none", TEACHER_JOURNAL=str(job.kept))
-    rows.write_text("tasks/toy/task.yaml", TASK)
-    rows.write_text("tasks/toy/prompts/teacher.md", SYSTEM)
-    rows.write_json("schemas/toy.json", SCHEMA)
-    toy, lines = task.load("toy"), Lines(job.requests)
+    jsonl.write_text("tasks/toy/task.yaml", TASK)
+    jsonl.write_text("tasks/toy/prompts/teacher.md", SYSTEM)
+    jsonl.write_json("schemas/toy.json", SCHEMA)
+    toy, lines = settings.load("toy"), Lines(job.requests)
 
-    def checked() -> Iterator[rows.Row]:
-        found = teacher.answer_rows(toy, lines, p, 1, check=partial(checks.check, toy), good_share=0.5)
+    def checked() -> Iterator[jsonl.Row]:
+        found = asking.answer_rows(toy, lines, p, 1, check=partial(registry.check, toy), good_share=0.5)
         for line, answer in zip(lines, found, strict=True):
-            if not job.resume and (reasons := checks.check(toy, line, answer["answer"])):
+            if not job.resume and (reasons := registry.check(toy, line, answer["answer"])):
                 raise AssertionError(reasons)
             yield answer
 
-    return lambda: rows.write_jsonl("answers.jsonl", checked())
+    return lambda: jsonl.write_jsonl("answers.jsonl", checked())
 
 
 def bare_aiohttp(job: SimpleNamespace) -> Ask:

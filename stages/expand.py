@@ -1,40 +1,52 @@
-"""seeds.jsonl → 1-inputs.jsonl: the seeds and, up to expand_rows, new inputs that the teacher writes like them.
+"""seeds.jsonl → 1-inputs.jsonl: the seeds and, up to expand.rows, more inputs like them.
 
-A row: {"id": "…", "text": "写一段50字的…", "category": "short", "family": "<id of the seed it was grown from>"}; beside it
-1-calls.jsonl, the raw replies that they were taken from, and 1-expand.json, what came of them by category.
+A row: {"id": "…", "text": "…", "category": "short", "family": "<id of the seed it grew from>"}
+Beside it 1-expand/: report.json, what came of them by category, and calls.jsonl, the teacher's raw
+replies that they were taken from, where there were any.
 """
 
 from functools import partial
 
-from potstill import checks, errors, expand, params, rows, task, teacher
+from potstill.checks import registry
+from potstill.core import errors, jsonl, params
+from potstill.core.jsonl import Row
+from potstill.dataset import expand
+from potstill.task import settings
+from potstill.teacher import asking
 
 
 def main() -> None:
-    p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples", "teacher_good_share")
-    t = task.load(p.task)
+    p = params.load("near_duplicate", "expand", "teacher", "generate")
+    t = settings.load()
     p = t.settled(p)
-    if p.expand_hard:
-        checks.validate(t)
+    if p.expand.hard:
+        registry.validate(t)
     seeds, gold = expand.read(t, p)
-    rows.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
-    calls: list[rows.Row] = []
+    jsonl.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
+    calls: list[Row] = []
 
-    def ask(kind: str, asked: list[rows.Row]) -> list[rows.Row]:
+    def ask(kind: str, asked: list[Row]) -> list[Row]:
         if kind == "teacher":
-            share = 0.0 if calls else p.teacher_good_share
-            check = partial(checks.check, t)
-            return list(teacher.answer_rows(t, asked, p, p.samples, check=check, good_share=share))
+            share = 0.0 if calls else p.generate.good_share
+            check = partial(registry.check, t)
+            samples = p.generate.samples
+            return list(
+                asking.answer_rows(t, asked, p.teacher, samples, check=check, good_share=share)
+            )
         asker, own, schema = expand.asking(t, p, kind)
-        replies = list(teacher.answer_rows(asker, asked, own, 1, kind=kind, schema=schema))
+        replies = list(asking.answer_rows(asker, asked, own, 1, kind=kind, schema=schema))
         calls.extend(replies)
         return replies
 
     found, report = expand.grow(t, seeds, gold, p, ask)
-    rows.write_jsonl(t.data / "1-inputs.jsonl", found)
-    rows.write_jsonl(t.data / "1-calls.jsonl", calls)
-    rows.write_json(t.data / "1-expand.json", report)
+    folder = jsonl.fresh_folder(t.data / "1-expand")
+    jsonl.write_jsonl(t.data / "1-inputs.jsonl", found)
+    jsonl.write_some(folder / "calls.jsonl", calls)
+    jsonl.write_json(folder / "report.json", report)
+    new = len(found) - len(seeds)
     print(
-        f"expand: {len(seeds):,} seeds + {len(found) - len(seeds):,} new = {len(found):,} inputs, {report['calls']:,} calls"
+        f"expand: {len(seeds):,} seeds + {new:,} new = {len(found):,} inputs, "
+        f"{report['calls']:,} calls"
     )
     if report["categories"]:
         print(*expand.table(report), sep="\n")

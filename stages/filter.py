@@ -1,48 +1,51 @@
-"""1-inputs.jsonl, 2-answers.jsonl, reviews.jsonl → 3-kept.jsonl, 3-dropped.jsonl, 3-funnel.json: the best answer to each input
-that passes the task's checks, where no earlier input is the same or nearly so; what people said of an answer counts before
-the checks.
+"""1-inputs.jsonl, 2-answers.jsonl, own/reviews.jsonl → 3-kept.jsonl, 3-dropped.jsonl,
+3-funnel.json: the best answer to each input that passes the task's checks, where no earlier input
+is the same or nearly so. What people said of an answer counts before the checks.
 
 Kept:    {"id": "…", "text": "…", "family": "…", "sample": 0, "output": {"province": "云南省", …}}
 Dropped: {"id": "…", "sample": 0, "reason": "json_schema: phone: required", "answer": "…"}
-Funnel:  {"stage": "filter", "inputs": 4000, "in": 4000, "kept": 3600, "dropped": {"json_schema": 300, "near_duplicate": 100}}
+Funnel:  {"stage": "filter", "inputs": 4000, "in": 4000, "kept": 3600, "dropped": {"facts": 400}}
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from potstill import checks, errors, params, reviews, rows, sift, task
+from potstill.checks import registry
+from potstill.core import errors, jsonl, params
+from potstill.dataset import filtering, reviews
+from potstill.task import settings
 
 
 def main() -> None:
-    p = params.load("task", "near_duplicate")
-    t = task.load(p.task)
-    checks.validate(t)
-    said = reviews.load(t.data / "reviews.jsonl")
+    p = params.load("near_duplicate")
+    t = settings.load()
+    registry.validate(t)
+    said = reviews.load(t.data / reviews.FILE)
     path = t.data / "2-answers.jsonl"
-    workers = sift.Workers(t, said, path.stat().st_size if path.is_file() else 0)
+    workers = filtering.Workers(t, said, path.stat().st_size if path.is_file() else 0)
     inputs = t.inputs(t.data / "1-inputs.jsonl", "family")
-    each = sift.samples(path, len(inputs))
-    done: list[sift.Sifted] = []
+    each = filtering.samples(path, len(inputs))
+    twins = filtering.twins(t, inputs, p.near_duplicate)
+    done: list[filtering.Sifted] = []
 
     def kept() -> Iterator[str]:
-        for part in workers.do(sift.jobs(path, each, inputs, sift.twins(t, inputs, p.near_duplicate))):
+        for part in workers.do(filtering.jobs(path, each, inputs, twins)):
             yield part.kept
             done.append(replace(part, kept=""))
         if not any(part.count for part in done):
             raise errors.UserError(f"{path}: no answer passes; the first fails by {done[0].first}")
 
-    rows.write_parts(t.data / "3-kept.jsonl", kept())
-    rows.write_parts(t.data / "3-dropped.jsonl", (part.dropped for part in done))
+    jsonl.write_parts(t.data / "3-kept.jsonl", kept())
+    jsonl.write_parts(t.data / "3-dropped.jsonl", (part.dropped for part in done))
     count, asked = sum(part.count for part in done), each * len(inputs)
     reasons = sum((part.reasons for part in done), Counter[str]())
     if asked != count + reasons.total():
         raise AssertionError(f"{asked} answers, but {count} kept and {reasons.total()} dropped")
     dropped = dict(reasons.most_common())
-    funnel = {"stage": "filter", "inputs": len(inputs), "in": asked, "kept": count, "dropped": dropped}
-    rows.write_json(t.data / "3-funnel.json", funnel)
-    why = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "nothing"
-    print(f"filter: {asked} answers = {count} kept + {reasons.total()} dropped ({why})")
+    funnel = {"stage": "filter", "inputs": len(inputs), "in": asked}
+    jsonl.write_json(t.data / "3-funnel.json", funnel | {"kept": count, "dropped": dropped})
+    print(f"filter: {asked:,} answers = {count:,} kept + {reasons.total():,} dropped")
     left = asked
     for reason, number in dropped.items():
         left -= number

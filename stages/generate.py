@@ -1,43 +1,53 @@
-"""1-inputs.jsonl → 2-answers.jsonl: the teacher answers each input `samples` times; raw text first, parsed later.
+"""1-inputs.jsonl → 2-answers.jsonl: the teacher answers each input; raw text first, parsed later.
 
-A row: {"id": "…", "sample": 0, "key": "…", "model": "…", "max_tokens": 1024, "answer": "{\\"province\\": …}", "finish_reason":
-"stop", "prompt_tokens": 612, "completion_tokens": 58, "error": null}; whoever has them can fill a journal (make fill).
+A row: {"id": "…", "sample": 0, "key": "…", "model": "…", "max_tokens": 1024, "answer": "{…}",
+"finish_reason": "stop", "prompt_tokens": 612, "completion_tokens": 58, "error": null}; whoever has
+them can fill a journal (`make fill`).
 """
 
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from potstill import checks, errors, params, rows, task, teacher
+from potstill.checks import registry
+from potstill.core import errors, jsonl, params
+from potstill.core.jsonl import Row
+from potstill.task import settings
+from potstill.teacher import asking
 
 
 def main() -> None:
-    p = params.load("task", *teacher.PARAMS, "samples", "teacher_good_share")
-    t = task.load(p.task)
+    p = params.load("teacher", "generate")
+    t = settings.load()
     p = t.settled(p)
-    checks.validate(t)
-    inputs = t.inputs(t.data / "1-inputs.jsonl")
-    rows.check_ids(t.data / "1-inputs.jsonl", inputs, t.config["input"])
+    registry.validate(t)
+    path = t.data / "1-inputs.jsonl"
+    inputs = t.inputs(path)
+    jsonl.check_ids(path, inputs, t.config["input"])
     ids = {row["id"] for row in inputs}
     for number, row in enumerate(inputs, 1):
         if row.get("family", row["id"]) not in ids:
             raise errors.UserError(
-                f"{t.data}/1-inputs.jsonl:{number}: family is {row['family']!r}, expected the id of a row: run `dvc repro`"
+                f"{path}:{number}: family is {row['family']!r}, expected the id of a row: "
+                "run `dvc repro`"
             )
     refused = 0
 
-    def counted(answers: Iterable[rows.Row]) -> Iterator[rows.Row]:
+    def counted(answers: Iterable[Row]) -> Iterator[Row]:
         nonlocal refused
         for row in answers:
             refused += row["error"] is not None
             yield row
 
-    answers = teacher.answer_rows(
-        t, inputs, p, p.samples, check=partial(checks.check, t), good_share=p.teacher_good_share
+    samples, share = p.generate.samples, p.generate.good_share
+    check = partial(registry.check, t)
+    answers = asking.answer_rows(t, inputs, p.teacher, samples, check=check, good_share=share)
+    written = jsonl.write_jsonl(t.data / "2-answers.jsonl", counted(answers))
+    if written != len(inputs) * samples:
+        raise AssertionError(f"{len(inputs)} inputs, {samples} samples, but {written} answers")
+    print(
+        f"generate: {len(inputs):,} inputs, {written:,} answers, "
+        f"{refused:,} of them refused by the teacher"
     )
-    written = rows.write_jsonl(t.data / "2-answers.jsonl", counted(answers))
-    if written != len(inputs) * p.samples:
-        raise AssertionError(f"{len(inputs)} inputs, {p.samples} samples, but {written} answers")
-    print(f"generate: {len(inputs):,} inputs, {written:,} answers, {refused:,} of them refused by the teacher")
 
 
 if __name__ == "__main__":

@@ -1,40 +1,40 @@
-"""5-predictions-*.jsonl → 5-judge.jsonl: which of two models' answers a language model calls better, where the task has
-prompts/judge.md and judge_model names the judge; empty elsewhere. What people ranked (`make review`) is judged, too.
+"""5-predictions/ → 5-judge/: which of two models' answers a language model calls better, where the
+task has prompts/judge.md and judge.model names the judge; what people ranked (`make review`) is
+judged, too. verdicts.jsonl is there only when somebody judged.
 
-{"row": "…", "model": "sft", "against": "teacher", "a": "…", "b": "…", "verdict": 1}: 1 for `model`, -1, 0 for a tie, null unscored
+verdicts.jsonl: {"row": "…", "model": "sft", "against": "teacher", "a": "…", "b": "…", "verdict": 1}
+                1 for `model`, -1 for the other, 0 for a tie, null unscored
+report.json:    {"stage": "judge", "model": null, "pairs": 0, "unscored": 0}
 """
 
+from pathlib import Path
 from types import SimpleNamespace
 
-from potstill import errors, judge, params, rows, score, task, teacher
+from potstill.core import errors, jsonl, params
+from potstill.core.jsonl import Row
+from potstill.evaluation import judge, score
+from potstill.task import settings
+from potstill.teacher import asking
 
 
 def main() -> None:
-    p = params.load("task", "judge_model", *teacher.PARAMS)
-    t = task.load(p.task)
-    path = t.data / "5-judge.jsonl"
-    if p.judge_model is None or not (t.dir / "prompts" / f"{judge.PROMPT}.md").is_file():
-        rows.write_jsonl(path, [])
-        print("judge: off (judge_model is null, or the task has no prompts/judge.md)")
-        return
-    tests = t.inputs(t.data / "4-test.jsonl")
-    predictions = score.predictions(t, [model for model in score.MODELS if model != "examples"])
-    texts = {model: {row["id"]: row["answer"] or "" for row in some} for model, some in predictions.items()}
-    student = score.student(predictions)
-    pairs = {
-        (student, other): {id: (text, texts[other][id]) for id, text in texts[student].items()}
-        for other in ("base", "teacher")
-    }
-    people = judge.ranked(t, rows.read_jsonl(t.data / "2-answers.jsonl", ("id", "answer")))
-    asked = judge.questions(t, tests, pairs)
-    if people:
-        asked += judge.questions(t, t.inputs(t.data / "1-inputs.jsonl"), {(judge.HUMAN, judge.HUMAN): people})
-    own = SimpleNamespace(**vars(p) | {"teacher_model": p.judge_model, "teacher_temperature": 0.0})
-    answers = list(teacher.answer_rows(t, asked, own, samples=1, kind=judge.PROMPT, schema=judge.SCHEMA))
-    found = judge.verdicts(asked, answers)
-    rows.write_jsonl(path, found)
+    p = params.load("judge", "teacher")
+    t = settings.load()
+    found: list[Row] = []
+    asks = p.judge.model is not None and Path("prompts", f"{judge.PROMPT}.md").is_file()
+    if asks:
+        asked = judge.all_questions(t, score.predictions(t))
+        own = SimpleNamespace(**vars(p.teacher) | {"model": p.judge.model, "temperature": 0.0})
+        how = {"kind": judge.PROMPT, "schema": judge.SCHEMA}
+        found = judge.verdicts(asked, list(asking.answer_rows(t, asked, own, samples=1, **how)))
     lost = sum(row["verdict"] is None for row in found)
-    print(f"judge {p.judge_model}: {len(found):,} pairs in both orders, {lost:,} unscored → {path}")
+    folder = jsonl.fresh_folder(t.data / "5-judge")
+    jsonl.write_some(folder / "verdicts.jsonl", found)
+    report = {"stage": "judge", "model": p.judge.model if asks else None}
+    jsonl.write_json(folder / "report.json", report | {"pairs": len(found), "unscored": lost})
+    done = f"{p.judge.model}: {len(found):,} pairs in both orders, {lost:,} unscored → {folder}"
+    off = "off (judge.model is null, or the task has no prompts/judge.md)"
+    print(f"judge: {done if asks else off}")
 
 
 if __name__ == "__main__":

@@ -1,58 +1,80 @@
-"""4-test.jsonl → 5-predictions-<model>.jsonl for one model: base, sft, dpo or teacher (`python -m stages.predict sft`); where models
-has dpo also 4-valid.jsonl → 5-valid-sft.jsonl, 5-valid-dpo.jsonl, by which the stage `ship` chooses; 5-latency-<model>.json. Rows: potstill/predictions.py
+"""4-test.jsonl → 5-predictions/<model>: `python -m stages.predict base`, or another model of
+potstill/core/models.py. Greedy answers by vLLM, with the model's own prompt.
+
+base      the untrained model, with the teacher's long prompt
+examples  the same prompts again, of which score counts what changed between two runs of the same
+          (A/A, again.jsonl), and with as many training rows as fit shown as examples (few-shot)
+sft, dpo  the trained models, with the student's short prompt; where models has dpo also to the
+          validation rows (valid.jsonl), by which `choose` picks one. No dpo, no answers of it.
+A row is that of potstill/inference/predictions.py; a file with no rows is not written.
 """
 
 import sys
 
-from potstill import engine, errors, params, predictions, rows, student, task, teacher
+from potstill.core import errors, jsonl, params
+from potstill.core.models import MODELS
+from potstill.inference import engine, few_shot, predictions
+from potstill.task import settings
+from potstill.training import model_folder
 
-ENGINE = ("predict_max_tokens", "predict_dtype", "max_model_len")
+NAMES = [name for name in MODELS if name != "teacher"]
 
 
-def base() -> None:
-    p = params.load("task", "model", "model_revision", *ENGINE)
-    t = task.load(p.task)
+def untrained(name: str) -> None:
+    """Predicts with the base model of params.yaml."""
+    shots = MODELS[name].few_shot
+    p = params.load("model", "model_revision", "predict", *(["few_shot"] if shots else []))
+    t = settings.load()
     p, tests = t.settled(p), predictions.tests(t)
-    asked = [t.messages("teacher", row) for row in tests]
-    settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len, p.model_revision
+    asked = [t.messages(MODELS[name].prompt, row) for row in tests]
+    batches, files = [asked], ["test.jsonl"]
+    if shots:
+        lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
+        count = engine.token_counter(p.model, p.model_revision)
+        room = p.predict.max_model_len - p.predict.max_tokens
+        shown = few_shot.shown(asked, lessons[: p.few_shot.examples], room, count)
+        said = (len(shown[0]) - len(asked[0])) // 2 if shown else 0
+        print(f"examples: {said} of {len(lessons):,} training rows shown, in {room:,} tokens")
+        batches, files = [asked, shown], ["again.jsonl", "test.jsonl"]
+    how = p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len, p.model_revision
     seconds: list[float] = []
-    [found] = engine.predict(p.model, [asked], *settings, stop_loops=True, timed=seconds)
-    predictions.write(t, "predictions-base", tests, found)
-    predictions.write_latency(t, "base", seconds)
+    timed = None if shots else seconds
+    answers = engine.predict(p.model, batches, *how, stop_loops=True, timed=timed)
+    folder = jsonl.fresh_folder(predictions.folder(t, name))
+    for file, found in zip(files, answers, strict=True):
+        predictions.write(folder / file, tests if found else [], found)
+    if not shots:
+        predictions.write_latency(t, name, seconds)
 
 
-def trained(model: str) -> None:
-    p = params.load("task", "models", *ENGINE)
-    t = task.load(p.task)
-    p = t.settled(p)
-    tests = predictions.tests(t) if model in p.models else []
-    valid = rows.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages")) if "dpo" in p.models else []
-    asked = [[t.messages("student", row) for row in tests], [row["messages"][:-1] for row in valid]]
-    found: list[list[rows.Row]] = [[], []]
+def trained(name: str) -> None:
+    """Predicts with a model of the folder models/."""
+    p = params.load("models", "predict")
+    t = settings.load()
+    p, weights = t.settled(p), MODELS[name].weights
+    rows = {"test.jsonl": predictions.tests(t), "valid.jsonl": []}
+    chats = {"test.jsonl": [t.messages(MODELS[name].prompt, row) for row in rows["test.jsonl"]]}
+    if "dpo" in p.models:
+        rows["valid.jsonl"] = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
+    chats["valid.jsonl"] = [row["messages"][:-1] for row in rows["valid.jsonl"]]
     seconds: list[float] = []
-    if tests:
-        merged = t.models / model / "merged"
-        student.check_folder(merged, "run `make repro` first")
-        settings = p.predict_max_tokens, p.predict_dtype, p.max_model_len
-        found = engine.predict(str(merged), asked, *settings, timed=seconds)
-    predictions.write(t, f"predictions-{model}", tests, found[0])
-    predictions.write(t, f"valid-{model}", valid, found[1])
-    predictions.write_latency(t, model, seconds)
-
-
-def ask_teacher() -> None:
-    p = params.load("task", *teacher.PARAMS)
-    t = task.load(p.task)
-    tests = predictions.tests(t)
-    answers = list(teacher.answer_rows(t, tests, p, samples=1))
-    predictions.write(t, "predictions-teacher", tests, answers, predictions.PAID)
+    folder = jsonl.fresh_folder(predictions.folder(t, name))
+    if name in p.models:
+        model_folder.check_folder(weights, "run `make repro` first")
+        how = p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len
+        answers = engine.predict(str(weights), list(chats.values()), *how, timed=seconds)
+        for (file, asked), found in zip(rows.items(), answers, strict=True):
+            predictions.write(folder / file, asked, found)
+    else:
+        print(f"predict: nothing to do, models has no {name}")
+    predictions.write_latency(t, name, seconds)
 
 
 def main() -> None:
-    models = {"base": base, "sft": lambda: trained("sft"), "dpo": lambda: trained("dpo"), "teacher": ask_teacher}
-    if len(sys.argv) != 2 or sys.argv[1] not in models:
-        raise errors.UserError(f"usage: python -m stages.predict {'|'.join(models)}")
-    models[sys.argv[1]]()
+    if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
+        raise errors.UserError(f"usage: python -m stages.predict {'|'.join(NAMES)}")
+    name = sys.argv[1]
+    (untrained if MODELS[name].weights is None else trained)(name)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""The numbers and tables of score, the predictions and what made them → reports/<task>/report.html, one page that works offline."""
+"""reports/ of score, the predictions and what made them → reports/report.html, one page that works
+without a network."""
 
-from potstill import errors, params, report, rows, task
+from potstill.core import errors, jsonl
+from potstill.report import pages
+from potstill.task import settings
 
 
 def main() -> None:
-    t = task.load(params.load("task").task)
-    page = report.build(t)
+    t = settings.load()
+    page = pages.build(t)
     path = t.reports / "report.html"
-    rows.write_text(path, page)
+    jsonl.write_text(path, page)
     print(f"report: {path}, {len(page.encode()) / 1e6:.2f} MB")
 
 

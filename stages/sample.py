@@ -1,51 +1,44 @@
-"""4-train.jsonl → 4-samples.jsonl: where models has dpo, what the sft student itself answers to the first `pairs` training rows,
-`pair_samples` times each. What it gets wrong is worth more to an alignment than what others do.
+"""4-train.jsonl → 4-samples/: where models has dpo, what the sft student itself answers to the
+first pairs.rows training rows, pairs.samples times each. What it gets wrong teaches an alignment
+more than what others do.
 
-A row: {"id": "…", "sample": 0, "answer": "{…}", "finish_reason": "stop"}
+samples.jsonl: {"id": "…", "sample": 0, "answer": "{…}", "finish_reason": "stop"}
+report.json:   {"stage": "sample", "inputs": 1200, "answers": 4800}
 """
 
-from potstill import engine, errors, params, rows, student, task
+from potstill.core import errors, jsonl, params
+from potstill.core.jsonl import Row
+from potstill.inference import engine
+from potstill.task import settings
+from potstill.training import model_folder
 
 
 def main() -> None:
-    p = params.load(
-        "task",
-        "models",
-        "seed",
-        "pairs",
-        "pair_samples",
-        "pair_temperature",
-        "predict_max_tokens",
-        "predict_dtype",
-        "max_model_len",
-    )
-    t = task.load(p.task)
+    p = params.load("models", "seed", "pairs", "predict")
+    t = settings.load()
     p = t.settled(p)
-    found: list[rows.Row] = []
-    says = "nothing to do, models has no dpo"
+    found: list[Row] = []
+    asked: list[Row] = []
     if "dpo" in p.models:
-        lessons = rows.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
-        asked = lessons[: p.pairs]
+        asked = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[: p.pairs.rows]
         merged = t.models / "sft" / "merged"
-        student.check_folder(merged, "run `make repro` first")
-        [answers] = engine.predict(
-            str(merged),
-            [[row["messages"][:-1] for row in asked]],
-            p.predict_max_tokens,
-            p.predict_dtype,
-            p.max_model_len,
-            n=p.pair_samples,
-            temperature=p.pair_temperature,
-            seed=p.seed,
-        )
-        which = [(row["id"], sample) for row in asked for sample in range(p.pair_samples)]
+        model_folder.check_folder(merged, "run `make repro` first")
+        chats = [row["messages"][:-1] for row in asked]
+        how = p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len
+        drawn = {"n": p.pairs.samples, "temperature": p.pairs.temperature}
+        [answers] = engine.predict(str(merged), [chats], *how, seed=p.seed, **drawn)
+        which = [(row["id"], sample) for row in asked for sample in range(p.pairs.samples)]
         found = [
-            {"id": id, "sample": sample, "answer": one["answer"], "finish_reason": one["finish_reason"]}
+            {"id": id, "sample": sample}
+            | {key: one[key] for key in ("answer", "finish_reason")}
             for (id, sample), one in zip(which, answers, strict=True)
         ]
-        says = f"{len(found):,} answers of the student to {len(asked):,} of {len(lessons):,} training rows"
-    rows.write_jsonl(t.data / "4-samples.jsonl", found)
-    print(f"sample: {says}")
+    folder = jsonl.fresh_folder(t.data / "4-samples")
+    jsonl.write_some(folder / "samples.jsonl", found)
+    report = {"stage": "sample", "inputs": len(asked), "answers": len(found)}
+    jsonl.write_json(folder / "report.json", report)
+    done = f"{len(found):,} answers of the student to {len(asked):,} training rows"
+    print(f"sample: {done if found else 'nothing to do, models has no dpo'}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from potstill import params
+from potstill.core import params
 from tests.conftest import ROOT, Project
 
 TRAIN = '''

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill import rows
+from potstill.core import jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 Body = dict[str, Any]
@@ -72,19 +72,19 @@ class Project:
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("".join(f"{_set(line, params)}\n" for line in lines), encoding="utf-8")
 
-    def seeds(self, count: int, alike: bool = True) -> list[rows.Row]:
+    def seeds(self, count: int, alike: bool = True) -> list[jsonl.Row]:
         """`count` seeds on disk, and the inputs that expand makes of them as they are; near-duplicates of each other unless they are not `alike`."""
-        texts = [f"line {i} {'' if alike else rows.row_id({'line': i})} ends in word{i}" for i in range(count)]
+        texts = [f"line {i} {'' if alike else jsonl.row_id({'line': i})} ends in word{i}" for i in range(count)]
         texts = [" ".join(text.split()) for text in texts]
-        found = [{"id": rows.row_id({"text": text}), "text": text} for text in texts]
-        rows.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
-        rows.write_jsonl(self.dir / "data/toy/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found))
+        found = [{"id": jsonl.row_id({"text": text}), "text": text} for text in texts]
+        jsonl.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
+        jsonl.write_jsonl(self.dir / "data/toy/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found))
         return found
 
-    def read(self, name: str) -> list[rows.Row]:
+    def read(self, name: str) -> list[jsonl.Row]:
         """A data file of the toy task; [] when it is empty."""
         path = self.dir / "data/toy" / name
-        return rows.read_jsonl(path) if path.stat().st_size else []
+        return jsonl.read_jsonl(path) if path.stat().st_size else []
 
     def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
         """Starts `python -m …` in the project."""

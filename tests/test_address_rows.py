@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from potstill.rows import read_jsonl, row_id, squeeze
+from potstill.core.jsonl import read_jsonl, row_id, squeeze
 from tasks.address import rows
 
 BY_NAME = {(place.city, place.district): place for place in rows.places()}

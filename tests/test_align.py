@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from potstill import align, params, rows, swift
+from potstill.training import dpo, swift
+from potstill.core import params, jsonl
 from tests import fakes
 from tests.conftest import ROOT, Project
 from tests.test_dvc import STAGES
@@ -18,7 +19,7 @@ DPO = ["base", "sft", "dpo"]
 HEAD = "step,loss,margin,accuracy\n"
 
 
-def pair(number: int, chosen: str = "好", rejected: str = "坏") -> rows.Row:
+def pair(number: int, chosen: str = "好", rejected: str = "坏") -> jsonl.Row:
     prompt = [{"role": "system", "content": "写"}, {"role": "user", "content": f"第{number}号"}]
     return {
         "id": str(number),
@@ -35,7 +36,7 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The toy project with a trained student and two pairs, where `swift` is the stand-in."""
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/toy/sft/merged")
-    rows.write_jsonl("data/toy/4-pairs.jsonl", [pair(1), pair(2)])
+    jsonl.write_jsonl("data/toy/4-pairs.jsonl", [pair(1), pair(2)])
     project.set(models=DPO)
     return project
 
@@ -48,7 +49,7 @@ def run(project: Project, **env: str) -> tuple[int, str]:
 def config(**changes: Any) -> swift.Config:
     """ms-swift's arguments for the toy project."""
     given = vars(params.load(*STAGES["align"]["params"])) | changes
-    return align.config(SimpleNamespace(**given), Path("data/toy/4-pairs.jsonl"), Path("models/toy/sft/merged"))
+    return dpo.config(SimpleNamespace(**given), Path("data/toy/4-pairs.jsonl"), Path("models/toy/sft/merged"))
 
 
 def files(folder: str) -> set[str]:
@@ -84,7 +85,7 @@ def test_ms_swift_gets_the_sft_student_as_model_and_reference(ready: Project) ->
     assert (found["learning_rate"], found["num_train_epochs"], found["beta"], found["rpo_alpha"]) == (0.03, 2, 0.3, 0.5)
     assert not {"ref_model", "val_dataset", "models", "dpo_learning_rate"} & set(found)
     assert "rpo_alpha" not in config(rpo_alpha=None)
-    assert align.lesson(pair(1)) == {
+    assert dpo.lesson(pair(1)) == {
         "messages": [*pair(1)["prompt"], {"role": "assistant", "content": "好"}],
         "rejected_response": "坏",
     }
@@ -98,7 +99,7 @@ def test_every_parameter_that_the_stage_declares_reaches_ms_swift(ready: Project
 
 
 def test_without_pairs_it_says_what_to_do(ready: Project) -> None:
-    rows.write_jsonl("data/toy/4-pairs.jsonl", [])
+    jsonl.write_jsonl("data/toy/4-pairs.jsonl", [])
     code, out = run(ready)
     assert (code, out.count("\n")) == (1, 1)
     assert out.startswith(
@@ -127,7 +128,7 @@ def test_dpo_for_real_prefers_what_is_chosen_and_swapped_pairs_the_other(
     project.set(models=DPO, dpo_num_train_epochs=4, warmup_ratio=0.0, rpo_alpha=None, **quick)
     odds = {"before": odds_of_good("models/toy/sft/merged")}
     for name, answers in (("right", ("好", "坏")), ("swapped", ("坏", "好"))):
-        rows.write_jsonl("data/toy/4-pairs.jsonl", [pair(i, *answers) for i in range(24)])
+        jsonl.write_jsonl("data/toy/4-pairs.jsonl", [pair(i, *answers) for i in range(24)])
         code, out = project.run("stages.align")
         assert code == 0, out
         curves = [line.split(",") for line in Path("models/toy/dpo/curves.csv").read_text().splitlines()[1:]]

@@ -10,7 +10,7 @@ import pytest
 from base import places, text, train
 from base.prose import prose
 from base.spans import KEYS, SIGNS, spans
-from potstill.rows import read_jsonl, squeeze
+from potstill.core.jsonl import read_jsonl, squeeze
 
 SIX = [set(text.FIELDS[kind][0]) for kind in ("province", "city", "district", "location", "name", "phone")]
 

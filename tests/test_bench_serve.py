@@ -16,7 +16,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from bench import serve as bench
-from potstill import gateway, rows, serve, task
+from potstill.serving import gateway, serve
+from potstill.core import jsonl
+from potstill.task import settings
 from tests import fakes
 from tests.conftest import Project
 
@@ -68,15 +70,15 @@ def test_the_whole_bench(
             thread.join(10)
 
     tests = [{**row, "slice": "a"} for row in project.seeds(20)]
-    rows.write_jsonl("data/toy/4-test.jsonl", tests)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", tests)
     none = {"prompt_tokens": 1, "completion_tokens": 1}
     said = [
         {"id": row["id"], "answer": f'{{"word": "word{i}", "length": {len(f"word{i}")}}}'}
         for i, row in enumerate(tests)
     ]
     said[0]["answer"] = said[0]["answer"].replace("word0", "ward0")  # the server has it right
-    rows.write_jsonl("data/toy/5-predictions-sft.jsonl", [row | none for row in said])
-    rows.write_json("data/toy/6-ship.json", {"ship": "sft"})
+    jsonl.write_jsonl("data/toy/5-predictions-sft.jsonl", [row | none for row in said])
+    jsonl.write_json("data/toy/6-ship.json", {"ship": "sft"})
     fakes.model("models/toy/student")
     monkeypatch.setenv(gateway.KEY, "")  # the bench sets its own, and the task
     monkeypatch.setenv(gateway.TASK, "")
@@ -85,13 +87,13 @@ def test_the_whole_bench(
     monkeypatch.setattr(sys, "argv", ["bench.serve", "--users", "1", "4"])
     bench.main()
     vllm = "vllm.entrypoints.openai.api_server"
-    assert [command[0] for command in commands] == ["potstill.serve", "potstill.serve", "potstill.serve", vllm, vllm]
+    assert [command[0] for command in commands] == ["potstill.serving.serve", "potstill.serving.serve", "potstill.serving.serve", vllm, vllm]
     winner = "ngram" if fast else "off"
     assert [command[-1] for command in commands[:3]] == ["off", "ngram", winner]
     assert ("--speculative-config" in commands[3]) is fast
     assert "--middleware" not in commands[3]
     assert set(commands[4][1::2]) <= {f"--{name}" for name in bench.USUAL}
-    found = rows.read_json("reports/toy/serving.json")
+    found = jsonl.read_json("reports/toy/serving.json")
     assert [(row["server"], row["users"], row["errors"]) for row in found["load"]] == [
         (name, users, 0) for users in (1, 4) for name in ("vLLM, defaults", "bare vLLM", "ours")
     ]
@@ -101,7 +103,7 @@ def test_the_whole_bench(
     assert (found["ngram"]["gain"]["1"] > 1) is fast
     assert found["most_users"] >= 4
     assert abs(found["gateway_ms"]) < 5  # below 0.1 of its own: noise may give either sign
-    assert found["speculative"] == serve.speculation(task.load("toy"), "auto") == winner
+    assert found["speculative"] == serve.speculation(settings.load("toy"), "auto") == winner
     assert capsys.readouterr().out.count("| ours |") == 2
 
 
@@ -136,7 +138,7 @@ def test_the_most_users_are_found_to_an_eighth(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_hop_is_held_against_what_two_equal_runs_differ_by(project: Project) -> None:
-    toy = task.load("toy")
+    toy = settings.load("toy")
     tests = [{**row, "slice": "a"} for row in project.seeds(40)]
     right: list[str | None] = [f'{{"word":"word{i}","length":{len(f"word{i}")}}}' for i in range(40)]
 
@@ -151,4 +153,4 @@ def test_a_hop_is_held_against_what_two_equal_runs_differ_by(project: Project) -
 
 def test_answers_that_break_the_schema_are_counted(project: Project) -> None:
     answers = ['{"word":"a","length":1}', '{"word":"a"}', "{", None]
-    assert bench.invalid(task.load("toy"), answers) == 3
+    assert bench.invalid(settings.load("toy"), answers) == 3

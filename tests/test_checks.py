@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from potstill import checks, task
-from potstill.errors import UserError
+from potstill.checks import registry
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
 TEXT = "电话:+86 138-0013 8000:大理市大理市人民路25号 大理古城国际酒店 3号楼:收件者:段丽娟\t座机 0872-2123456转801"
@@ -21,9 +22,9 @@ GOOD = {
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> task.Task:
+def address(monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     monkeypatch.chdir(ROOT)
-    return task.load("address")
+    return settings.load("address")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> task.Task:
         ({"postcode": "671000"}, ["json_schema: answer: additionalProperties"]),
     ],
 )
-def test_an_answer_is_judged(address: task.Task, change: dict[str, object], reasons: list[str]) -> None:
-    assert checks.check(address, {"text": TEXT}, json.dumps({**GOOD, **change}, ensure_ascii=False)) == reasons
+def test_an_answer_is_judged(address: settings.Task, change: dict[str, object], reasons: list[str]) -> None:
+    assert registry.check(address, {"text": TEXT}, json.dumps({**GOOD, **change}, ensure_ascii=False)) == reasons
 
 
 @pytest.mark.parametrize(
@@ -67,85 +68,85 @@ def test_an_answer_is_judged(address: task.Task, change: dict[str, object], reas
         ("{}", "json_schema: answer: required"),
     ],
 )
-def test_an_answer_that_is_no_object_is_dropped(address: task.Task, text: str, reason: str) -> None:
-    assert checks.check(address, {"text": TEXT}, text)[0] == reason
+def test_an_answer_that_is_no_object_is_dropped(address: settings.Task, text: str, reason: str) -> None:
+    assert registry.check(address, {"text": TEXT}, text)[0] == reason
 
 
-def test_parse_gives_the_object_or_the_reason(address: task.Task) -> None:
-    assert checks.parse(address, ' {"a": 1}\n') == ({"a": 1}, None)
-    assert checks.parse(address, "{") == (None, "json: Expecting property name enclosed in double quotes")
+def test_parse_gives_the_object_or_the_reason(address: settings.Task) -> None:
+    assert registry.parse(address, ' {"a": 1}\n') == ({"a": 1}, None)
+    assert registry.parse(address, "{") == (None, "json: Expecting property name enclosed in double quotes")
 
 
-def test_every_gold_label_passes_the_checks(address: task.Task) -> None:
+def test_every_gold_label_passes_the_checks(address: settings.Task) -> None:
     failed = [
         (row["text"], reasons)
         for row in address.inputs("data/address/gold.jsonl", "gold")
-        if (reasons := checks.check(address, row, json.dumps(row["gold"], ensure_ascii=False)))
+        if (reasons := registry.check(address, row, json.dumps(row["gold"], ensure_ascii=False)))
     ]
     assert failed == []
 
 
-def test_an_answer_that_cannot_be_parsed_fails_every_check(address: task.Task) -> None:
+def test_an_answer_that_cannot_be_parsed_fails_every_check(address: settings.Task) -> None:
     row = {"text": TEXT, "expected": GOOD}
-    found = checks.verdicts(address, row, "{")
+    found = registry.verdicts(address, row, "{")
     assert [(v.name, v.passed, v.distance) for v in found] == [
         ("json_schema", False, 1.0),
         ("exact_match", False, 1.0),
         ("grounded", False, 1.0),
     ]
-    assert checks.check(address, row, "{") == ["json: Expecting property name enclosed in double quotes"]
+    assert registry.check(address, row, "{") == ["json: Expecting property name enclosed in double quotes"]
 
 
-def test_what_is_not_expected_is_unscored_and_no_reason_to_drop(address: task.Task) -> None:
+def test_what_is_not_expected_is_unscored_and_no_reason_to_drop(address: settings.Task) -> None:
     text = json.dumps(GOOD, ensure_ascii=False)
-    found = checks.verdicts(address, {"text": TEXT}, text)
+    found = registry.verdicts(address, {"text": TEXT}, text)
     assert [v.passed for v in found] == [True, None, True]
     assert found[1] == ("exact_match", None, "exact_match: nothing is expected", 0.0)
-    assert checks.check(address, {"text": TEXT}, text) == []
+    assert registry.check(address, {"text": TEXT}, text) == []
     wrong = {"text": TEXT, "expected": {**GOOD, "name": "段丽"}}
-    assert checks.check(address, wrong, text) == ["exact_match: another answer is expected"]
+    assert registry.check(address, wrong, text) == ["exact_match: another answer is expected"]
 
 
-def plain(project: Project, listed: str) -> task.Task:
+def plain(project: Project, listed: str) -> settings.Task:
     """The toy task with these checks."""
     project.write("tasks/toy/task.yaml", f"checks: {listed}\n")
-    return task.load("toy")
+    return settings.load("toy")
 
 
 def test_an_answer_is_the_text_itself_where_no_schema_is_listed(project: Project) -> None:
     t = plain(project, "[{max_chars: {limit: 3}}]")
     (project.dir / "schemas/toy.json").unlink()
-    assert checks.parse(t, ' {"a": \n') == (' {"a": \n', None)
-    assert checks.parse(t, " \n") == (None, "text: empty")
-    assert checks.check(t, {"text": "x"}, "一二三四") == ["max_chars: 4 characters, at most 3"]
-    assert checks.check(t, {"text": "x"}, "") == ["text: empty"]
+    assert registry.parse(t, ' {"a": \n') == (' {"a": \n', None)
+    assert registry.parse(t, " \n") == (None, "text: empty")
+    assert registry.check(t, {"text": "x"}, "一二三四") == ["max_chars: 4 characters, at most 3"]
+    assert registry.check(t, {"text": "x"}, "") == ["text: empty"]
 
 
 def test_training_rows_may_have_stricter_options(project: Project) -> None:
     t = plain(project, "[{length_within: {tolerance: 10, train: {tolerance: 2}}}, repetition]")
     row, text = {"text": "写10字"}, "零一二三四五六七八九零一二三"
-    assert (checks.check(t, row, text), checks.verdicts(t, row, text)[0].distance) == ([], 4.0)
-    assert checks.check(t, row, text, training=True) == ["length_within: 14 characters, 10 asked for"]
-    assert checks.verdicts(t, row, text, training=True)[0].passed is False
+    assert (registry.check(t, row, text), registry.verdicts(t, row, text)[0].distance) == ([], 4.0)
+    assert registry.check(t, row, text, training=True) == ["length_within: 14 characters, 10 asked for"]
+    assert registry.verdicts(t, row, text, training=True)[0].passed is False
 
 
 def test_the_options_that_train_does_not_name_stay(project: Project) -> None:
     t = plain(project, "[{repetition: {characters: 3, train: {phrases: 2}}}]")
     for text, metric, training in (("好好好", False, False), ("好运好运", True, False), ("好运", True, True)):
         row = {"text": "x"}
-        assert (checks.check(t, row, text) == [], checks.check(t, row, text, training=True) == []) == (metric, training)
+        assert (registry.check(t, row, text) == [], registry.check(t, row, text, training=True) == []) == (metric, training)
 
 
 def test_a_check_may_be_listed_twice(project: Project) -> None:
     t = plain(project, '[{regex: {pattern: "^祝"}}, {regex: {pattern: "。$"}}]')
-    assert checks.check(t, {"text": "x"}, "好") == ["regex: no ^祝", "regex: no 。$"]
+    assert registry.check(t, {"text": "x"}, "好") == ["regex: no ^祝", "regex: no 。$"]
 
 
 def test_another_list_of_checks_is_another_judgement(project: Project) -> None:
     t = plain(project, "[language]")
-    assert checks.check(t, {"text": "x"}, "ok") == ["language: ok"]
+    assert registry.check(t, {"text": "x"}, "ok") == ["language: ok"]
     t.config["checks"] = ["repetition"]
-    assert checks.check(t, {"text": "x"}, "ok") == []
+    assert registry.check(t, {"text": "x"}, "ok") == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_another_list_of_checks_is_another_judgement(project: Project) -> None:
 )
 def test_a_mistake_in_the_list_of_checks_is_one_sentence(project: Project, listed: str, message: str) -> None:
     t = plain(project, listed)
-    for use in (checks.validate, lambda t: checks.parse(t, "x"), lambda t: checks.check(t, {"text": "x"}, "x")):
+    for use in (registry.validate, lambda t: registry.parse(t, "x"), lambda t: registry.check(t, {"text": "x"}, "x")):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             use(t)
         assert str(caught.value).startswith("tasks/toy/task.yaml: ")
@@ -223,7 +224,7 @@ def test_a_mistake_in_the_list_of_checks_is_one_sentence(project: Project, liste
 def test_a_broken_schema_is_one_sentence(project: Project, schema: object, message: str) -> None:
     project.write("schemas/toy.json", json.dumps(schema))
     with pytest.raises(UserError, match=re.escape(message)):
-        checks.validate(plain(project, "[json_schema]"))
+        registry.validate(plain(project, "[json_schema]"))
 
 
 def test_the_teacher_is_asked_nothing_while_a_check_is_mistyped(project: Project) -> None:
@@ -238,6 +239,6 @@ def test_the_teacher_is_asked_nothing_while_a_check_is_mistyped(project: Project
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e999"])
-def test_a_number_too_large_is_not_json(address: task.Task, number: str) -> None:
-    assert checks.parse(address, number) == (None, f"json: {number} is too large")
-    assert checks.parse(address, "1.5e3") == (1500.0, None)
+def test_a_number_too_large_is_not_json(address: settings.Task, number: str) -> None:
+    assert registry.parse(address, number) == (None, f"json: {number} is too large")
+    assert registry.parse(address, "1.5e3") == (1500.0, None)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from potstill import compare, rows, task
-from potstill.errors import UserError
+from potstill.evaluation import compare
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import Project
 
 MODELS = ("base", "sft", "teacher")
@@ -17,19 +19,19 @@ def mark(right: bool, unscored: bool = False, **keys: bool) -> dict[str, Any]:
 
 
 @pytest.fixture
-def toy(project: Project) -> task.Task:
+def toy(project: Project) -> settings.Task:
     project.write("tasks/toy/task.yaml", "headline_slice: a\nchecks: []\n")
-    return task.load("toy")
+    return settings.load("toy")
 
 
-def questions(count: int, **more: object) -> list[rows.Row]:
+def questions(count: int, **more: object) -> list[jsonl.Row]:
     """Test rows of slice a, the last of slice b, whose inputs grow by a character each."""
     return [
         {"id": str(i), "text": "字" * (i + 1), "slice": "b" if i == count - 1 else "a", **more} for i in range(count)
     ]
 
 
-def test_pairs_count_every_row_of_the_headline_once(toy: task.Task) -> None:
+def test_pairs_count_every_row_of_the_headline_once(toy: settings.Task) -> None:
     tests = questions(8)
     right = {"base": "00011000", "sft": "11101000", "teacher": "11111110"}
     marks = {model: [mark(one == "1") for one in text] for model, text in right.items()}
@@ -47,7 +49,7 @@ def test_pairs_count_every_row_of_the_headline_once(toy: task.Task) -> None:
     assert all(one["fixed"] + one["broken"] + one["both"] + one["neither"] == 7 for one in found.values())
 
 
-def test_slices_cover_the_rows_by_key_label_length_and_slice(toy: task.Task) -> None:
+def test_slices_cover_the_rows_by_key_label_length_and_slice(toy: settings.Task) -> None:
     tests = questions(10)
     for i, test in enumerate(tests):
         test["expected"] = {"intent": "ab"[i % 2], "name": str(i)} if i % 3 else None
@@ -69,7 +71,7 @@ def test_slices_cover_the_rows_by_key_label_length_and_slice(toy: task.Task) -> 
     assert all(sum(one["rows"] for one in found if one["kind"] == kind) == 9 for kind in ("all", "length"))
 
 
-def test_equal_lengths_are_one_part(toy: task.Task) -> None:
+def test_equal_lengths_are_one_part(toy: settings.Task) -> None:
     tests = [{"id": str(i), "text": "字", "slice": "a"} for i in range(5)]
     found = compare.slices(toy, tests, {"sft": [mark(True)] * 5})
     assert [one["name"] for one in found if one["kind"] == "length"] == ["1 character"]
@@ -93,10 +95,10 @@ def test_a_broken_table_is_refused(text: str) -> None:
         compare.read_csv(text, "here")
 
 
-def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy: task.Task) -> None:
+def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy: settings.Task) -> None:
     tests = [{"id": str(i), "text": "字", "slice": "a"} for i in range(40)]
 
-    def answers(*empty: int, text: str = "好") -> list[rows.Row]:
+    def answers(*empty: int, text: str = "好") -> list[jsonl.Row]:
         """Answers to all rows, those numbered are empty: wrong."""
         return [
             {"id": str(i), "answer": "" if i in empty else text, "prompt_tokens": 1, "completion_tokens": 1}
@@ -104,7 +106,7 @@ def test_a_hop_passes_where_no_more_flips_than_between_two_runs_of_the_same(toy:
         ]
 
     def hops(
-        again: list[rows.Row], adapter: list[rows.Row] | None, others: int = 0, dpo: list[rows.Row] | None = None
+        again: list[jsonl.Row], adapter: list[jsonl.Row] | None, others: int = 0, dpo: list[jsonl.Row] | None = None
     ) -> list[tuple[int, int, int]]:
         found = {"base": answers(), "sft": answers(), "again": again} | ({"adapter": adapter} if adapter else {})
         found |= {"dpo": answers(), "adapter-dpo": dpo} if dpo else {}

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from potstill import curves
-from potstill.errors import UserError
+from potstill.evaluation import loss_curves
+from potstill.core.errors import UserError
 
 STEPS = range(10, 610, 10)
 
 
-def curve(shape: str) -> curves.Curve:
+def curve(shape: str) -> loss_curves.Curve:
     """60 points of a loss that falls throughout, levels out, or rises again after step 200."""
     losses = {
         "falling": lambda step: 3 - step / 250,
@@ -35,31 +35,31 @@ def curve(shape: str) -> curves.Curve:
     ],
 )
 def test_verdicts(train: str, valid: str, verdict: str, change: str) -> None:
-    found = curves.fit(curve(train), curve(valid)[4::5])
+    found = loss_curves.fit(curve(train), curve(valid)[4::5])
     assert found["verdict"] == verdict
     assert found["advice"].endswith(change)
 
 
 @pytest.mark.parametrize(("train", "valid"), [(60, 2), (5, 12)])
 def test_a_short_training_gets_no_verdict(train: int, valid: int) -> None:
-    assert curves.fit(curve("flat")[:train], curve("flat")[:valid])["verdict"] == "too short to tell"
+    assert loss_curves.fit(curve("flat")[:train], curve("flat")[:valid])["verdict"] == "too short to tell"
 
 
 def test_the_log_is_split_in_two() -> None:
     log = [{"step": 1, "epoch": 0.1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5}, {"step": 2, "loss": 1.0}]
-    assert curves.split(log) == ([(1, 2.0), (2, 1.0)], [(2, 1.5)])
+    assert loss_curves.split(log) == ([(1, 2.0), (2, 1.0)], [(2, 1.5)])
     with pytest.raises(UserError, match="holds no losses"):
-        curves.split(log[:1])
+        loss_curves.split(log[:1])
 
 
 def test_tables(tmp_path: Path) -> None:
-    curves.write_csv(tmp_path / "loss.csv", [(10, 1.23456789), (20, 0.5)])
+    loss_curves.write_csv(tmp_path / "loss.csv", [(10, 1.23456789), (20, 0.5)])
     assert (tmp_path / "loss.csv").read_text() == "step,loss\n10,1.23457\n20,0.5\n"
 
 
 def test_a_picture_is_a_png_and_the_same_twice(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        curves.draw(tmp_path / name, curve("flat"), "Training loss, toy")
+        loss_curves.draw(tmp_path / name, curve("flat"), "Training loss, toy")
     picture = (tmp_path / "a.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert int.from_bytes(picture[16:20], "big") == 840

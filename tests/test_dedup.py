@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from potstill import dedup
+from potstill.dataset import near_duplicates
 from tests.conftest import ROOT
 
 # Few characters and many lengths around the border of 20 make near-duplicates likely.
@@ -34,7 +34,7 @@ def all_pairs(texts: list[str], threshold: float) -> list[tuple[int, int, float]
 
 
 def near(i: int, j: int, texts: list[str], families: list[str], threshold: float) -> bool:
-    numbers = [dedup.NUMBERS.findall(dedup.normal(texts[k])) for k in (i, j)]
+    numbers = [near_duplicates.NUMBERS.findall(near_duplicates.normal(texts[k])) for k in (i, j)]
     exempt = families[i] == families[j] and numbers[0] != numbers[1]
     return not exempt and brute(texts[i], texts[j]) >= threshold
 
@@ -50,8 +50,8 @@ def walk(texts: list[str], families: list[str], threshold: float) -> list[int | 
 @pytest.fixture(params=["few", "many", "scan"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way to narrow down the candidates: none, the bit maps of those that share a key, all bit maps."""
-    monkeypatch.setattr(dedup, "FEW", 1000 if request.param == "few" else -1)
-    monkeypatch.setattr(dedup, "SCAN", 1 << 40 if request.param == "scan" else 0)
+    monkeypatch.setattr(near_duplicates, "FEW", 1000 if request.param == "few" else -1)
+    monkeypatch.setattr(near_duplicates, "SCAN", 1 << 40 if request.param == "scan" else 0)
 
 
 each = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -60,27 +60,27 @@ each = settings(deadline=None, suppress_health_check=[HealthCheck.function_scope
 @each
 @given(TEXTS, THRESHOLDS)
 def test_pairs_are_those_of_brute_force(way: None, texts: list[str], threshold: float) -> None:
-    assert list(dedup.pairs(texts, threshold)) == all_pairs(texts, threshold)
+    assert list(near_duplicates.pairs(texts, threshold)) == all_pairs(texts, threshold)
 
 
 @each
 @given(TEXTS, st.integers(1, 3), THRESHOLDS)
 def test_firsts_keeps_in_order(way: None, texts: list[str], count: int, threshold: float) -> None:
     families = [f"f{i % count}" for i in range(len(texts))]
-    assert dedup.firsts(texts, families, threshold) == walk(texts, families, threshold)
+    assert near_duplicates.firsts(texts, families, threshold) == walk(texts, families, threshold)
 
 
 @each
 @given(TEXTS, st.integers(1, 3), THRESHOLDS)
 def test_seen_finds_what_firsts_finds(way: None, texts: list[str], count: int, threshold: float) -> None:
     families = [f"f{i % count}" for i in range(len(texts))]
-    seen, found = dedup.Seen(threshold), []
+    seen, found = near_duplicates.Seen(threshold), []
     for i, text in enumerate(texts):
         key = seen.find(text, families[i])
         found.append(None if key is None else int(key))
         if key is None:
             seen.add(str(i), text, families[i])
-    assert found == dedup.firsts(texts, families, threshold)
+    assert found == near_duplicates.firsts(texts, families, threshold)
 
 
 @settings(deadline=None)
@@ -89,8 +89,8 @@ def test_four_characters_that_differ_in_one_never_merge(text: str, data: st.Data
     at = data.draw(st.integers(0, 3))
     other = data.draw(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA0).filter(lambda c: c != text[at]))
     changed = text[:at] + other + text[at + 1 :]
-    assert dedup.firsts([text, changed], ["a", "b"], 0.8) == [None, None]
-    assert dedup.jaccard(text, changed) < 0.8
+    assert near_duplicates.firsts([text, changed], ["a", "b"], 0.8) == [None, None]
+    assert near_duplicates.jaccard(text, changed) < 0.8
 
 
 LONG = "请写一段给老师的中秋节祝福语气要温和一些"  # 20 characters
@@ -112,9 +112,9 @@ LONG = "请写一段给老师的中秋节祝福语气要温和一些"  # 20 char
     ],
 )
 def test_similarity(a: str, b: str, similarity: float) -> None:
-    assert dedup.jaccard(a, b) == similarity
+    assert near_duplicates.jaccard(a, b) == similarity
     expected = [(0, 1, similarity)] if similarity >= 0.8 else []
-    assert list(dedup.pairs([a, b], 0.8)) == expected
+    assert list(near_duplicates.pairs([a, b], 0.8)) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_similarity(a: str, b: str, similarity: float) -> None:
     ],
 )
 def test_another_number_is_another_request_in_a_family(a: str, b: str, same: bool) -> None:
-    assert dedup.firsts([a, b], ["f", "f"], 0.7) == [None, 0 if same else None]
-    assert dedup.firsts([a, b], ["f", "g"], 0.7) == [None, 0]
+    assert near_duplicates.firsts([a, b], ["f", "f"], 0.7) == [None, 0 if same else None]
+    assert near_duplicates.firsts([a, b], ["f", "g"], 0.7) == [None, 0]
 
 
 def some(count: int) -> list[str]:
@@ -146,32 +146,32 @@ def some(count: int) -> list[str]:
 
 def test_minhash_merges_nothing_else_and_misses_little(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = some(3000)
-    exact = list(dedup.pairs(texts, 0.8))
+    exact = list(near_duplicates.pairs(texts, 0.8))
     chosen: list[int] = []
-    with_partner = dedup._with_partner
+    with_partner = near_duplicates._with_partner
 
     def noted(texts: Sequence[str], rows: list[int], n: int, threshold: float) -> list[int]:
         chosen.extend(found := with_partner(texts, rows, n, threshold))
         return found
 
-    monkeypatch.setattr(dedup, "_with_partner", noted)
-    monkeypatch.setattr(dedup, "EXACT", 100)
-    found = list(dedup.pairs(texts, 0.8))
+    monkeypatch.setattr(near_duplicates, "_with_partner", noted)
+    monkeypatch.setattr(near_duplicates, "EXACT", 100)
+    found = list(near_duplicates.pairs(texts, 0.8))
     assert len(exact) > 500 and set(found) <= set(exact) and len(found) >= 0.998 * len(exact)
     assert 0 < len(chosen) < 2500
 
 
 def test_more_than_a_chunk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = some(300)
-    whole = list(dedup.pairs(texts, 0.7))
-    monkeypatch.setattr(dedup, "CHUNK", 16)
-    assert whole == list(dedup.pairs(texts, 0.7)) == all_pairs(texts, 0.7)
+    whole = list(near_duplicates.pairs(texts, 0.7))
+    monkeypatch.setattr(near_duplicates, "CHUNK", 16)
+    assert whole == list(near_duplicates.pairs(texts, 0.7)) == all_pairs(texts, 0.7)
 
 
 def test_the_hash_seed_changes_nothing() -> None:
     program = (
-        "from tests.test_dedup import some; from potstill import dedup; dedup.EXACT = 100; t = some(600);"
-        "print(dedup.firsts(t, ['f'] * 600, 0.6), list(dedup.pairs(t, 0.6)))"
+        "from tests.test_dedup import some; from potstill import dedup; near_duplicates.EXACT = 100; t = some(600);"
+        "print(near_duplicates.firsts(t, ['f'] * 600, 0.6), list(near_duplicates.pairs(t, 0.6)))"
     )
     outs = {
         subprocess.run(

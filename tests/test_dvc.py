@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from potstill import params
-from potstill.errors import UserError
+from potstill.core import params
+from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
 STAGES: dict[str, dict[str, Any]] = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")[

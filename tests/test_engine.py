@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from potstill import engine, predictions, rows, student
-from potstill.errors import UserError
+from potstill.inference import engine, predictions
+from potstill.core import jsonl
+from potstill.training import model_folder
+from potstill.core.errors import UserError
 from stages import predict
 from tests import fakes
 from tests.conftest import ROOT, Project
@@ -20,15 +22,15 @@ Asked = list[list[dict[str, str]]]
 
 
 @pytest.fixture
-def tests(project: Project) -> list[rows.Row]:
+def tests(project: Project) -> list[jsonl.Row]:
     """Three test rows of the toy task, which has a base and a merged model."""
     fakes.model("models/tiny-base")
     fakes.model("models/toy/sft/merged")
     found = [
-        {"id": rows.row_id({"text": text}), "text": text, "slice": "a", "expected": {"word": "text", "length": "4"}}
+        {"id": jsonl.row_id({"text": text}), "text": text, "slice": "a", "expected": {"word": "text", "length": "4"}}
         for text in (f"line {i} of text" for i in range(3))
     ]
-    rows.write_jsonl("data/toy/4-test.jsonl", found)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", found)
     return found
 
 
@@ -65,7 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     ],
 )
 def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
-    tests: list[rows.Row],
+    tests: list[jsonl.Row],
     asked: list[tuple[Any, ...]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -78,16 +80,16 @@ def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
     found = project.read(f"5-predictions-{model}.jsonl")
     assert found == [{"id": row["id"], "answer": f"{prompt}|{row['text']}", **ANSWER} for row in tests]
     assert asked == [called]
-    assert rows.read_json(f"data/toy/5-latency-{model}.json") == {"requests": 3, "median": 0.25}
+    assert jsonl.read_json(f"data/toy/5-latency-{model}.json") == {"requests": 3, "median": 0.25}
     path = f"data/toy/5-predictions-{model}.jsonl"
     assert capsys.readouterr().out == f"predict: 3 rows, 0 of them cut off, too long or going round → {path}\n"
 
 
 def test_with_dpo_both_students_answer_the_validation_rows_too(
-    tests: list[rows.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, project: Project
+    tests: list[jsonl.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, project: Project
 ) -> None:
     turns = [{"role": role, "content": text} for role, text in (("system", "s"), ("user", "u"), ("assistant", "a"))]
-    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "v", "messages": turns}])
+    jsonl.write_jsonl("data/toy/4-valid.jsonl", [{"id": "v", "messages": turns}])
     run(monkeypatch, "dpo")
     assert (project.read("5-predictions-dpo.jsonl"), project.read("5-valid-dpo.jsonl"), asked) == ([], [], [])
     project.set(models=["base", "sft", "dpo"])
@@ -100,7 +102,7 @@ def test_with_dpo_both_students_answer_the_validation_rows_too(
 
 
 def test_the_teacher_answers_the_test_rows_itself(
-    tests: list[rows.Row], monkeypatch: pytest.MonkeyPatch, project: Project
+    tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch, project: Project
 ) -> None:
     run(monkeypatch, "teacher")
     found = project.read("5-predictions-teacher.jsonl")
@@ -111,7 +113,7 @@ def test_the_teacher_answers_the_test_rows_itself(
 
 @pytest.mark.parametrize("change", [lambda rows: rows[:-1], lambda rows: rows[::-1], lambda rows: [*rows, rows[0]]])
 def test_an_answer_too_few_or_to_another_row_fails(
-    tests: list[rows.Row], monkeypatch: pytest.MonkeyPatch, change: Callable[[list[rows.Row]], list[rows.Row]]
+    tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch, change: Callable[[list[jsonl.Row]], list[jsonl.Row]]
 ) -> None:
     found = [
         {"id": row["id"], "key": "k", "model": "m", "max_tokens": 1, "error": None, **ANSWER, "answer": ""}
@@ -124,7 +126,7 @@ def test_an_answer_too_few_or_to_another_row_fails(
 
 
 def test_a_missing_model_says_what_to_run(
-    tests: list[rows.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+    tests: list[jsonl.Row], asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree("models/toy")
     with pytest.raises(
@@ -146,18 +148,18 @@ def test_usage(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> N
 @pytest.mark.parametrize(
     ("model", "hub"), [("Qwen/Qwen3-0.6B", True), ("models/tiny-base", False), ("./models/tiny-base", False)]
 )
-def test_a_folder_or_a_name_on_the_hub(tests: list[rows.Row], model: str, hub: bool) -> None:
-    assert student.at_hub(model) == hub
-    assert ("HF_HUB_OFFLINE" in student.environment(hub)) != hub
+def test_a_folder_or_a_name_on_the_hub(tests: list[jsonl.Row], model: str, hub: bool) -> None:
+    assert model_folder.at_hub(model) == hub
+    assert ("HF_HUB_OFFLINE" in model_folder.environment(hub)) != hub
 
 
 @pytest.mark.parametrize("model", ["models/none", "none", "a/b/c", "/none/x"])
-def test_a_model_that_is_nowhere(tests: list[rows.Row], model: str) -> None:
+def test_a_model_that_is_nowhere(tests: list[jsonl.Row], model: str) -> None:
     with pytest.raises(UserError, match=f"^params.yaml: model is '{model}', and there is no such folder"):
-        student.at_hub(model)
+        model_folder.at_hub(model)
 
 
-def test_a_context_that_the_model_does_not_have_is_refused_before_the_start(tests: list[rows.Row]) -> None:
+def test_a_context_that_the_model_does_not_have_is_refused_before_the_start(tests: list[jsonl.Row]) -> None:
     fakes.model("models/tiny-base", positions=512)
     with pytest.raises(UserError, match="max_model_len is 513, but models/tiny-base reads at most 512 tokens"):
         engine.predict("models/tiny-base", [], 8, "float32", 513)
@@ -187,7 +189,7 @@ def test_the_prompt_that_is_trained_on_is_the_prompt_that_is_predicted_from() ->
     from swift.model import get_processor
     from swift.template import get_template
 
-    from potstill import swift
+    from potstill.training import swift
 
     base = str(ROOT / "models/tiny-base")
     config = swift.model_config(base, "main")
@@ -196,6 +198,6 @@ def test_the_prompt_that_is_trained_on_is_the_prompt_that_is_predicted_from() ->
     template.set_mode("train")
     chat = [{"role": "system", "content": "提取"}, {"role": "user", "content": "云南省大理市 123"}]
     trained = template.encode({"messages": [*chat, {"role": "assistant", "content": "{}"}]})["input_ids"]
-    asked = engine._tokens(tokenizer, chat)
+    asked = engine.tokens(tokenizer, chat)
     assert trained[: len(asked)] == asked
     assert Path(base).is_dir()

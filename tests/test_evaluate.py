@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from potstill import errors, evaluate
+from potstill.core import errors
+from potstill.commands import evaluate
 from tests.conftest import Project
 
 

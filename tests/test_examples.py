@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill import engine, examples, rows
+from potstill.inference import engine, few_shot
+from potstill.core import jsonl
 from stages import examples as stage
 from tests.conftest import ROOT, Project
 
@@ -30,7 +31,7 @@ def size(chat: list[dict[str, str]]) -> int:
 
 @pytest.mark.parametrize(("room", "count"), [(99, 3), (25, 3), (24, 2), (20, 2), (19, 1), (16, 1), (15, 0)])
 def test_as_many_examples_as_fit_the_longest_chat(room: int, count: int) -> None:
-    found = examples.shown(CHATS, LESSONS, room, size)
+    found = few_shot.shown(CHATS, LESSONS, room, size)
     assert len(found) == (2 if count else 0)
     for chat, made in zip(CHATS, found, strict=bool(count)):
         assert made[0] == chat[0] and made[-1] == chat[-1]
@@ -39,16 +40,16 @@ def test_as_many_examples_as_fit_the_longest_chat(room: int, count: int) -> None
 
 
 def test_no_lessons_no_examples() -> None:
-    assert examples.shown(CHATS, [], 99, size) == []
+    assert few_shot.shown(CHATS, [], 99, size) == []
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     (project.dir / "models").symlink_to(ROOT / "models")
     project.set(examples=count)
-    tests = [{"id": rows.row_id({"text": text}), "text": text, "slice": "a"} for text in ("one word", "two words")]
-    rows.write_jsonl("data/toy/4-test.jsonl", tests)
-    rows.write_jsonl("data/toy/4-train.jsonl", LESSONS)
+    tests = [{"id": jsonl.row_id({"text": text}), "text": text, "slice": "a"} for text in ("one word", "two words")]
+    jsonl.write_jsonl("data/toy/4-test.jsonl", tests)
+    jsonl.write_jsonl("data/toy/4-train.jsonl", LESSONS)
     asked: list[Any] = []
 
     def fake(model: str, batches: list[list[Any]], *rest: Any, **more: Any) -> list[list[dict[str, Any]]]:

@@ -19,10 +19,14 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill import checks, dedup, expand, expand_rules, params, rows, task, teacher
-from potstill.errors import UserError
-from potstill.rows import Row
-from potstill.teacher import fill, quote
+from potstill.checks import registry
+from potstill.dataset import near_duplicates, expand, expand_rules
+from potstill.core import params, jsonl
+from potstill.task import settings
+from potstill.teacher import asking
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
+from potstill.commands import fill, quote
 from stages import expand as stage
 from stages import generate
 from tasks.greeting.teacher import answer as greeting_answer
@@ -61,7 +65,7 @@ def asked_twice(fake: FakeTeacher) -> int:
 
 
 def read(name: str) -> list[Row]:
-    return rows.read_jsonl(f"data/greeting/{name}")
+    return jsonl.read_jsonl(f"data/greeting/{name}")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,7 @@ def test_56_seeds_in_5_categories_become_3000_inputs(there: SimpleNamespace) -> 
     kinds = {seed["id"]: seed["category"] for seed in seeds}
     for row in found:
         assert set(row) == {"id", "text", "category", "family"}
-        assert row["id"] == rows.row_id({"text": row["text"]})
+        assert row["id"] == jsonl.row_id({"text": row["text"]})
         assert kinds[row["family"]] == row["category"]
         assert len(row["text"]) <= 800
     # every seed leads: no category lives by one or two of them
@@ -127,7 +131,7 @@ def test_no_two_inputs_are_near_duplicates_and_none_is_near_a_gold_row(there: Si
 
     found = read("1-inputs.jsonl")
     both = found + [{**row, "family": "gold"} for row in read("gold.jsonl")]
-    texts = [dedup.normal(row["text"]) for row in both]
+    texts = [near_duplicates.normal(row["text"]) for row in both]
     long = np.array([len(text) >= 20 for text in texts])
     close: set[tuple[int, int]] = set()
     for n, of in ((3, long[:, None] & long[None, :]), (2, ~(long[:, None] & long[None, :]))):
@@ -190,8 +194,8 @@ def test_a_second_run_asks_nothing_and_gives_the_same(there: SimpleNamespace, mo
 
 
 def test_the_quote_of_a_finished_growth_is_of_its_very_rows(there: SimpleNamespace) -> None:
-    p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples")
-    lines = [line.split() for line in quote.quote(task.load("greeting"), p).splitlines()]
+    p = params.load("task", *asking.PARAMS, *expand.PARAMS, "samples")
+    lines = [line.split() for line in quote.quote(settings.load("greeting"), p).splitlines()]
     assert lines[2] == ["expand", str(there.calls), str(there.calls), "0", "0", "0", "unknown"]
     assert lines[3][:4] == ["generate", "3,000", "0", "3,000"]
     # not by the replies of expand, which are much longer: no other answer is known, so the most there can be
@@ -285,8 +289,8 @@ class Toy:
             "tasks/toy/task.yaml",
             f"input: [text]\nchecks: [length_within: {{tolerance: 2}}]\nexpand: {{max_chars: 60, categories: {{wish: {rule}}}}}\n",
         )
-        made = [{"id": rows.row_id({"text": text}), "text": text, "category": "wish"} for text in SEEDS]
-        rows.write_jsonl("data/toy/seeds.jsonl", made)
+        made = [{"id": jsonl.row_id({"text": text}), "text": text, "category": "wish"} for text in SEEDS]
+        jsonl.write_jsonl("data/toy/seeds.jsonl", made)
         project.set(
             **{"samples": 1, "expand_rows": 5, "expand_new": 3, "expand_calls": 1, "expand_examples": 2} | changes
         )
@@ -304,7 +308,7 @@ class Toy:
 
     def grow(self, gold: tuple[str, ...] = ()) -> tuple[list[Row], Row]:
         """What is new, and the category's part of the report."""
-        p, t = params.load(*expand.PARAMS, "samples"), task.load("toy")
+        p, t = params.load(*expand.PARAMS, "samples"), settings.load("toy")
         golds = [{"id": f"g{i}", "text": text} for i, text in enumerate(gold)]
         found, report = expand.grow(t, expand.read(t, p)[0], golds, p, self.ask)
         return found[3:], report["categories"]["wish"]
@@ -368,7 +372,7 @@ def test_gold_rows_never_leak_not_even_with_another_number(project: Project) -> 
     project.set(expand_rows=50)
     varied, one = toy.grow(gold=(NEW,))
     assert one["refused"] == {"near a gold row": 3}
-    assert Counter(row["family"] for row in varied) == {rows.row_id({"text": text}): 2 for text in SEEDS}
+    assert Counter(row["family"] for row in varied) == {jsonl.row_id({"text": text}): 2 for text in SEEDS}
     every = tuple(SEEDS[0].replace("50", str(number)) for number in range(30, 81))
     assert not any("张老师" in row["text"] for row in toy.grow(gold=every)[0])
 
@@ -399,11 +403,11 @@ def test_a_call_shows_its_lead_first_and_others_of_the_category(project: Project
     found, _ = toy.grow()
     ((kind, call),) = toy.asked
     assert kind == "expand" and call["new"] == 3 and len(call["examples"]) == 2
-    assert found[0]["family"] == rows.row_id({"text": call["examples"][0]})
+    assert found[0]["family"] == jsonl.row_id({"text": call["examples"][0]})
     project.write(
         "tasks/toy/prompts/expand.md", "{{ new }} more {{ category }} {{ examples | length }} {{ material }}\n"
     )
-    asker, own, schema = expand.asking(task.load("toy"), params.load(*expand.PARAMS), "expand")
+    asker, own, schema = expand.asking(settings.load("toy"), params.load(*expand.PARAMS), "expand")
     assert asker.messages("expand", call) == [
         {"role": "system", "content": "3 more wish 2 "},
         {"role": "user", "content": json.dumps({"inputs": call["examples"]}, ensure_ascii=False)},
@@ -415,9 +419,9 @@ def test_a_call_shows_its_lead_first_and_others_of_the_category(project: Project
 def test_inputs_of_several_fields(project: Project) -> None:
     fields = [{"word": "锅", "mood": "冷"}, {"word": "伞", "mood": "热"}]
     project.write("tasks/toy/task.yaml", "input: [word, mood]\nchecks: []\nexpand: {}\n")
-    rows.write_jsonl("data/toy/seeds.jsonl", [{"id": rows.row_id(one), **one} for one in fields])
+    jsonl.write_jsonl("data/toy/seeds.jsonl", [{"id": jsonl.row_id(one), **one} for one in fields])
     project.set(expand_rows=4, expand_new=3, expand_calls=1)
-    p, t = params.load(*expand.PARAMS, "samples"), task.load("toy")
+    p, t = params.load(*expand.PARAMS, "samples"), settings.load("toy")
     replies = [{"word": "鞋", "mood": "暖"}, {"word": "鞋"}, "鞋"]
 
     def ask(kind: str, calls: list[Row]) -> Iterator[Row]:
@@ -426,7 +430,7 @@ def test_inputs_of_several_fields(project: Project) -> None:
             yield {"id": call["id"], "answer": json.dumps({"inputs": replies}), "finish_reason": "stop", "error": None}
 
     found, report = expand.grow(t, expand.read(t, p)[0], [], p, ask)
-    assert found[2:] == [{"id": rows.row_id(replies[0]), **replies[0], "family": found[2]["family"]}]  # type: ignore[dict-item, arg-type]
+    assert found[2:] == [{"id": jsonl.row_id(replies[0]), **replies[0], "family": found[2]["family"]}]  # type: ignore[dict-item, arg-type]
     assert report["categories"][""]["refused"] == {"wrong shape": 2}
     assert expand_rules.schema(t)["properties"]["inputs"]["items"]["required"] == ["word", "mood"]
 
@@ -480,7 +484,7 @@ def test_a_length_that_no_answer_has_becomes_the_answers(
     new = NEW.replace("70", "83")
     assert NEW not in found
     assert found[new]["asked_as"] == {"text": NEW}
-    assert found[new]["id"] == rows.row_id({"text": new})
+    assert found[new]["id"] == jsonl.row_id({"text": new})
     report = json.loads(Path("data/toy/1-expand.json").read_text())["categories"]["wish"]
     assert report["rewritten"] >= 1 and report["total"] == 8
     calls = len(fake.calls)
@@ -488,7 +492,7 @@ def test_a_length_that_no_answer_has_becomes_the_answers(
     assert len(fake.calls) == calls and not asked_twice(fake)
     answers = [row for row in project.read("2-answers.jsonl") if row["id"] == found[new]["id"]]
     assert [row["answer"] for row in answers] == [of_length(83)] * 2
-    assert checks.check(task.load("toy"), found[new], answers[0]["answer"]) == []
+    assert registry.check(settings.load("toy"), found[new], answers[0]["answer"]) == []
 
 
 @pytest.mark.parametrize(
@@ -591,8 +595,8 @@ def test_the_quote_before_anything_was_asked_is_the_most_there_can_be(project: P
     Toy(project, listed())
     project.write("tasks/toy/prompts/expand.md", "more\n")
     project.set(teacher_model="fake-235b", expand_rows=30, expand_calls=7)
-    p = params.load("task", *teacher.PARAMS, *expand.PARAMS, "samples")
-    lines = [line.split() for line in quote.quote(task.load("toy"), p).splitlines()]
+    p = params.load("task", *asking.PARAMS, *expand.PARAMS, "samples")
+    lines = [line.split() for line in quote.quote(settings.load("toy"), p).splitlines()]
     assert lines[2][:4] == ["expand", "7", "0", "7"] and lines[2][5] == f"{7 * 4096:,}"
     assert lines[3][:4] == ["generate", "30", "0", "30"] and lines[3][5] == f"{30 * 1024:,}"
     assert "at most expand_calls 7 calls; generate: 30 inputs, most of them still" in " ".join(lines[4])

@@ -23,8 +23,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill import rows, task, teacher
-from potstill.errors import UserError
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.teacher import asking
+from potstill.core.errors import UserError
 from potstill.teacher import client, endpoint, limits
 from potstill.teacher.journal import GROUP, Journal
 from stages import filter as sift
@@ -96,7 +98,7 @@ def answers(count: int = N) -> list[str]:
     return [json.dumps({"word": f"word{i}", "length": len(f"word{i}")}) for i in range(count)]
 
 
-def check_answers(found: list[rows.Row], count: int = N) -> None:
+def check_answers(found: list[jsonl.Row], count: int = N) -> None:
     assert [row["answer"] for row in found] == answers(count)
     assert {row["error"] for row in found} == {None}
 
@@ -135,9 +137,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def ask(project: Project, params: SimpleNamespace, count: int = N) -> list[rows.Row]:
+def ask(project: Project, params: SimpleNamespace, count: int = N) -> list[jsonl.Row]:
     """The answers to the first seeds, asked for in this process."""
-    return list(teacher.answer_rows(task.load("toy"), project.seeds(count), params, 1))
+    return list(asking.answer_rows(settings.load("toy"), project.seeds(count), params, 1))
 
 
 def wait_for_calls(ledger: Ledger, count: int, stage: "subprocess.Popen[str]", key: str = KEY) -> None:
@@ -206,7 +208,7 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
     flying: list[int] = []  # at each time of `sent`
     pauses: list[float] = []
 
-    async def timed(self: endpoint.Connection, *rest: Any) -> rows.Row:
+    async def timed(self: endpoint.Connection, *rest: Any) -> jsonl.Row:
         me = object()
         under_way.add(me)
         sent.append(clock.monotonic())
@@ -718,13 +720,13 @@ HOSTILE = [
 ]
 
 
-def hostile_seeds(count: int = 200) -> list[rows.Row]:
+def hostile_seeds(count: int = 200) -> list[jsonl.Row]:
     """Each hostile text and each planted value in several rows, with ordinary ones between."""
     texts = []
     for i in range(count):
         planted = [f"{i}", *([HOSTILE[i // 2 % len(HOSTILE)]] if i % 2 else []), *([PERSONAL[i % 5]] if i % 3 else [])]
-        texts.append(" ".join([*planted, rows.row_id({"line": i}), f"word{i}"]))  # no near-duplicates of each other
-    return [{"id": rows.row_id({"text": text}), "text": text} for text in texts]
+        texts.append(" ".join([*planted, jsonl.row_id({"line": i}), f"word{i}"]))  # no near-duplicates of each other
+    return [{"id": jsonl.row_id({"text": text}), "text": text} for text in texts]
 
 
 @pytest.mark.slow
@@ -754,14 +756,14 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
         shutil.copytree(ROOT / name, project.dir / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
     subprocess.run(["git", "init", "-q", "."], cwd=project.dir, check=True)
     seeds = hostile_seeds()
-    rows.write_jsonl("data/toy/seeds.jsonl", seeds)
+    jsonl.write_jsonl("data/toy/seeds.jsonl", seeds)
     project.write("data/toy/gold.jsonl", "")
     project.set(teacher_model=MODEL, teacher_retries=1, valid_share=0.2)
     out = dvc(project.dir, "repro", *(f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")))
     assert {call["messages"][-1]["content"] for call in fake.calls} == {seed["text"] for seed in seeds}
 
-    def read(name: str) -> list[rows.Row]:
-        return rows.read_jsonl(project.dir / "data/toy" / name)
+    def read(name: str) -> list[jsonl.Row]:
+        return jsonl.read_jsonl(project.dir / "data/toy" / name)
 
     lost = (40, 51, 52)
     kept = read("3-kept.jsonl")
@@ -776,8 +778,8 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     assert learnt == {row["id"]: row["text"] for row in kept}
     assert [row["id"] for row in read("3-dropped.jsonl")] == [seeds[i]["id"] for i in lost]
     refused_key = project.run("stages.generate", TEACHER_API_KEY=KEY, TEACHER_BASE_URL=fake.url.replace("/v1", "/v2"))
-    quote = project.run("potstill.teacher.quote")
-    fill = project.run("potstill.teacher.fill")
+    quote = project.run("potstill.commands.quote")
+    fill = project.run("potstill.commands.fill")
     said = out + refused_key[1] + quote[1] + fill[1]
     check_no_key(said, project.dir)
     check_no_key("", project.dir, KEY[:12])  # nor most of it
@@ -818,7 +820,7 @@ def test_two_stages_share_a_journal_at_once(fake: FakeTeacher, tmp_path: Path) -
     for project in projects:
         seeds = project.seeds(600)
         project.set(teacher_model=MODEL)
-    rows.write_jsonl(projects[1].dir / "data/toy/1-inputs.jsonl", seeds[::-1])
+    jsonl.write_jsonl(projects[1].dir / "data/toy/1-inputs.jsonl", seeds[::-1])
     both = [project.start("stages.generate", **shared) for project in projects[:2]]
     said = [stage.communicate(timeout=60)[0] for stage in both]
     assert [stage.returncode for stage in both] == [0, 0], said
@@ -866,7 +868,7 @@ def test_runs_at_once_share_the_budget(project: Project, fake: FakeTeacher, para
         "other.py",
         "from types import SimpleNamespace\nfrom potstill import task, teacher\n"
         "rows = [{'id': f'{i:016x}', 'text': f'line {i} ends in word{i}'} for i in range(1000, 2000)]\n"
-        f"list(teacher.answer_rows(task.load('toy'), rows, SimpleNamespace(**{vars(params)!r}), 1))\n",
+        f"list(asking.answer_rows(settings.load('toy'), rows, SimpleNamespace(**{vars(params)!r}), 1))\n",
     )
     second = project.start("other")
     with pytest.raises(UserError, match="is used up"):

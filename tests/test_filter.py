@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from potstill import reviews, rows
-from potstill import sift as sifting
-from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.dataset import reviews
+from potstill.core import jsonl
+from potstill.dataset import filtering as sifting
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from stages import filter as stage
 from tests.conftest import Project
 
@@ -25,11 +26,11 @@ def answer(id: str, text: str = GOOD, sample: int = 0, reason: str | None = "sto
 def sift(inputs: dict[str, str], answers: list[Row], family: str | None = None) -> tuple[list[Row], list[Row]]:
     """What the stage keeps and drops; each input is of a family of its own, or all are of one."""
     asked = ({"id": id, "text": text, "family": family or id} for id, text in inputs.items())
-    rows.write_jsonl("data/toy/1-inputs.jsonl", asked)
-    rows.write_jsonl("data/toy/2-answers.jsonl", answers)
+    jsonl.write_jsonl("data/toy/1-inputs.jsonl", asked)
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", answers)
     stage.main()
     dropped = Path("data/toy/3-dropped.jsonl")
-    return rows.read_jsonl("data/toy/3-kept.jsonl"), rows.read_jsonl(dropped) if dropped.stat().st_size else []
+    return jsonl.read_jsonl("data/toy/3-kept.jsonl"), jsonl.read_jsonl(dropped) if dropped.stat().st_size else []
 
 
 @pytest.mark.parametrize(

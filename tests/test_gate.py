@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from potstill import compare, gate, task
-from potstill.errors import UserError
+from potstill.evaluation import compare
+from potstill.commands import gate
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import Project
 
 
@@ -24,7 +26,7 @@ def result(right: int, rows: int = 100, first: int = 0, passed: int = 1) -> None
 
 
 @pytest.fixture
-def toy(project: Project) -> task.Task:
+def toy(project: Project) -> settings.Task:
     """A task whose committed result is 90 of 100."""
     project.write("tasks/toy/task.yaml", "headline_slice: a\nchecks: []\n")
     result(90)
@@ -34,7 +36,7 @@ def toy(project: Project) -> task.Task:
         ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "state"],
     ):
         subprocess.run(["git", *command], check=True)
-    return task.load("toy")
+    return settings.load("toy")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def toy(project: Project) -> task.Task:
         (84, {"first": 50}, "other test rows, Fisher's exact p = 0.29"),
     ],
 )
-def test_it_passes(toy: task.Task, right: int, more: dict[str, int], says: str) -> None:
+def test_it_passes(toy: settings.Task, right: int, more: dict[str, int], says: str) -> None:
     result(right, **more)
     assert says in gate.judge(toy, 0.84, "HEAD")
 
@@ -72,7 +74,7 @@ def test_it_passes(toy: task.Task, right: int, more: dict[str, int], says: str) 
         (850, {"rows": 1000, "first": 7}, None),
     ],
 )
-def test_it_fails(toy: task.Task, right: int, more: dict[str, int], says: str | None) -> None:
+def test_it_fails(toy: settings.Task, right: int, more: dict[str, int], says: str | None) -> None:
     result(right, **more)
     if says is None:  # 85 % of other rows is no proof of having become worse than 90 of 100
         assert "Fisher's exact" in gate.judge(toy, None, "HEAD")
@@ -81,20 +83,20 @@ def test_it_fails(toy: task.Task, right: int, more: dict[str, int], says: str | 
             gate.judge(toy, 0.84, "HEAD")
 
 
-def test_without_a_committed_result_only_the_bar_counts(toy: task.Task) -> None:
+def test_without_a_committed_result_only_the_bar_counts(toy: settings.Task) -> None:
     subprocess.run(["git", "rm", "-rq", "--cached", "reports"], check=True)
     subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "gone"], check=True)
     assert gate.judge(toy, None, "HEAD").endswith("HEAD has no result to compare with")
     assert "90.0% (0 rows fixed" in gate.judge(toy, None, "HEAD~1")
 
 
-def test_an_unknown_revision_is_named(toy: task.Task) -> None:
+def test_an_unknown_revision_is_named(toy: settings.Task) -> None:
     with pytest.raises(UserError, match="^git has no revision 'nosuch': give a commit, a branch or a tag"):
         gate.judge(toy, None, "nosuch")
 
 
-def test_the_exit_code(toy: task.Task, project: Project) -> None:
-    assert project.run("potstill.gate")[0] == 0
+def test_the_exit_code(toy: settings.Task, project: Project) -> None:
+    assert project.run("potstill.commands.gate")[0] == 0
     project.set(min_accuracy=0.95)
-    code, out = project.run("potstill.gate", "--against", "HEAD")
+    code, out = project.run("potstill.commands.gate", "--against", "HEAD")
     assert (code, out.startswith("error: reports/toy/metrics.json: sft has accuracy 90.0%")) == (1, True), out

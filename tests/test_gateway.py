@@ -14,8 +14,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from potstill import gateway, task
-from potstill.errors import UserError
+from potstill.serving import gateway
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import TOY_SCHEMA, Project
 
 KEY = "canary-key-5f3a-91bc"
@@ -199,7 +200,7 @@ def test_the_task_comes_from_the_environment_when_it_is_there(
     project.write("tasks/other/prompts/student.md", "another prompt\n")
     monkeypatch.setenv(gateway.TASK, "other")
     assert passed(echo, {"input": "a"})["messages"][0]["content"] == "another prompt"
-    assert gateway.response_format(task.load("other")) is None
+    assert gateway.response_format(settings.load("other")) is None
 
 
 def test_sigterm_answers_what_is_under_way_and_refuses_the_rest(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from potstill.errors import UserError
+from potstill.core.errors import UserError
 from stages import generate
 from tests.conftest import FakeTeacher, Project
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from potstill import imports, rows, task, validate
-from potstill.errors import UserError
-from potstill.rows import Row, row_id
+from potstill.commands import import_rows
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.dataset import own_rows
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row, row_id
 from tests.conftest import Project
 
 LESSON = [
@@ -21,7 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, content: object, name: str = "in.json")
     lines = content if name.endswith("l") and isinstance(content, list) else [content]
     Path(name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["imports", name, "toy"])
-    imports.main()
+    import_rows.main()
 
 
 def test_instructions_become_seeds_and_lessons(
@@ -31,8 +34,8 @@ def test_instructions_become_seeds_and_lessons(
     run(monkeypatch, found)
     assert project.read("seeds.jsonl") == [{"id": row_id({"text": "a"}), "text": "a"}]
     assert project.read("messages.jsonl") == [{"id": row_id({"messages": LESSON}), "messages": LESSON}]
-    rows.check_ids("seeds.jsonl", task.load("toy").inputs("data/toy/seeds.jsonl"), ["text"])
-    assert validate.read("data/toy/messages.jsonl").problems == []
+    jsonl.check_ids("seeds.jsonl", settings.load("toy").inputs("data/toy/seeds.jsonl"), ["text"])
+    assert own_rows.read("data/toy/messages.jsonl").problems == []
     said = "import: in.json: 3 rows = 1 in data/toy/seeds.jsonl + 1 in data/toy/messages.jsonl + 1 that stood there twice\n"
     assert capsys.readouterr().out == said
 

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
-from potstill import errors, experiments, gate, lockfile, params, stage, stats, student, swift, task, verify
-from potstill.errors import UserError
+from potstill.core import errors, lockfile, params, stage
+from potstill.commands import experiments, gate, verify
+from potstill.evaluation import statistics
+from potstill.training import model_folder, swift
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -258,14 +262,14 @@ def git(*command: str, input: str | None = None) -> str:
 
 
 @pytest.fixture
-def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> task.Task:
+def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     """A commit where sft has 60 of 100 rows right, and a hundred experiments with lora_rank 1 to 100: the rank's number of rows."""
     monkeypatch.setattr(sys, "argv", ["experiments"])
     git("init", "-q")
     text = Path("params.yaml").read_text()
 
     def files(rank: int) -> dict[str, str]:
-        low, high = stats.wilson(rank, 100)
+        low, high = statistics.wilson(rank, 100)
         found = {"accuracy": rank / 100, "low": low, "high": high}
         marks = "id,slice,base,sft\n" + "".join(f"{i},a,0,{int(i < rank)}\n" for i in range(100))
         return {
@@ -286,11 +290,11 @@ def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> task.Task:
         )
         stream += [f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n" for name, text in files(rank).items()]
     git("fast-import", "--quiet", input="".join(stream))
-    return task.load("toy")
+    return settings.load("toy")
 
 
 def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
-    hundred: task.Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hundred: settings.Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real, calls = subprocess.run, list[Any]()
 
@@ -310,11 +314,11 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     assert verdicts == ["better"] * verdicts.count("better") + ["within the noise"] * middle + [
         "worse"
     ] * verdicts.count("worse")
-    alone = sum(stats.exact(max(rank - 60, 0), max(60 - rank, 0)) >= stats.ALPHA for rank in range(1, 101))
+    alone = sum(statistics.exact(max(rank - 60, 0), max(60 - rank, 0)) >= statistics.ALPHA for rank in range(1, 101))
     assert middle > alone == 11  # Holm's p is stricter than each test alone
 
 
-def test_holm_is_that_of_statsmodels(hundred: task.Task) -> None:
+def test_holm_is_that_of_statsmodels(hundred: settings.Task) -> None:
     from statsmodels.stats.multitest import multipletests
 
     found = experiments.results(hundred, {"last commit": "HEAD", **experiments.refs()})
@@ -325,7 +329,7 @@ def test_holm_is_that_of_statsmodels(hundred: task.Task) -> None:
 
 
 def test_experiments_of_another_task_are_left_out(
-    hundred: task.Task, project: Project, capsys: pytest.CaptureFixture[str]
+    hundred: settings.Task, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.write("tasks/other/task.yaml", "checks: []\n")
     project.set(task="other")
@@ -335,7 +339,7 @@ def test_experiments_of_another_task_are_left_out(
         experiments.find("rank-0")
 
 
-def test_the_last_commit_has_the_results_of_every_task(hundred: task.Task, project: Project) -> None:
+def test_the_last_commit_has_the_results_of_every_task(hundred: settings.Task, project: Project) -> None:
     project.set(task="other")
     subprocess.run(["git", "commit", "-qam", "another task is active"], check=True)
     [base] = experiments.results(hundred, {"last commit": "HEAD"})
@@ -347,18 +351,18 @@ def test_the_last_commit_has_the_results_of_every_task(hundred: task.Task, proje
 @pytest.mark.parametrize("name", ["modeling.py", "sub/pytorch_model.bin", "optimizer.pt", "weights.pkl", "a.pth"])
 def test_a_model_that_may_run_code_is_refused(name: str, tmp_path: Path) -> None:
     folder = fakes.model(tmp_path / "model")
-    student.check_folder(folder, "mend it")
+    model_folder.check_folder(folder, "mend it")
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
     with pytest.raises(UserError, match=rf"{Path(name).name}: \.\w+ may run code when it is loaded, .*: mend it$"):
-        student.check_folder(folder, "mend it")
+        model_folder.check_folder(folder, "mend it")
 
 
 def test_a_config_that_names_code_is_refused(tmp_path: Path) -> None:
     folder = fakes.model(tmp_path / "model")
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "x.Y"}}))
     with pytest.raises(UserError, match="tokenizer_config.json: auto_map names code"):
-        student.check_folder(folder, "mend it")
+        model_folder.check_folder(folder, "mend it")
 
 
 @pytest.mark.parametrize(
@@ -401,9 +405,9 @@ def test_ms_swift_runs_no_code_of_a_model(tmp_path: Path) -> None:
     yaml.write_text(
         json.dumps({"model": str(folder), "model_type": "qwen3", "merge_lora": True, "adapters": [str(folder)]})
     )
-    env = os.environ | student.environment(hub=False) | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    env = os.environ | model_folder.environment(hub=False) | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
     child = subprocess.Popen(
-        [sys.executable, "-m", "potstill.swift", "export", str(yaml)], env=env, stdin=subprocess.PIPE
+        [sys.executable, "-m", "potstill.training.swift", "export", str(yaml)], env=env, stdin=subprocess.PIPE
     )
     assert child.wait(300)  # its stdin stays open: the child ends by itself
     assert not (tmp_path / "ran").exists()

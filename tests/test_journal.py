@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.rows import Row
+from potstill.core.jsonl import Row
 from potstill.teacher import journal
 from potstill.teacher.journal import GROUP, Journal
 

@@ -8,38 +8,41 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill import judge, reviews, rows, score, task
+from potstill.evaluation import judge, score
+from potstill.dataset import reviews
+from potstill.core import jsonl
+from potstill.task import settings
 from stages import judge as stage
 from tests.conftest import FakeTeacher, Project, completion
 
 
 @pytest.fixture
-def toy(project: Project) -> task.Task:
+def toy(project: Project) -> settings.Task:
     """Six test rows; the base's answers are x, the student's yy, the teacher's zzz, but where they are the same."""
     project.write("tasks/toy/task.yaml", "checks: []\n")
     project.write("tasks/toy/prompts/judge.md", "A: {{ a }}\nB: {{ b }}\nWhich is better?")
     tests = [
-        {"id": rows.row_id({"text": f"line {i}"}), "text": f"line {i}", "slice": "a", "expected": None}
+        {"id": jsonl.row_id({"text": f"line {i}"}), "text": f"line {i}", "slice": "a", "expected": None}
         for i in range(6)
     ]
-    rows.write_jsonl("data/toy/4-test.jsonl", tests)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", tests)
     for model, text in (("base", "x"), ("again", "x"), ("sft", "yy"), ("teacher", "zzz")):
         found = [{"id": test["id"], "answer": "same" if i == 5 else text} for i, test in enumerate(tests)]
-        rows.write_jsonl(
+        jsonl.write_jsonl(
             f"data/toy/5-predictions-{model}.jsonl",
             [{**row, "prompt_tokens": 1, "completion_tokens": 1} for row in found],
         )
-    rows.write_jsonl("data/toy/1-inputs.jsonl", [{"id": test["id"], "text": test["text"]} for test in tests[:2]])
+    jsonl.write_jsonl("data/toy/1-inputs.jsonl", [{"id": test["id"], "text": test["text"]} for test in tests[:2]])
     ranked = [
         {"id": test["id"], "sample": i, "answer": text} for test in tests[:2] for i, text in enumerate(("p", "qq"))
     ]
-    rows.write_jsonl("data/toy/2-answers.jsonl", ranked)
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", ranked)
     for test, verdict in zip(tests[:2], "ba", strict=True):
         hashes = [reviews.answer_hash(text) for text in ("p", "qq")]
         reviews.append(
             "data/toy/reviews.jsonl", {"id": test["id"], "answers": hashes, "verdict": verdict, "by": "Li", "at": "now"}
         )
-    return task.load("toy")
+    return settings.load("toy")
 
 
 def longer(body: dict[str, Any]) -> str:
@@ -48,15 +51,15 @@ def longer(body: dict[str, Any]) -> str:
     return json.dumps({"better": "a" if a > b else "b" if b > a else "tie"})
 
 
-def run(monkeypatch: pytest.MonkeyPatch) -> list[rows.Row]:
+def run(monkeypatch: pytest.MonkeyPatch) -> list[jsonl.Row]:
     monkeypatch.setattr(sys, "argv", ["judge"])
     stage.main()
     path = Path("data/toy/5-judge.jsonl")
-    return rows.read_jsonl(path) if path.stat().st_size else []
+    return jsonl.read_jsonl(path) if path.stat().st_size else []
 
 
 def test_both_orders_are_asked_once_each_and_people_are_agreed_with(
-    toy: task.Task, project: Project, fake: FakeTeacher, monkeypatch: pytest.MonkeyPatch
+    toy: settings.Task, project: Project, fake: FakeTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def behave(number: int, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
         return web.json_response(completion(longer(body)))
@@ -80,7 +83,7 @@ def test_both_orders_are_asked_once_each_and_people_are_agreed_with(
 
 
 def test_a_judge_of_places_ties_and_a_babbler_is_unscored(
-    toy: task.Task, project: Project, fake: FakeTeacher, monkeypatch: pytest.MonkeyPatch
+    toy: settings.Task, project: Project, fake: FakeTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def behave(number: int, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
         against_teacher = "zzz" in body["messages"][0]["content"]
@@ -96,7 +99,7 @@ def test_a_judge_of_places_ties_and_a_babbler_is_unscored(
 
 @pytest.mark.parametrize("missing", ["model", "prompt"])
 def test_it_is_off_without_a_model_or_a_prompt(
-    toy: task.Task, project: Project, fake: FakeTeacher, monkeypatch: pytest.MonkeyPatch, missing: str
+    toy: settings.Task, project: Project, fake: FakeTeacher, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     if missing == "prompt":
         project.set(judge_model="fake-235b")

@@ -5,12 +5,14 @@ import re
 
 import pytest
 
-from potstill import checks, rows, task
-from potstill.errors import UserError
+from potstill.checks import registry
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import Project
 
 SCHEMA = {"type": "object", "properties": {"intent": {"type": "string"}, "answer": {"type": "string"}}}
-KNOWN: list[rows.Row] = [
+KNOWN: list[jsonl.Row] = [
     {
         "label": "return",
         "text": "七天内可以退货，商品须完好。",
@@ -23,12 +25,12 @@ KNOWN: list[rows.Row] = [
 
 
 @pytest.fixture
-def shop(project: Project, monkeypatch: pytest.MonkeyPatch) -> task.Task:
+def shop(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     monkeypatch.chdir(project.dir)
     project.write("tasks/toy/task.yaml", "checks: [json_schema, facts: {label: intent, field: answer}]\n")
     project.write("schemas/toy.json", json.dumps(SCHEMA))
-    rows.write_jsonl("data/toy/knowledge.jsonl", KNOWN)
-    return task.load("toy")
+    jsonl.write_jsonl("data/toy/knowledge.jsonl", KNOWN)
+    return settings.load("toy")
 
 
 @pytest.mark.parametrize(
@@ -47,14 +49,14 @@ def shop(project: Project, monkeypatch: pytest.MonkeyPatch) -> task.Task:
         ("耳机坏了", "refund", "保修12个月。", ["facts: no rule for intent 'refund'"]),
     ],
 )
-def test_facts(shop: task.Task, question: str, intent: str, answer: str, reasons: list[str]) -> None:
+def test_facts(shop: settings.Task, question: str, intent: str, answer: str, reasons: list[str]) -> None:
     text = json.dumps({"intent": intent, "answer": answer}, ensure_ascii=False)
-    assert checks.check(shop, {"text": question}, text) == reasons
+    assert registry.check(shop, {"text": question}, text) == reasons
 
 
-def test_an_answer_without_the_fields_fails(shop: task.Task) -> None:
-    assert checks.check(shop, {"text": "耳机"}, "{}") == ["facts: no rule for intent None"]
-    assert checks.check(shop, {"text": "耳机"}, '{"intent": "warranty"}') == ["facts: answer: no text"]
+def test_an_answer_without_the_fields_fails(shop: settings.Task) -> None:
+    assert registry.check(shop, {"text": "耳机"}, "{}") == ["facts: no rule for intent None"]
+    assert registry.check(shop, {"text": "耳机"}, '{"intent": "warranty"}') == ["facts: answer: no text"]
 
 
 @pytest.mark.parametrize(
@@ -68,13 +70,13 @@ def test_an_answer_without_the_fields_fails(shop: task.Task) -> None:
         (None, "knowledge.jsonl has no rows, expected the rules to judge by"),
     ],
 )
-def test_a_wrong_rule_is_one_sentence(shop: task.Task, row: rows.Row | None, says: str) -> None:
-    rows.write_jsonl("data/toy/knowledge.jsonl", [row] if row else [])
+def test_a_wrong_rule_is_one_sentence(shop: settings.Task, row: jsonl.Row | None, says: str) -> None:
+    jsonl.write_jsonl("data/toy/knowledge.jsonl", [row] if row else [])
     with pytest.raises(UserError, match=re.escape(says)):
-        checks.validate(shop)
+        registry.validate(shop)
 
 
-def test_prompts_get_the_knowledge(shop: task.Task, project: Project) -> None:
+def test_prompts_get_the_knowledge(shop: settings.Task, project: Project) -> None:
     project.write("tasks/toy/prompts/teacher.md", "{% for k in knowledge %}- {{ k.text }}\n{% endfor %}")
     system = shop.messages("teacher", {"id": "1", "text": "x"})[0]["content"]
     assert system.splitlines() == [f"- {row['text']}" for row in KNOWN]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill import lengths
-from potstill.lengths import Length, asked
+from potstill.checks import requested_length
+from potstill.checks.requested_length import Length, asked
 
 DIGITS = "零一二三四五六七八九"
 
@@ -184,25 +184,25 @@ def test_a_chinese_numeral_has_the_value_that_it_says(n: int) -> None:
     rest = chinese(low)
     if high and rest.startswith("十"):
         rest = "一" + rest
-    assert lengths.number((chinese(high) + "万" if high else "") + zero + rest) == n
+    assert requested_length.number((chinese(high) + "万" if high else "") + zero + rest) == n
 
 
 @pytest.mark.parametrize("text", ["两三百", "三五", "千百", "零", "一二三", "百万千", "十十", "万一", "五百百"])
 def test_what_is_no_number_has_no_value(text: str) -> None:
-    assert lengths.number(text) is None
+    assert requested_length.number(text) is None
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("1,200", "1200"), ("1.5万", "15000"), ("３", "3"), ("二〇二六", "2026"), ("两", "2")]
 )
 def test_numbers(text: str, value: str) -> None:
-    assert lengths.number(text) == Decimal(value)
+    assert requested_length.number(text) == Decimal(value)
 
 
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     assert all((x.low or 0) <= (x.high or 10**9) for x in asked(text) if x.high is None or x.low is None or x.exact)
-    assert lengths.count(text) == sum(not c.isspace() for c in text)
+    assert requested_length.count(text) == sum(not c.isspace() for c in text)
 
 
 @given(st.integers(0, 400), st.integers(1, 200), st.integers(0, 200))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from potstill import rows, stage, training, verify
+from potstill.core import jsonl, stage
+from potstill.training import run
+from potstill.commands import verify
 from tests import fakes
 from tests.conftest import Project
 
@@ -18,8 +20,8 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The toy project with a base and an adapter, where `swift` is the stand-in."""
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/tiny-base")
-    training.keep(fakes.checkpoint("models/toy/sft", 4, 4), Path("models/toy/sft/adapter"), "models/tiny-base")
-    training.replace(Path("models/toy/sft/adapter"))
+    run.keep(fakes.checkpoint("models/toy/sft", 4, 4), Path("models/toy/sft/adapter"), "models/tiny-base")
+    run.replace(Path("models/toy/sft/adapter"))
     return project
 
 
@@ -77,7 +79,7 @@ def test_a_full_training_needs_no_merging(ready: Project) -> None:
     adapter = Path("models/toy/sft/adapter")
     (adapter / "adapter_config.json").unlink()
     fakes.model(adapter)
-    rows.write_jsonl(adapter / "logging.jsonl", [{"step": 1}])
+    jsonl.write_jsonl(adapter / "logging.jsonl", [{"step": 1}])
     assert merge(ready)[0] == 0
     assert (MERGED / "model.safetensors").is_file()
     assert not (MERGED / "logging.jsonl").exists()

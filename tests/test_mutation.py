@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill import engine, params, parity, rows
-from potstill.errors import UserError
+from potstill.inference import engine, parity
+from potstill.core import params, jsonl
+from potstill.core.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Body, Project, completion, serving
 
@@ -48,12 +49,12 @@ def run(stage: str) -> str:
 
 def predict(
     model: str, batches: list[list[Any]], *_: object, n: int = 1, timed: list[float] | None = None, **drawn: object
-) -> list[list[rows.Row]]:
+) -> list[list[jsonl.Row]]:
     """A stand-in for vLLM that is right every other time, and never where it draws."""
     if timed is not None:
         timed.append(0.25)
 
-    def answer(messages: list[dict[str, str]], number: int) -> rows.Row:
+    def answer(messages: list[dict[str, str]], number: int) -> jsonl.Row:
         word = messages[-1]["content"].split()[-1]
         found = {"word": word[::-1] if drawn else word, "length": len(word) + number % 2}
         text = json.dumps(found, separators=(",", ":"))
@@ -97,11 +98,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for stage in STAGES:
             said[stage] = run(stage)
             if stage == "expand":  # the seeds were enough: replies as a larger expand_rows would have brought
-                rows.write_jsonl("data/toy/1-calls.jsonl", map(call, range(6)))
+                jsonl.write_jsonl("data/toy/1-calls.jsonl", map(call, range(6)))
         yield said
 
 
-def call(number: int) -> rows.Row:
+def call(number: int) -> jsonl.Row:
     """A reply that expand took inputs from."""
     asked = {"id": f":{number}", "sample": 0, "key": f"{number:032x}", "model": "fake-235b", "max_tokens": 64}
     reply = {
@@ -127,7 +128,7 @@ def kept() -> Iterator[None]:
 Lines = list[bytes]
 
 
-def change(edit: Callable[[rows.Row, rows.Row], rows.Row]) -> Callable[[Lines, int], Lines]:
+def change(edit: Callable[[jsonl.Row, jsonl.Row], jsonl.Row]) -> Callable[[Lines, int], Lines]:
     """A corruption that gives a row, and the one after it, another content."""
 
     def corrupt(lines: Lines, at: int) -> Lines:
@@ -137,12 +138,12 @@ def change(edit: Callable[[rows.Row, rows.Row], rows.Row]) -> Callable[[Lines, i
     return corrupt
 
 
-def text_of(row: rows.Row) -> str:
+def text_of(row: jsonl.Row) -> str:
     """The key of a row that holds what it says."""
     return next(key for key in ("messages", "text", "answer", "chosen") if key in row)
 
 
-def output_of(row: rows.Row) -> str:
+def output_of(row: jsonl.Row) -> str:
     """The key of a row that holds what was answered, or is expected."""
     return next(key for key in ("messages", "output", "expected", "answer", "text", "rejected") if key in row)
 
@@ -206,9 +207,9 @@ BUGS = [name for name in CORRUPTIONS if re.search("id|text|duplicate", name)]
 def test_a_row_that_was_wrong_when_it_was_sealed(ran: dict[str, str], stage: str, name: str, corruption: str) -> None:
     path = Path("data/toy", name)
     with kept():
-        lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows.read_jsonl(path)]
+        lines = [json.dumps(row, ensure_ascii=False).encode() for row in jsonl.read_jsonl(path)]
         lines = CORRUPTIONS[corruption](lines, len(lines) // 2)
-        path.write_text("".join(f"{rows._seal(line.decode())}\n" for line in lines), encoding="utf-8")
+        path.write_text("".join(f"{jsonl._seal(line.decode())}\n" for line in lines), encoding="utf-8")
         found = outcome(stage, ran)
     assert found.startswith("UserError"), found
 

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill import engine, pairs, reviews, rows, task, validate
-from potstill.pairs import Candidate
+from potstill.inference import engine
+from potstill.dataset import preferences, reviews, own_rows
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.dataset.preferences import Candidate
 from stages import sample
 from tests import fakes
 from tests.conftest import FakeTeacher, Project, completion
@@ -48,7 +51,7 @@ def test_the_stage_asks_for_bad_answers_and_accounts_for_each(bad: Project, fake
     found = {row["id"]: row for row in bad.read("4-pairs.jsonl")}
     lessons = bad.read("4-train.jsonl")
     assert len(bad.read("4-rejected.jsonl")) == 40
-    report = json.loads((bad.dir / "data/toy/4-pairs.json").read_text())
+    report = json.loads((bad.dir / "data/toy/4-preferences.json").read_text())
     possible = 0
     for lesson in lessons[:40]:
         *prompt, best = lesson["messages"]
@@ -69,7 +72,7 @@ def test_the_stage_asks_for_bad_answers_and_accounts_for_each(bad: Project, fake
     assert (
         f"pairs: {len(found)} preferences, of 120 answers (120 kept, 0 dropped), {len(lessons)} training rows, " in said
     )
-    assert validate.violations("preferences", next(iter(found.values()))) == []
+    assert own_rows.violations("preferences", next(iter(found.values()))) == []
 
 
 def test_a_task_without_the_prompt_asks_for_nothing(bad: Project, fake: FakeTeacher) -> None:
@@ -82,22 +85,22 @@ def test_a_task_without_the_prompt_asks_for_nothing(bad: Project, fake: FakeTeac
 
 
 @pytest.fixture
-def toy(project: Project) -> task.Task:
+def toy(project: Project) -> settings.Task:
     """A task of plain words: an answer is good when it has at most six characters, none of them Latin."""
     project.write("tasks/toy/task.yaml", "checks: [exact_match, {max_chars: {limit: 6}}, language]\n")
-    return task.load("toy")
+    return settings.load("toy")
 
 
-def lessons(*ids: str) -> tuple[list[rows.Row], list[rows.Row]]:
+def lessons(*ids: str) -> tuple[list[jsonl.Row], list[jsonl.Row]]:
     """Rows of 4-train.jsonl and 3-kept.jsonl; the answer to each is 春夏秋冬."""
     turns = [{"role": "user", "content": "写"}, {"role": "assistant", "content": "春夏秋冬"}]
     kept = [{"id": id, "text": "写", "output": "春夏秋冬"} for id in ids]
     return [{"id": id, "messages": turns} for id in ids], kept
 
 
-def made(t: task.Task, ids: str, **sources: list[Candidate]) -> tuple[list[rows.Row], dict[str, Any]]:
+def made(t: settings.Task, ids: str, **sources: list[Candidate]) -> tuple[list[jsonl.Row], dict[str, Any]]:
     train, kept = lessons(*ids)
-    return pairs.made(t, train, [*(row for row in kept if row["id"] != "o"), *lessons("v")[1]], sources)
+    return preferences.made(t, train, [*(row for row in kept if row["id"] != "o"), *lessons("v")[1]], sources)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def made(t: task.Task, ids: str, **sources: list[Candidate]) -> tuple[list[rows.
         (Candidate("1", "春夏", "春夏 ", ranked=True), "as good"),
     ],
 )
-def test_a_pair_is_a_good_answer_and_a_worse_one(toy: task.Task, candidate: Candidate, reason: str | None) -> None:
+def test_a_pair_is_a_good_answer_and_a_worse_one(toy: settings.Task, candidate: Candidate, reason: str | None) -> None:
     found, report = made(toy, "1o", student=[candidate])
     assert len(found) == (reason is None)
     assert report["sources"]["student"] == {"in": 1, "pairs": len(found), "dropped": {reason: 1} if reason else {}}
@@ -124,18 +127,18 @@ def test_a_pair_is_a_good_answer_and_a_worse_one(toy: task.Task, candidate: Cand
 
 def test_the_worse_answer_has_the_form_of_what_is_trained_on(project: Project) -> None:
     """An object of the teacher has spaces, what is trained on has none: that must not tell one from the other."""
-    t = task.load("toy")
+    t = settings.load("toy")
     lesson = {
         "id": "1",
         "messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": '{"word":"b"}'}],
     }
     kept = {"id": "1", "text": "a b", "output": {"word": "b", "length": 1}}
     given = [Candidate("1", '{"word": "é", "length":  1}', '{"word": "b", "length": 1}')]
-    [found], _ = pairs.made(t, [lesson], [kept], {"person": given})
+    [found], _ = preferences.made(t, [lesson], [kept], {"person": given})
     assert (found["chosen"], found["rejected"]) == ('{"word":"b","length":1}', '{"word":"é","length":1}')
 
 
-def test_of_one_input_a_source_gives_one_pair_and_no_text_comes_twice(toy: task.Task) -> None:
+def test_of_one_input_a_source_gives_one_pair_and_no_text_comes_twice(toy: settings.Task) -> None:
     found, report = made(
         toy,
         "12",
@@ -154,7 +157,7 @@ def test_of_one_input_a_source_gives_one_pair_and_no_text_comes_twice(toy: task.
     assert all(row["chosen"] == "春夏秋冬" and len(row["prompt"]) == 1 for row in found)
 
 
-def pair(chosen: int, rejected: int) -> rows.Row:
+def pair(chosen: int, rejected: int) -> jsonl.Row:
     return {"chosen": "好" * chosen, "rejected": "坏" * rejected}
 
 
@@ -170,10 +173,10 @@ def pair(chosen: int, rejected: int) -> rows.Row:
 )
 def test_lengths_are_balanced_by_leaving_out_what_differs_most(given: list[tuple[int, int]], left: list[int]) -> None:
     some = [pair(*one) for one in given]
-    assert pairs.balanced(some) == [some[place] for place in left]
+    assert preferences.balanced(some) == [some[place] for place in left]
 
 
-def test_lengths_are_reported_before_and_after(toy: task.Task) -> None:
+def test_lengths_are_reported_before_and_after(toy: settings.Task) -> None:
     candidates = [Candidate(id, "abcd" * (9 if id == "3" else 1)) for id in "123"]
     _, report = made(toy, "123", prompt=candidates)
     assert report["chars"] == {
@@ -181,7 +184,7 @@ def test_lengths_are_reported_before_and_after(toy: task.Task) -> None:
         "after": {"pairs": 2, "chosen": 4.0, "rejected": 4.0},
     }
     assert report["sources"]["prompt"] == {"in": 3, "pairs": 2, "dropped": {"length": 1}}
-    assert pairs.table(report) == [
+    assert preferences.table(report) == [
         "source          in   pairs  dropped",
         "prompt           3       2  1 length",
         "characters, chosen to rejected: 4.0 to 14.7; balanced: 4.0 to 4.0",
@@ -191,7 +194,7 @@ def test_lengths_are_reported_before_and_after(toy: task.Task) -> None:
 def test_what_the_teacher_failed_is_a_candidate_and_what_was_not_judged_is_none() -> None:
     reasons = ["language: Latin", "json: no", "review: rejected", "spare: sample 1 is kept", "near_duplicate: of 1"]
     dropped = [{"id": str(i), "sample": 0, "reason": reason, "answer": "a"} for i, reason in enumerate(reasons)]
-    found = pairs.from_teacher([*dropped, {"id": "9", "sample": 0, "reason": "finish_reason: length", "answer": "a"}])
+    found = preferences.from_teacher([*dropped, {"id": "9", "sample": 0, "reason": "finish_reason: length", "answer": "a"}])
     assert found == [Candidate("0", "a"), Candidate("1", "a"), Candidate("2", "a", ranked=True)]
 
 
@@ -204,7 +207,7 @@ def test_rankings_of_a_person_become_candidates() -> None:
     said.add({"id": "3", "answers": [hashes[0], hashes[2]], "verdict": "tie"})
     said.add({"id": "4", "answers": [hashes[0], hashes[2]], "verdict": "b"})
     answers = [{"id": id, "answer": text} for id in "123" for text in texts] + [{"id": "4", "answer": "好"}]
-    found = pairs.from_person(said, answers)
+    found = preferences.from_person(said, answers)
     assert [(one.id, one.chosen, one.rejected, one.fault) for one in found if not one.fault] == [
         ("1", "更好", "好", None),
         ("2", "好", "坏", None),
@@ -218,7 +221,7 @@ def test_the_student_answers_its_training_inputs_only_where_there_is_a_dpo(
 ) -> None:
     asked: list[Any] = []
 
-    def draw(model: str, batches: list[list[Any]], *rest: Any, **sampling: Any) -> list[list[rows.Row]]:
+    def draw(model: str, batches: list[list[Any]], *rest: Any, **sampling: Any) -> list[list[jsonl.Row]]:
         asked.append((model, len(batches[0]), batches[0][0], sampling))
         return [[{"answer": f"a{i}", "finish_reason": "stop"} for i in range(len(batches[0]) * sampling["n"])]]
 
@@ -236,7 +239,7 @@ def test_the_student_answers_its_training_inputs_only_where_there_is_a_dpo(
     assert [(row["id"], row["sample"], row["answer"]) for row in found] == [
         (train[i]["id"], k, f"a{2 * i + k}") for i in range(3) for k in range(2)
     ]
-    assert pairs.from_student([{**found[0], "finish_reason": "length"}, found[1]]) == [
+    assert preferences.from_student([{**found[0], "finish_reason": "length"}, found[1]]) == [
         Candidate(train[0]["id"], "a0", fault="cut off"),
         Candidate(train[0]["id"], "a1"),
     ]

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from potstill import params
-from potstill.errors import UserError
+from potstill.core import params
+from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
 RANGES = {  # the published platform's: refused below, lowest, highest, refused above, what an error says

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill import parity, rows
+from potstill.inference import parity
+from potstill.core import jsonl
 from tests.conftest import ROOT
 
 BASE = str(ROOT / "models/tiny-base")
@@ -69,7 +70,7 @@ def test_an_adapter_on_its_base_answers_as_the_merged_model(adapter: Path, tmp_p
 
 @pytest.mark.slow
 def test_what_is_served_is_asked_with_the_tokens_of_the_training(tmp_path: Path) -> None:
-    lessons: list[rows.Row] = [
+    lessons: list[jsonl.Row] = [
         {
             "id": str(i),
             "messages": [*chat, {"role": "assistant", "content": json.dumps({"name": f"甲{i}"}, ensure_ascii=False)}],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import compare
+from potstill.evaluation import compare
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -186,7 +186,7 @@ def test_a_second_run_does_nothing(checkout: Checkout) -> None:
 
 
 def test_predict_and_score_alone_run_nothing_again(checkout: Checkout) -> None:
-    code, out = checkout.run("potstill.evaluate")
+    code, out = checkout.run("potstill.commands.evaluate")
     assert (code, ran(out)) == (0, []), out
 
 
@@ -213,7 +213,7 @@ def test_experiments_and_metrics_read_well(checkout: Checkout) -> None:
 
 
 def test_the_gate_holds_the_last_commit(checkout: Checkout) -> None:
-    code, out = checkout.run("potstill.gate")
+    code, out = checkout.run("potstill.commands.gate")
     assert (code, "0 broken" in out or "fixed" in out) == (0, True), out
 
 
@@ -258,7 +258,7 @@ BAD = {
         r"params\.yaml:\d+: .*'lora_rnak'",
     ),
     "out of range": ("params.yaml", put("lora_rank", "100"), REPRO, r"params\.yaml:\d+: lora_rank is 100, .* 1 to 64"),
-    "no such task": ("", None, ("potstill.profile", "--task", "nosuch"), r"no task 'nosuch' .* address"),
+    "no such task": ("", None, ("potstill.commands.profile", "--task", "nosuch"), r"no task 'nosuch' .* address"),
     "no such model": (
         "params.yaml",
         put("model", "models/nosuch"),

@@ -9,7 +9,7 @@ import pytest
 from dvc_render import VegaRenderer
 from dvc_render.html import render_html
 
-from potstill import params
+from potstill.core import params
 from tests.conftest import ROOT
 
 PLOTS = ROOT / ".dvc/plots"

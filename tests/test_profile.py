@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill import params, profile
+from potstill.core import params
+from potstill.commands import profile
 from tests.conftest import ROOT, Project
 
 PUBLISHED = {  # published.md, section A
@@ -116,14 +117,14 @@ def test_task_alone(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: p
         (["high"], "error: tasks/toy/profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64"),
         (["odd"], "error: tasks/toy/profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?"),
         (["--task", "nosuch"], "error: params.yaml: there is no task 'nosuch'"),
-        ([], "error: expected `python -m potstill.profile NAME [TASK]`"),
-        (["--help"], "error: expected `python -m potstill.profile NAME [TASK]`"),
+        ([], "error: expected `python -m potstill.commands.profile NAME [TASK]`"),
+        (["--help"], "error: expected `python -m potstill.commands.profile NAME [TASK]`"),
     ],
 )
 def test_a_mistake_changes_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str
 ) -> None:
-    from potstill import errors
+    from potstill.core import errors
 
     project.write("tasks/toy/profiles/high.yaml", "seed: 1\nlora_rank: 999\n")
     project.write("tasks/toy/profiles/odd.yaml", "lora_rnk: 8\n")

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
-from potstill import compare, quantize, rows, student, swift, task
-from potstill.errors import UserError
+from potstill.evaluation import compare
+from potstill.serving import quantize
+from potstill.core import jsonl
+from potstill.training import model_folder, swift
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -51,31 +55,31 @@ def answer(word: str) -> str:
 
 
 @pytest.fixture
-def tests(project: Project) -> list[rows.Row]:
+def tests(project: Project) -> list[jsonl.Row]:
     """Forty test rows on disk, a student, and its predictions, all right."""
     found = [{**row, "slice": "a"} for row in project.seeds(40)]
-    rows.write_jsonl("data/toy/4-test.jsonl", found)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", found)
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    rows.write_jsonl("data/toy/4-train.jsonl", [{"id": str(i), "messages": chat} for i in range(20)])
+    jsonl.write_jsonl("data/toy/4-train.jsonl", [{"id": str(i), "messages": chat} for i in range(20)])
     right = [
         {"id": row["id"], "answer": answer(f"word{i}"), "prompt_tokens": 9, "completion_tokens": 9}
         for i, row in enumerate(found)
     ]
-    rows.write_jsonl("data/toy/5-predictions-sft.jsonl", right)
-    rows.write_json("data/toy/6-ship.json", {"ship": "sft"})
+    jsonl.write_jsonl("data/toy/5-predictions-sft.jsonl", right)
+    jsonl.write_json("data/toy/6-ship.json", {"ship": "sft"})
     fakes.model("models/toy/student")
     return found
 
 
-def said(tests: list[rows.Row], wrong: int = 0) -> rows.Row:
+def said(tests: list[jsonl.Row], wrong: int = 0) -> jsonl.Row:
     """What a model answers that has all rows right but the first few."""
     texts = [answer("nothing" if i < wrong else f"word{i}") for i in range(len(tests))]
     return {"answers": texts, "tokens_per_second": 100.0, "memory_mib": 900}
 
 
-def test_the_table_holds_each_format_against_the_student(tests: list[rows.Row]) -> None:
-    toy = task.load("toy")
-    evaluated = rows.read_jsonl("data/toy/5-predictions-sft.jsonl")
+def test_the_table_holds_each_format_against_the_student(tests: list[jsonl.Row]) -> None:
+    toy = settings.load("toy")
+    evaluated = jsonl.read_jsonl("data/toy/5-predictions-sft.jsonl")
     measured = {"student": said(tests, 1), "int8": said(tests, 2), "awq": said(tests, 20)}
     sizes = {"student": 3 << 20, "int8": 1 << 20, "awq": 1 << 19}
     found = {row["model"]: row for row in quantize.table(toy, tests, evaluated, measured, sizes)}
@@ -91,13 +95,13 @@ def test_the_table_holds_each_format_against_the_student(tests: list[rows.Row]) 
 
 @pytest.mark.parametrize(("wrong", "code"), [(0, 0), (30, 1)])
 def test_a_format_that_answers_otherwise_fails_the_command(
-    tests: list[rows.Row], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: int, code: int
+    tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: int, code: int
 ) -> None:
     def made(kind: str, model: Path, lessons: Path, out: Path, max_length: int) -> None:
         assert (kind, str(model), str(lessons)) == ("int8", "models/toy/student", "data/toy/4-train.jsonl")
         fakes.model(out)
 
-    def answered(model: Path, chats: list[Any], p: Any, dtype: str) -> rows.Row:
+    def answered(model: Path, chats: list[Any], p: Any, dtype: str) -> jsonl.Row:
         assert len(chats) == 40
         assert dtype == ("bfloat16" if model.name == "int8" else "float32")
         return said(tests, wrong if model.name == "int8" else 0)
@@ -117,8 +121,8 @@ def test_a_format_that_answers_otherwise_fails_the_command(
     assert not list(Path("models/toy/quantized").glob("*.part"))
 
 
-def test_what_this_machine_cannot_do_is_one_sentence(tests: list[rows.Row], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student, "on_cuda", lambda: False)
+def test_what_this_machine_cannot_do_is_one_sentence(tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_folder, "on_cuda", lambda: False)
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     for kind, sentence in (
         ("gptq", "FORMAT=gptq needs an NVIDIA GPU"),
@@ -130,14 +134,14 @@ def test_what_this_machine_cannot_do_is_one_sentence(tests: list[rows.Row], monk
             quantize.make(kind, Path("models/toy/student"), Path("data/toy/4-train.jsonl"), Path("out") / kind, 1024)
 
 
-def test_gguf_goes_through_llama_cpp(tests: list[rows.Row], project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gguf_goes_through_llama_cpp(tests: list[jsonl.Row], project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.write("llama/convert_hf_to_gguf.py", CONVERTER)
     project.write("llama/build/bin/llama-server", LLAMA % sys.executable).chmod(0o755)
     monkeypatch.setenv("LLAMA_CPP", str(project.dir / "llama"))
     out, lessons = Path("models/toy/quantized/gguf"), Path("data/toy/4-train.jsonl")
     quantize.make("gguf", Path("models/toy/student"), lessons, out, 1024)
     assert quantize.size(out) == 400
-    toy = task.load("toy")
+    toy = settings.load("toy")
     found = quantize.answered(out, [toy.messages("student", row) for row in tests], P, "float32")
     assert found["answers"] == said(tests)["answers"]
     assert found["tokens_per_second"] > 0
@@ -152,7 +156,7 @@ def test_gguf_goes_through_llama_cpp(tests: list[rows.Row], project: Project, mo
 
 
 @pytest.mark.slow
-def test_the_yaml_of_swift_export_is_its_own(tests: list[rows.Row], tmp_path: Path) -> None:
+def test_the_yaml_of_swift_export_is_its_own(tests: list[jsonl.Row], tmp_path: Path) -> None:
     paths = []
     for method in ("gptq", "awq"):
         paths.append(tmp_path / f"{method}.yaml")
@@ -168,7 +172,7 @@ def test_the_yaml_of_swift_export_is_its_own(tests: list[rows.Row], tmp_path: Pa
         "    found, rest = argparse.ArgumentParser.parse_known_args(HfArgumentParser([ExportArguments]), argv)\n"
         "    print(json.dumps([found.quant_method, found.quant_bits, found.group_size, found.dataset, rest]))"
     )
-    env = os.environ | student.environment(hub=False)
+    env = os.environ | model_folder.environment(hub=False)
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True, env=env)
     parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
     assert parsed == [[method, 4, 64, ["4-train.jsonl"], []] for method in ("gptq", "awq")]
@@ -177,14 +181,14 @@ def test_the_yaml_of_swift_export_is_its_own(tests: list[rows.Row], tmp_path: Pa
 @pytest.mark.slow
 def test_int8_by_llm_compressor_answers_in_vllm(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """models/tiny-base as the student: INT8 is smaller and, on what it was pretrained to do, mostly says the same."""
-    subprocess.run([sys.executable, "-m", "potstill.setup", "quantize"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "potstill.commands.setup", "quantize"], cwd=ROOT, check=True)
     Path(".venv-quantize").symlink_to(ROOT / ".venv-quantize")
     shutil.copytree(ROOT / "models/tiny-base", "models/toy/student")
     chats = [[{"role": "user", "content": f"复述：第{i}号货架在北京市海淀区"}] for i in range(24)]
     lessons = [
         {"id": str(i), "messages": [*chat, {"role": "assistant", "content": "好"}]} for i, chat in enumerate(chats)
     ]
-    rows.write_jsonl("data/toy/4-train.jsonl", lessons)
+    jsonl.write_jsonl("data/toy/4-train.jsonl", lessons)
     model, out = Path("models/toy/student"), Path("models/toy/quantized/int8")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     quantize.make("int8", model, Path("data/toy/4-train.jsonl"), out, 1024)

@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from potstill import student
+from potstill.training import model_folder
 from tests.conftest import KEY, ROOT, Project
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | student.environment(hub=False) | settings,
+            env=os.environ | model_folder.environment(hub=False) | settings,
         )
     try:
         deadline = time.monotonic() + 240

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from potstill import charts, compare, report, rows, score, task
-from potstill.errors import UserError
+from potstill.report import charts, pages
+from potstill.evaluation import compare, score
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import Project
 
 MODELS = ("base", "sft", "teacher")
@@ -22,7 +25,7 @@ checks: [json_schema, exact_match]
 """
 
 
-def scored(project: Project, count: int) -> task.Task:
+def scored(project: Project, count: int) -> settings.Task:
     """A task of `count` test rows, the fifth of them in slice b, of which base has each third right, sft all but each fifth, and
     whose wrong answers hold a script; as the stages up to score leave it."""
     project.write("tasks/toy/task.yaml", TASK)
@@ -32,16 +35,16 @@ def scored(project: Project, count: int) -> task.Task:
         "schema: '2.0'\nstages:\n  sft@toy:\n    params:\n      params.yaml:\n        lora_rank: 77\n        task: toy\n"
         "    outs:\n    - path: models/toy/sft/adapter\n      md5: abc.dir\n",
     )
-    t, tests = task.load("toy"), []
+    t, tests = settings.load("toy"), []
     for i in range(count):
         text = f"第{i}行 word{i} {EVIL if i == 1 else ''}".strip()
         expected = {"word": f"word{i}", "length": i}
         tests.append(
-            {"id": rows.row_id({"text": text}), "text": text, "slice": "b" if i % 5 == 4 else "a", "expected": expected}
+            {"id": jsonl.row_id({"text": text}), "text": text, "slice": "b" if i % 5 == 4 else "a", "expected": expected}
         )
-    rows.write_jsonl("data/toy/4-test.jsonl", tests)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", tests)
     right = {"base": lambda i: i % 3 == 0, "sft": lambda i: i % 5 > 0, "teacher": lambda i: True}
-    predictions: dict[str, list[rows.Row]] = {}
+    predictions: dict[str, list[jsonl.Row]] = {}
     for model in MODELS:
         predictions[model] = [
             {
@@ -53,19 +56,19 @@ def scored(project: Project, count: int) -> task.Task:
             }
             for i, test in enumerate(tests)
         ]
-        rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", predictions[model])
+        jsonl.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", predictions[model])
     for model, seconds in (("base", 1.234), ("sft", 0.056), ("dpo", 0.057)):
-        rows.write_json(f"data/toy/5-latency-{model}.json", {"requests": 10, "median": seconds})
+        jsonl.write_json(f"data/toy/5-latency-{model}.json", {"requests": 10, "median": seconds})
     for name in ("seeds", "4-train", "4-valid"):
-        rows.write_jsonl(f"data/toy/{name}.jsonl", [{"id": str(i)} for i in range(8)])
-    rows.write_json("data/toy/3-funnel.json", {"inputs": 9, "in": 9, "kept": 8, "dropped": {"grounded": 1}})
+        jsonl.write_jsonl(f"data/toy/{name}.jsonl", [{"id": str(i)} for i in range(8)])
+    jsonl.write_json("data/toy/3-funnel.json", {"inputs": 9, "in": 9, "kept": 8, "dropped": {"grounded": 1}})
     marks = score.marked(t, tests, predictions)
-    rows.write_json("reports/toy/metrics.json", score.metrics(t, tests, marks))
-    rows.write_json(
+    jsonl.write_json("reports/toy/metrics.json", score.metrics(t, tests, marks))
+    jsonl.write_json(
         "reports/toy/cost.json", score.cost([], [{"key": "a", "error": None, **predictions["teacher"][0]}], 8, 1.0, 5.0)
     )
-    rows.write_json("reports/toy/judge.json", {"pairs": []})
-    rows.write_json("reports/toy/fit.json", {"verdict": "well fitted", "advice": "nothing to change"})
+    jsonl.write_json("reports/toy/judge.json", {"pairs": []})
+    jsonl.write_json("reports/toy/fit.json", {"verdict": "well fitted", "advice": "nothing to change"})
     for name in ("train_loss", "eval_loss"):
         project.write(f"reports/toy/{name}.csv", "step,loss\n" + "".join(f"{i},{1 / (i + 1):.4f}\n" for i in range(9)))
     for name, made in (("slices", compare.slices), ("pairs", compare.pairs)):
@@ -85,7 +88,7 @@ def data(page: str, id: str) -> Any:
 
 
 def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) -> None:
-    page = report.build(scored(project, 50))
+    page = pages.build(scored(project, 50))
     assert "1,234 → 56 ms" in page
     text = re.sub(r"\s+", " ", page)
     assert "75.0% of the test rows are right after the training. Before it, 35.0%." in text
@@ -104,8 +107,8 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
 
 
 def test_no_text_of_a_model_is_html_and_nothing_is_asked_for(project: Project) -> None:
-    page = report.build(scored(project, 20))
-    own = page.replace((Path(report.__file__).parent / "vega.js").read_text(encoding="utf-8"), "")
+    page = pages.build(scored(project, 20))
+    own = page.replace((Path(pages.__file__).parent / "vega.js").read_text(encoding="utf-8"), "")
     assert len(own) < len(page) and own.count("<script") == own.count("</script>") == 4
     assert "owned" in own and "<img" not in own
     assert not re.findall(r"(?:src|href)=[\"'](?!data:)|url\(|@import|innerHTML|insertAdjacent|document\.write", own)
@@ -116,8 +119,8 @@ def test_a_page_stays_small_and_says_what_it_leaves_out(project: Project) -> Non
     t = scored(project, 400)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     states = compare.read_csv(Path("reports/toy/marks.csv").read_text(encoding="utf-8"), "")
-    every = report.explorer(t, tests, states, "sft", 10**9)
-    some = report.explorer(t, tests, states, "sft", 20_000)
+    every = pages.explorer(t, tests, states, "sft", 10**9)
+    some = pages.explorer(t, tests, states, "sft", 20_000)
     assert some["groups"] == every["groups"]
     assert 10 < len(some["rows"]) < len(every["rows"]) == 400 - every["groups"]["both"]
     assert len(json.dumps(some["rows"], ensure_ascii=False, separators=(",", ":")).encode()) < 20_000
@@ -129,7 +132,7 @@ def test_what_is_missing_is_named(project: Project, name: str) -> None:
     t = scored(project, 20)
     Path(name).unlink()
     with pytest.raises(UserError, match=f"^{name} is missing: run `dvc repro`$"):
-        report.build(t)
+        pages.build(t)
 
 
 def test_marks_of_other_rows_are_refused(project: Project) -> None:
@@ -137,15 +140,15 @@ def test_marks_of_other_rows_are_refused(project: Project) -> None:
     lines = Path("reports/toy/marks.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     project.write("reports/toy/marks.csv", "".join(lines[:-1]))
     with pytest.raises(UserError, match=r"^reports/toy/marks\.csv: not the rows of data/toy/4-test\.jsonl: run"):
-        report.build(t)
+        pages.build(t)
 
 
 def test_the_index_lists_every_task_that_was_scored(project: Project) -> None:
     scored(project, 20)
-    page = report.index()
+    page = pages.index()
     assert "1 task, before" in page and "<a href" not in page
     project.write("reports/toy/report.html", "")
-    assert '<a href="toy/report.html">toy</a>' in report.index()
+    assert '<a href="toy/report.html">toy</a>' in pages.index()
 
 
 def test_charts_have_each_model_once() -> None:
@@ -170,7 +173,7 @@ def browser(chromium: str) -> Iterator[Any]:
 def test_the_page_in_chromium(project: Project, browser: Any) -> None:
     from playwright.sync_api import expect
 
-    path = project.write("reports/toy/report.html", report.build(scored(project, 60)))
+    path = project.write("reports/toy/report.html", pages.build(scored(project, 60)))
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)
         asked: list[str] = []
@@ -206,7 +209,7 @@ def test_the_page_in_chromium(project: Project, browser: Any) -> None:
 def test_ten_thousand_rows_open_at_once(project: Project, browser: Any) -> None:
     t = scored(project, 10_000)
     start = time.monotonic()
-    page_text = report.build(t)
+    page_text = pages.build(t)
     assert time.monotonic() - start < 10
     assert len(page_text.encode()) <= 2_000_000
     path, page = project.write("reports/toy/report.html", page_text), browser.new_page()

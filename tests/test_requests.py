@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench import requests
-from potstill import task
+from potstill.task import settings
 from tests.conftest import Project
 
 BLOCK = {"seconds": [0.1, 0.2, 0.3, 0.4], "prompt": [100, 200, 100, 200], "answer": [10, 30, 10, 30], "system": [553]}
@@ -32,6 +32,6 @@ def test_words_puts_both_answers_beside_the_input(project: Project) -> None:
     for model, answer in (("base", "a|b\n" + "长" * 100), ("sft", "好")):
         lines = [json.dumps({"id": row["id"], "answer": answer}) + "\n" for row in rows]
         project.write(f"data/toy/5-predictions-{model}.jsonl", "".join(lines))
-    table = requests.words(task.load("toy"), 1).splitlines()
+    table = requests.words(settings.load("toy"), 1).splitlines()
     assert table[0] == "| text | before | after |" and len(table) == 3
     assert table[2] == f"| 甲 | a\\|b {'长' * 76}… | 好 |"

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from potstill import review, reviews, rows, task
-from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.review import server
+from potstill.dataset import reviews
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from tests.conftest import Project
 
 FIRST, SECOND = '{"word": "word0", "length": 5}', '{"word": "word0", "length": 50}'
@@ -40,15 +43,15 @@ def seeds(project: Project) -> list[Row]:
     texts = [right(i) if i % 5 or not i else '{"word": "cut' for i in range(20)]
     found = [answer(seed["id"], text) for seed, text in zip(seeds, texts, strict=True)]
     found[19] |= {"answer": "", "error": "400: content policy"}
-    rows.write_jsonl("data/toy/2-answers.jsonl", [*found, answer(seeds[0]["id"], SECOND, 1)])
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [*found, answer(seeds[0]["id"], SECOND, 1)])
     return seeds
 
 
-def desk(count: int = 100, seed: int = 0) -> review.Desk:
-    return review.desk(task.load("toy"), count, seed, "Li")
+def desk(count: int = 100, seed: int = 0) -> server.Desk:
+    return server.desk(settings.load("toy"), count, seed, "Li")
 
 
-def drawn(made: review.Desk) -> list[str]:
+def drawn(made: server.Desk) -> list[str]:
     return [one["answer"] for one in made.answers]
 
 
@@ -63,8 +66,8 @@ def test_the_sample_is_the_seeds_and_grows_without_reshuffling(seeds: list[Row])
 
 def test_one_text_is_shown_once_and_inputs_may_be_expanded(seeds: list[Row], project: Project) -> None:
     id = seeds[0]["id"]
-    rows.write_jsonl("data/toy/1-inputs.jsonl", [{**seeds[0], "family": id, "category": "c"}])
-    rows.write_jsonl("data/toy/2-answers.jsonl", [answer(id, FIRST), answer(id, FIRST, 1)])
+    jsonl.write_jsonl("data/toy/1-inputs.jsonl", [{**seeds[0], "family": id, "category": "c"}])
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [answer(id, FIRST), answer(id, FIRST, 1)])
     made = desk()
     assert (len(made.answers), made.pairs) == (1, [])
     assert made.view(made.answers[0])["about"]["category"] == "c"
@@ -78,8 +81,8 @@ def test_one_text_is_shown_once_and_inputs_may_be_expanded(seeds: list[Row], pro
     ],
 )
 def test_nothing_to_review_is_one_sentence(project: Project, found: list[Row], message: str) -> None:
-    rows.write_jsonl("data/toy/seeds.jsonl", [{"id": "0", "text": "x"}])
-    rows.write_jsonl("data/toy/2-answers.jsonl", found)
+    jsonl.write_jsonl("data/toy/seeds.jsonl", [{"id": "0", "text": "x"}])
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", found)
     with pytest.raises(UserError, match=message):
         desk()
 
@@ -91,7 +94,7 @@ def test_a_pair_is_of_two_that_pass_where_there_are_and_its_sides_are_shuffled(p
         for i, seed in enumerate(seeds)
         for sample, text in enumerate(("broken", right(i), right(i).replace(": 5", ": 6")))
     ]
-    rows.write_jsonl("data/toy/2-answers.jsonl", found)
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", found)
     pairs = desk().pairs
     assert len(pairs) == 40
     assert all({one["sample"] for one in pair} == {1, 2} for pair in pairs)
@@ -101,7 +104,7 @@ def test_a_pair_is_of_two_that_pass_where_there_are_and_its_sides_are_shuffled(p
 
 def test_an_answer_that_was_cut_off_has_not_passed(project: Project) -> None:
     seeds = project.seeds(1)
-    rows.write_jsonl("data/toy/2-answers.jsonl", [answer(seeds[0]["id"], FIRST, finish_reason="length")])
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [answer(seeds[0]["id"], FIRST, finish_reason="length")])
     view = desk().view(desk().answers[0])
     assert view["checks"][0] == {"name": "finish_reason", "passed": False, "reason": "length"}
     assert not view["passed"]
@@ -110,7 +113,7 @@ def test_an_answer_that_was_cut_off_has_not_passed(project: Project) -> None:
 def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: [{max_chars: {limit: 9, train: {limit: 2}}}]\n")
     seeds = project.seeds(1)
-    rows.write_jsonl("data/toy/2-answers.jsonl", [answer(seeds[0]["id"], "三个字"), answer(seeds[0]["id"], " ", 1)])
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [answer(seeds[0]["id"], "三个字"), answer(seeds[0]["id"], " ", 1)])
     made = desk()
     too_long, empty = place(made, "三个字"), place(made, " ")
     assert made.view(made.answers[too_long])["checks"] == [
@@ -130,17 +133,17 @@ def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> N
 # ---- the calls ----------------------------------------------------------------------------------------------------
 
 
-def at_desk(made: review.Desk, act: Callable[[Client], Awaitable[None]]) -> None:
+def at_desk(made: server.Desk, act: Callable[[Client], Awaitable[None]]) -> None:
     """Runs `act` with a client of the page."""
 
     async def main() -> None:
-        async with TestClient(TestServer(review.application(made, "secret"), host="127.0.0.1")) as client:
+        async with TestClient(TestServer(server.application(made, "secret"), host="127.0.0.1")) as client:
             await act(client)
 
     asyncio.run(main())
 
 
-def place(made: review.Desk, text: str) -> int:
+def place(made: server.Desk, text: str) -> int:
     return drawn(made).index(text)
 
 
@@ -318,12 +321,12 @@ def test_a_broken_file_and_a_full_disk_are_said_and_nothing_is_lost(
 def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
     project.write("tasks/toy/task.yaml", 'user: "{{ text }}"\nchecks: []\n')
     seeds = [{"id": "0", "text": EVIL}]
-    rows.write_jsonl("data/toy/seeds.jsonl", seeds)
-    rows.write_jsonl("data/toy/2-answers.jsonl", [answer("0", json.dumps({EVIL: EVIL}))])
+    jsonl.write_jsonl("data/toy/seeds.jsonl", seeds)
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [answer("0", json.dumps({EVIL: EVIL}))])
     made = desk()
 
     async def act(client: Client) -> None:
-        for name, kind in review.PAGE.items():
+        for name, kind in server.PAGE.items():
             page = await client.get(f"/secret/{name}")
             assert page.content_type == kind
             assert "onerror" not in await page.text()
@@ -336,7 +339,7 @@ def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
         assert (await reply.json())["rows"][0]["input"] == {"text": EVIL}
 
     at_desk(made, act)
-    source = "".join(path.read_text(encoding="utf-8") for path in Path(review.__file__).parent.glob("review.*"))
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(server.__file__).parent.glob("review.*"))
     source = source.replace("http://127.0.0.1", "").replace('f"http://{request.host}"', "")
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|https?:|style=|onclick", source)
 
@@ -360,13 +363,13 @@ def post(url: str, body: Row) -> Row:
 
 
 def test_a_killed_review_keeps_its_verdicts_and_the_next_goes_on(seeds: list[Row], project: Project) -> None:
-    process = project.start("potstill.review", "--no-open")
+    process = project.start("potstill.review.server", "--no-open")
     url = opened(process)
     for index in range(3):
         post(url + "verdict", {"index": index, "verdict": "reject"})
     process.kill()
     process.communicate()
-    process = project.start("potstill.review", BROWSER="none")
+    process = project.start("potstill.review.server", BROWSER="none")
     assert opened(process) != url
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
@@ -390,11 +393,11 @@ def test_a_browser_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
             monkeypatch.delenv(name, raising=False)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        assert review.has_display() is expected
+        assert server.has_display() is expected
 
 
 def test_a_sample_of_nothing_is_refused(seeds: list[Row], project: Project) -> None:
-    code, out = project.run("potstill.review", "--rows", "0")
+    code, out = project.run("potstill.review.server", "--rows", "0")
     assert (code, out) == (1, "error: N is 0, expected the number of answers to review, such as N=100\n")
 
 
@@ -405,13 +408,13 @@ def test_a_sample_of_nothing_is_refused(seeds: list[Row], project: Project) -> N
 def served(project: Project) -> Iterator[str]:
     """A running review of the seeds, its answers full of HTML."""
     seeds = [
-        {"id": rows.row_id({"text": text}), "text": text} for text in (f"{EVIL} 第{i}行 word{i}" for i in range(4))
+        {"id": jsonl.row_id({"text": text}), "text": text} for text in (f"{EVIL} 第{i}行 word{i}" for i in range(4))
     ]
-    rows.write_jsonl("data/toy/seeds.jsonl", seeds)
+    jsonl.write_jsonl("data/toy/seeds.jsonl", seeds)
     texts = [json.dumps({"word": EVIL, "length": i}) for i in range(4)]
     found = [answer(seed["id"], text) for seed, text in zip(seeds, texts, strict=True)]
-    rows.write_jsonl("data/toy/2-answers.jsonl", [*found, answer(seeds[0]["id"], SECOND, 1)])
-    process = project.start("potstill.review", "--no-open")
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [*found, answer(seeds[0]["id"], SECOND, 1)])
+    process = project.start("potstill.review.server", "--no-open")
     yield opened(process)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill import reviews
-from potstill.errors import UserError
-from potstill.rows import Row, row_id
+from potstill.dataset import reviews
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row, row_id
 
 A, B = reviews.answer_hash("one"), reviews.answer_hash("two")
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill import errors, rows
-from potstill.errors import UserError
+from potstill.core import errors, jsonl
+from potstill.core.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -45,28 +45,28 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes, expected: st
     path = tmp_path / "f.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(expected)) as error:
-        rows.read_jsonl(path, ("id", "text"))
+        jsonl.read_jsonl(path, ("id", "text"))
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere.jsonl is missing: run `dvc repro`"):
-        rows.read_jsonl(tmp_path / "nowhere.jsonl")
+        jsonl.read_jsonl(tmp_path / "nowhere.jsonl")
 
 
 def test_what_is_written_is_read_again_and_readable(tmp_path: Path) -> None:
     path = tmp_path / "new" / "f.jsonl"
     written = [{"id": "b", "text": "人民路25号\n\u2028 😀"}, {"id": "a", "text": 'tab\t"quoted"'}]
-    rows.write_jsonl(path, written)
-    assert rows.read_jsonl(path, ("id", "text")) == written
+    jsonl.write_jsonl(path, written)
+    assert jsonl.read_jsonl(path, ("id", "text")) == written
     assert "人民路25号" in path.read_text(encoding="utf-8")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors save it
-    assert rows.read_jsonl(path)[0]["id"] == "b"
-    assert len(rows.read_jsonl(_samples(tmp_path))) == 2
+    assert jsonl.read_jsonl(path)[0]["id"] == "b"
+    assert len(jsonl.read_jsonl(_samples(tmp_path))) == 2
 
 
 def _samples(folder: Path) -> Path:
-    rows.write_jsonl(folder / "s.jsonl", [{"id": "a", "sample": 0}, {"id": "a", "sample": 1}])
+    jsonl.write_jsonl(folder / "s.jsonl", [{"id": "a", "sample": 0}, {"id": "a", "sample": 1}])
     return folder / "s.jsonl"
 
 
@@ -75,14 +75,14 @@ SEALED = [{"id": "a", "text": "中"}, {"id": "b", "text": "x"}]
 
 def test_what_stages_write_is_sealed_and_nobody_sees_it(tmp_path: Path) -> None:
     path = tmp_path / "3-kept.jsonl"
-    rows.write_jsonl(path, SEALED)
-    assert rows.read_jsonl(path) == SEALED
+    jsonl.write_jsonl(path, SEALED)
+    assert jsonl.read_jsonl(path) == SEALED
     crc = f"{zlib.crc32(json.dumps(SEALED[0], ensure_ascii=False).encode()):08x}"
     assert json.loads(path.read_text(encoding="utf-8").splitlines()[0]) == SEALED[0] | {"crc": crc}
-    rows.write_jsonl(tmp_path / "gold.jsonl", SEALED)  # a person's file
+    jsonl.write_jsonl(tmp_path / "gold.jsonl", SEALED)  # a person's file
     assert '"crc"' not in (tmp_path / "gold.jsonl").read_text()
     path.write_text('{"id": "a"}\n')  # from before there were seals
-    assert rows.read_jsonl(path) == [{"id": "a"}]
+    assert jsonl.read_jsonl(path) == [{"id": "a"}]
 
 
 @settings(max_examples=200, deadline=None)
@@ -90,50 +90,50 @@ def test_what_stages_write_is_sealed_and_nobody_sees_it(tmp_path: Path) -> None:
 def test_no_changed_byte_goes_through_a_seal(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "3-kept.jsonl")
-        rows.write_jsonl(path, SEALED)
+        jsonl.write_jsonl(path, SEALED)
         raw = bytearray(path.read_bytes())
         at = data.draw(st.integers(0, len(raw) - 1))
         raw[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != raw[at]))
         path.write_bytes(raw)
         with contextlib.suppress(UserError):
-            assert rows.read_jsonl(path) == SEALED  # what is read is what was written: white space after the last row
+            assert jsonl.read_jsonl(path) == SEALED  # what is read is what was written: white space after the last row
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 21, 25])
 def test_a_row_without_its_seal_among_sealed_ones(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "3-kept.jsonl"
-    rows.write_jsonl(path, SEALED)
+    jsonl.write_jsonl(path, SEALED)
     lines = path.read_bytes().splitlines()
     path.write_bytes(lines[0][:-20] + b"}\n" + lines[1])
     with pytest.raises(UserError, match="3-kept.jsonl:1: the row is not as it was written: run `dvc repro`"):
-        rows.read_jsonl(path)
+        jsonl.read_jsonl(path)
     path.write_bytes(lines[0] + b"\n" + lines[1][:-cut])
     with pytest.raises(UserError, match="3-kept.jsonl:2: (not JSON|the row is not as it was written)"):
-        rows.read_jsonl(path)
+        jsonl.read_jsonl(path)
 
 
 def test_an_id_that_is_not_that_of_its_input(tmp_path: Path) -> None:
     good = {"id": "65d150f5c9d7847e", "text": "张三", "family": "f"}
-    rows.check_ids("f.jsonl", [good], ["text"])
+    jsonl.check_ids("f.jsonl", [good], ["text"])
     with pytest.raises(UserError, match="f.jsonl:2: id is 65d150f5c9d7847e, but the id of this input is [0-9a-f]{16}:"):
-        rows.check_ids("f.jsonl", [good, good | {"text": "张四"}], ["text"])
+        jsonl.check_ids("f.jsonl", [good, good | {"text": "张四"}], ["text"])
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    def broken() -> Iterator[rows.Row]:
+    def broken() -> Iterator[jsonl.Row]:
         yield {"id": "new"}
         raise RuntimeError("in the middle")
 
-    rows.write_jsonl(tmp_path / "f.jsonl", [{"id": "old"}])
+    jsonl.write_jsonl(tmp_path / "f.jsonl", [{"id": "old"}])
     with pytest.raises(RuntimeError):
-        rows.write_jsonl(tmp_path / "f.jsonl", broken())
-    assert rows.read_jsonl(tmp_path / "f.jsonl") == [{"id": "old"}]
+        jsonl.write_jsonl(tmp_path / "f.jsonl", broken())
+    assert jsonl.read_jsonl(tmp_path / "f.jsonl") == [{"id": "old"}]
     assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"]
 
 
 def test_row_id_is_the_hash_of_the_canonical_input() -> None:
-    assert rows.row_id({"text": "张三"}) == "65d150f5c9d7847e"
-    assert rows.row_id({"a": 1, "b": 2}) == rows.row_id({"b": 2, "a": 1}) != rows.row_id({"a": 1, "b": 3})
+    assert jsonl.row_id({"text": "张三"}) == "65d150f5c9d7847e"
+    assert jsonl.row_id({"a": 1, "b": 2}) == jsonl.row_id({"b": 2, "a": 1}) != jsonl.row_id({"a": 1, "b": 3})
 
 
 @pytest.mark.parametrize(

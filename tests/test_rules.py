@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from potstill import checks, rules
-from potstill.errors import UserError
-from potstill.rows import Row
-from potstill.task import Task
+from potstill.checks import registry, rules
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
+from potstill.task.settings import Task
 from tests.conftest import ROOT
 
 HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=1, max_size=40)
@@ -30,10 +30,10 @@ def made(*listed: object, **config: Any) -> Task:
 def judged(listed: object, text: str, row: Row | str = "写一段祝福", training: bool = False) -> str | bool | None:
     """True for a pass, the reason for a fail, None for unscored."""
     row = {"text": row} if isinstance(row, str) else row
-    (verdict,) = checks.verdicts(made(listed), row, text, training)
+    (verdict,) = registry.verdicts(made(listed), row, text, training)
     assert (verdict.reason is None) == (verdict.passed is True)
     assert verdict.reason is None or verdict.reason.startswith((f"{verdict.name}: ", "text: empty"))
-    assert checks.check(made(listed), row, text, training) == ([verdict.reason] if verdict.passed is False else [])
+    assert registry.check(made(listed), row, text, training) == ([verdict.reason] if verdict.passed is False else [])
     return verdict.reason if verdict.passed is False else verdict.passed
 
 
@@ -95,7 +95,7 @@ def test_covers_only_where_it_is_asked_for(text: str, input_: str, expected: obj
 )
 def test_a_wrong_option_is_one_sentence(listed: object, says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
-        checks.validate(made(listed))
+        registry.validate(made(listed))
 
 
 # json_schema
@@ -198,15 +198,15 @@ def test_a_pattern_is_read_as_python_reads_it(pattern: str, text: str) -> None:
 def test_good_answers_do_not_wait_for_jsonschema(monkeypatch: pytest.MonkeyPatch) -> None:
     t = made("json_schema")
     t.schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^祝"}}}
-    checks.validate(t)
+    registry.validate(t)
 
     def slow(self: object, value: object) -> None:
         raise AssertionError("asked")
 
     monkeypatch.setattr(Draft202012Validator, "iter_errors", slow)
-    assert checks.check(t, {"text": "x"}, '{"a": "祝"}') == []
+    assert registry.check(t, {"text": "x"}, '{"a": "祝"}') == []
     with pytest.raises(AssertionError, match="asked"):
-        checks.check(t, {"text": "x"}, '{"a": "好"}')
+        registry.check(t, {"text": "x"}, '{"a": "好"}')
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_exact_match_is_equality_without_white_space(text: str, expected: str) -
 @given(TEXTS.filter(str.strip), st.integers(0, 60))
 def test_max_chars_counts_what_is_not_white_space(text: str, limit: int) -> None:
     count = sum(not c.isspace() for c in text)
-    (verdict,) = checks.verdicts(made({"max_chars": {"limit": limit}}), {"text": ""}, text)
+    (verdict,) = registry.verdicts(made({"max_chars": {"limit": limit}}), {"text": ""}, text)
     assert (verdict.passed, verdict.distance) == (count <= limit, max(count - limit, 0))
 
 
@@ -296,7 +296,7 @@ def test_length_within_measures_the_distance(asked: int, count: int, tolerance: 
         (f"写一段{asked}字以内的祝福", max(count - asked, 0), 0),
         (f"写一段不少于{asked}字的祝福", max(asked - count, 0), 0),
     ):
-        (verdict,) = checks.verdicts(
+        (verdict,) = registry.verdicts(
             made(listed), {"text": request}, "，\n 祝" * (count // 2) + "福" * (count % 2), strict
         )
         assert (verdict.passed, verdict.distance) == (off <= slack, off)
@@ -320,9 +320,9 @@ def test_length_within(request_: str, text: str, expected: object) -> None:
 def test_the_length_is_read_from_the_input_field_that_is_named() -> None:
     row = {"letter": "我写了300字", "request": "写成10字"}
     t = made({"length_within": {"input": "request"}}, input=["letter", "request"])
-    assert checks.check(t, row, "零一二三四五六七八九") == []
+    assert registry.check(t, row, "零一二三四五六七八九") == []
     t = made("length_within", input=["letter", "request"])
-    assert [v.passed for v in checks.verdicts(t, row, "零一二三四五六七八九")] == [None]
+    assert [v.passed for v in registry.verdicts(t, row, "零一二三四五六七八九")] == [None]
 
 
 @given(HAN, HAN, HAN)
@@ -530,12 +530,12 @@ TEXT_RULES = [
 @given(text=st.text(min_size=1, max_size=50), row=st.text(min_size=1, max_size=30))
 def test_any_text_gets_a_verdict_and_the_field_of_an_object_the_same(listed: object, text: str, row: str) -> None:
     whole = made(listed)
-    (verdict,) = checks.verdicts(whole, {"text": row}, text)
+    (verdict,) = registry.verdicts(whole, {"text": row}, text)
     assert verdict.distance >= 0
     name, options = next(iter(listed.items())) if isinstance(listed, dict) else (listed, {})
     t = made("json_schema", {str(name): {**options, "field": "body"}})
     t.schema = {"properties": {"body": {}}}
-    of_field = checks.verdicts(t, {"text": row}, json.dumps({"body": text}))[1]
+    of_field = registry.verdicts(t, {"text": row}, json.dumps({"body": text}))[1]
     if text.strip():
         assert (of_field.passed, of_field.distance) == (verdict.passed, verdict.distance)
-    assert checks.verdicts(t, {"text": row}, '{"body": 3}')[1].reason == f"{name}: body: no text"
+    assert registry.verdicts(t, {"text": row}, '{"body": 3}')[1].reason == f"{name}: body: no text"

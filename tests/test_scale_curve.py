@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from potstill import params, rows, scale_curve, tour
-from potstill.errors import UserError
+from potstill.core import params, jsonl
+from potstill.commands import scale_curve, tour
+from potstill.core.errors import UserError
 from tests.conftest import Project
 
 TASK = "checks: [length_within: {tolerance: 10}]\nheadline_slice: a\n"
@@ -18,15 +19,15 @@ TASK = "checks: [length_within: {tolerance: 10}]\nheadline_slice: a\n"
 def predictions(off: int) -> None:
     """Test rows of two slices that ask for 20 characters, and answers that are so many characters off; the base's are 30 off."""
     tests = [
-        {"id": rows.row_id({"text": f"写20字 {i}"}), "text": f"写20字 {i}", "slice": "ab"[i % 2], "expected": None}
+        {"id": jsonl.row_id({"text": f"写20字 {i}"}), "text": f"写20字 {i}", "slice": "ab"[i % 2], "expected": None}
         for i in range(40)
     ]
-    rows.write_jsonl("data/toy/4-test.jsonl", tests)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", tests)
     for model, count in (("base", 50), ("sft", 20 + off)):
         found = [
             {"id": test["id"], "answer": "字" * count, "prompt_tokens": 1, "completion_tokens": 1} for test in tests
         ]
-        rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
+        jsonl.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
 
 
 def test_the_curve(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +37,7 @@ def test_the_curve(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: py
     def repro(command: list[str]) -> int:
         assert command[1:] == ["-m", "dvc", "repro"]
         ran.append(params.load("train_rows").train_rows)
-        rows.write_jsonl("data/toy/4-train.jsonl", [{"id": str(i)} for i in range(ran[-1])])
+        jsonl.write_jsonl("data/toy/4-train.jsonl", [{"id": str(i)} for i in range(ran[-1])])
         predictions(7 if ran[-1] == 800 else 1)
         return 0
 
@@ -79,7 +80,7 @@ def test_what_cannot_be_done_leaves_the_parameters(
     project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, there: int, says: str
 ) -> None:
     project.write("tasks/toy/task.yaml", TASK)
-    rows.write_jsonl("data/toy/4-train.jsonl", [{"id": str(i)} for i in range(there)])
+    jsonl.write_jsonl("data/toy/4-train.jsonl", [{"id": str(i)} for i in range(there)])
     monkeypatch.setattr(subprocess, "call", lambda _: code)
     monkeypatch.setattr(sys, "argv", ["scale_curve", *arguments])
     before = Path("params.yaml").read_text(encoding="utf-8")

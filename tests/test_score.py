@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from potstill import rows, score, task
-from potstill.errors import UserError
+from potstill.core import jsonl
+from potstill.evaluation import score
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests.conftest import Project
 
 MODELS = ("base", "sft", "teacher")
@@ -18,24 +20,24 @@ SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "require
 
 
 @pytest.fixture
-def toy(project: Project) -> task.Task:
+def toy(project: Project) -> settings.Task:
     """A task of two keys whose headline is slice a."""
     project.write("schemas/toy.json", json.dumps({**SCHEMA, "additionalProperties": {"type": "string"}}))
     project.write("tasks/toy/task.yaml", "headline_slice: a\nchecks: [json_schema, exact_match]\n")
-    return task.load("toy")
+    return settings.load("toy")
 
 
-def question(id: str, slice: str = "a") -> rows.Row:
+def question(id: str, slice: str = "a") -> jsonl.Row:
     return {"id": id, "text": "", "slice": slice, "expected": EXPECTED}
 
 
-def answer(text: object, id: str = "0") -> rows.Row:
+def answer(text: object, id: str = "0") -> jsonl.Row:
     """A prediction row."""
     text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
     return {"id": id, "answer": text, "finish_reason": "stop", "prompt_tokens": 10, "completion_tokens": 4}
 
 
-def metrics(toy: task.Task, tests: list[rows.Row], predictions: dict[str, list[rows.Row]]) -> dict[str, Any]:
+def metrics(toy: settings.Task, tests: list[jsonl.Row], predictions: dict[str, list[jsonl.Row]]) -> dict[str, Any]:
     return score.metrics(toy, tests, score.marked(toy, tests, predictions))
 
 
@@ -55,7 +57,7 @@ def metrics(toy: task.Task, tests: list[rows.Row], predictions: dict[str, list[r
         ("", False, False, False, [False, False]),
     ],
 )
-def test_marks(toy: task.Task, text: object, right: bool, valid: bool, schema: bool, keys: list[bool]) -> None:
+def test_marks(toy: settings.Task, text: object, right: bool, valid: bool, schema: bool, keys: list[bool]) -> None:
     found = score.mark(toy, question("0"), answer(text))
     assert (found["right"], found["valid_json"], found["schema_valid"]) == (right, valid, schema)
     assert list(found["keys"].values()) == keys
@@ -74,10 +76,10 @@ def test_marks(toy: task.Task, text: object, right: bool, valid: bool, schema: b
     ],
 )
 def test_an_answer_is_right_wrong_or_unscored(
-    toy: task.Task, project: Project, test: rows.Row, text: str, right: bool, unscored: bool
+    toy: settings.Task, project: Project, test: jsonl.Row, text: str, right: bool, unscored: bool
 ) -> None:
     project.write("tasks/toy/task.yaml", "checks: [length_within, language]\n")
-    found = score.mark(task.load("toy"), test, answer(text))
+    found = score.mark(settings.load("toy"), test, answer(text))
     assert found.pop("texts", None) == ((text, "春节好") if "expected" in test else None)
     off = found.pop("off")
     assert found == {"right": right, "unscored": unscored, "prompt_tokens": 10, "completion_tokens": 4}
@@ -85,12 +87,12 @@ def test_an_answer_is_right_wrong_or_unscored(
     assert off == (abs(len(text) - 3) if asked else None)
 
 
-def test_no_answer_is_wrong_even_without_checks(toy: task.Task, project: Project) -> None:
+def test_no_answer_is_wrong_even_without_checks(toy: settings.Task, project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: []\n")
-    assert [score.mark(task.load("toy"), {"text": "x"}, answer(text))["right"] for text in ("", "好")] == [False, True]
+    assert [score.mark(settings.load("toy"), {"text": "x"}, answer(text))["right"] for text in ("", "好")] == [False, True]
 
 
-def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Project) -> None:
+def test_right_and_wrong_and_unscored_are_all_rows(toy: settings.Task, project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: [length_within]\n")
     tests = [
         {**question(str(i)), "text": text} for i, text in enumerate(["写3字", "写3字", "写几句", "写4字", "写几句"])
@@ -98,7 +100,7 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Proj
     answers = [answer(text, str(i)) for i, text in enumerate(["新年好", "新年", "新年", "", "好"])]
     for row in tests:
         del row["expected"]
-    found = metrics(task.load("toy"), tests, dict.fromkeys(MODELS, answers))
+    found = metrics(settings.load("toy"), tests, dict.fromkeys(MODELS, answers))
     assert found["sft"] == {
         "pass_rate": 0.2,
         "low": 0.0362,
@@ -115,7 +117,7 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: task.Task, project: Proj
     )
 
 
-def test_a_test_row_that_expects_nothing_is_unscored_where_exact_match_is_listed(toy: task.Task) -> None:
+def test_a_test_row_that_expects_nothing_is_unscored_where_exact_match_is_listed(toy: settings.Task) -> None:
     test = question("0")
     del test["expected"]
     found = score.mark(toy, test, answer({"word": "a", "place": "b"}))
@@ -136,13 +138,13 @@ def test_a_test_row_that_expects_nothing_is_unscored_where_exact_match_is_listed
         ("段丽娟", list(GOOD)),
     ],
 )
-def test_each_expected_key_has_its_mark(toy: task.Task, parsed: object, wrong: list[str]) -> None:
+def test_each_expected_key_has_its_mark(toy: settings.Task, parsed: object, wrong: list[str]) -> None:
     found = score.mark(toy, {**question("0"), "expected": GOOD}, answer(json.dumps(parsed)))["keys"]
     assert list(found) == list(GOOD)
     assert [key for key, right in found.items() if not right] == wrong
 
 
-def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -> None:
+def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: settings.Task) -> None:
     tests = [question("0"), question("1"), question("2", "b"), question("3")]
     good, bad = {"word": "大理市", "place": "25号"}, {"word": "大理市", "place": "26号"}
     answers = [answer(text, str(i)) for i, text in enumerate([good, bad, good, "oops"])]
@@ -178,11 +180,11 @@ def test_metrics_hold_the_headline_slice_and_the_others_inside(toy: task.Task) -
     }
 
 
-def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> None:
+def test_without_a_headline_all_rows_count(toy: settings.Task, project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: [json_schema, exact_match]\n")
     tests = [question("0"), question("1", "b")]
     answers = [answer("{}", "0"), answer("{}", "1")]
-    found = metrics(task.load("toy"), tests, dict.fromkeys(MODELS, answers))
+    found = metrics(settings.load("toy"), tests, dict.fromkeys(MODELS, answers))
     assert (found["rows"], found["base"]["wrong"]) == (2, 2)
 
 
@@ -193,42 +195,42 @@ def test_without_a_headline_all_rows_count(toy: task.Task, project: Project) -> 
         ([answer("{}", "1"), answer("{}", "0")], "5-predictions-sft.jsonl:1: id is 1, expected 0"),
     ],
 )
-def test_an_unaccounted_row_fails(toy: task.Task, answers: list[rows.Row], message: str) -> None:
+def test_an_unaccounted_row_fails(toy: settings.Task, answers: list[jsonl.Row], message: str) -> None:
     with pytest.raises(UserError, match=message):
         metrics(toy, [question("0"), question("1")], {"sft": answers})
 
 
-def test_a_headline_that_no_row_has(toy: task.Task) -> None:
+def test_a_headline_that_no_row_has(toy: settings.Task) -> None:
     with pytest.raises(UserError, match="headline_slice is 'a', but the test rows' slices are b"):
         metrics(toy, [question("0", "b")], {"sft": [answer("{}")]})
 
 
-def test_a_refused_answer_is_a_wrong_one(toy: task.Task) -> None:
+def test_a_refused_answer_is_a_wrong_one(toy: settings.Task) -> None:
     refused: dict[str, Any] = {"id": "0", "answer": "", "finish_reason": None, "prompt_tokens": None}
     found = score.mark(toy, question("0"), {**refused, "completion_tokens": None})
     assert (found["right"], found["prompt_tokens"]) == (False, 0)
 
 
-def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: task.Task, project: Project) -> None:
-    ids = [rows.row_id({"text": text}) for text in "ab"]
+def test_the_stage_prints_three_lines_the_cost_and_the_fit(toy: settings.Task, project: Project) -> None:
+    ids = [jsonl.row_id({"text": text}) for text in "ab"]
     tests = [question(id) | {"text": text} for id, text in zip(ids, "ab", strict=True)]
-    rows.write_jsonl("data/toy/4-test.jsonl", tests)
+    jsonl.write_jsonl("data/toy/4-test.jsonl", tests)
     paid = {"key": "", "error": None}
     for model in MODELS:
         found = [answer("{}", ids[0]) | paid | {"key": "0"}, answer(EXPECTED, ids[1]) | paid | {"key": "1"}]
-        rows.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
-    rows.write_jsonl("data/toy/5-predictions-again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])])
-    rows.write_jsonl("data/toy/5-predictions-adapter.jsonl", [])
-    rows.write_jsonl("data/toy/5-judge.jsonl", [])
-    rows.write_json("data/toy/5-parity.json", {"lessons": 9, "other_tokens": ["0"]})
-    rows.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
-    rows.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
-    rows.write_jsonl("data/toy/4-rejected.jsonl", [])
-    rows.write_jsonl("data/toy/3-kept.jsonl", [{"id": "2"}])
+        jsonl.write_jsonl(f"data/toy/5-predictions-{model}.jsonl", found)
+    jsonl.write_jsonl("data/toy/5-predictions-again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])])
+    jsonl.write_jsonl("data/toy/5-predictions-adapter.jsonl", [])
+    jsonl.write_jsonl("data/toy/5-judge.jsonl", [])
+    jsonl.write_json("data/toy/5-parity.json", {"lessons": 9, "other_tokens": ["0"]})
+    jsonl.write_jsonl("data/toy/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
+    jsonl.write_jsonl("data/toy/1-calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
+    jsonl.write_jsonl("data/toy/4-rejected.jsonl", [])
+    jsonl.write_jsonl("data/toy/3-kept.jsonl", [{"id": "2"}])
     log = [{"step": i, "loss": 1 / (i + 1)} for i in range(8)] + [
         {"step": i, "eval_loss": 1 / (i + 1)} for i in range(8)
     ]
-    rows.write_jsonl("models/toy/sft/adapter/logging.jsonl", log)
+    jsonl.write_jsonl("models/toy/sft/adapter/logging.jsonl", log)
     code, out = project.run("stages.score")
     assert code == 0, out
     assert out.splitlines() == [
@@ -269,24 +271,24 @@ def predicted(project: Project) -> Path:
     outs = []
     for number, model in enumerate(MODELS):
         path = Path(f"data/toy/5-predictions-{model}.jsonl")
-        rows.write_jsonl(path, [answer({"word": str(number)}, id) for id in ("0", "1")])
+        jsonl.write_jsonl(path, [answer({"word": str(number)}, id) for id in ("0", "1")])
         md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         outs.append(f"  predict-{model}@toy:\n    outs:\n    - path: {path}\n      hash: md5\n      md5: {md5}\n")
     project.write("dvc.lock", "schema: '2.0'\nstages:\n" + "".join(outs))
     return Path("data/toy/5-predictions-sft.jsonl")
 
 
-def test_predictions_as_they_were_made_are_read(toy: task.Task, project: Project) -> None:
+def test_predictions_as_they_were_made_are_read(toy: settings.Task, project: Project) -> None:
     predicted(project)
     assert list(score.predictions(toy)) == list(MODELS)
-    rows.write_jsonl("data/toy/5-predictions-dpo.jsonl", [])
+    jsonl.write_jsonl("data/toy/5-predictions-dpo.jsonl", [])
     assert list(score.predictions(toy)) == list(MODELS)  # this model was not trained
-    rows.write_jsonl("data/toy/5-predictions-dpo.jsonl", [answer({}, id) for id in ("0", "1")])
+    jsonl.write_jsonl("data/toy/5-predictions-dpo.jsonl", [answer({}, id) for id in ("0", "1")])
     assert list(score.predictions(toy)) == ["base", "sft", "dpo", "teacher"]
 
 
 @pytest.mark.parametrize("fault", ["corrupted", "dropped", "swapped"])
-def test_predictions_that_are_not_as_they_were_made_are_refused(toy: task.Task, project: Project, fault: str) -> None:
+def test_predictions_that_are_not_as_they_were_made_are_refused(toy: settings.Task, project: Project, fault: str) -> None:
     path = predicted(project)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     match fault:
@@ -309,12 +311,12 @@ def test_predictions_that_are_not_as_they_were_made_are_refused(toy: task.Task, 
     ("slice", "expected", "word"),
     [("a", {"word": "x"}, "accuracy"), ("held_out", {"word": "x"}, "agreement"), ("a", None, "pass_rate")],
 )
-def test_what_the_share_is_called(slice: str, expected: rows.Row | None, word: str) -> None:
+def test_what_the_share_is_called(slice: str, expected: jsonl.Row | None, word: str) -> None:
     assert score.word([{"id": "0", "slice": slice, "expected": expected}]) == word
 
 
 def test_the_cost_counts_each_request_once_and_no_failure() -> None:
-    def paid(key: str, error: str | None = None) -> rows.Row:
+    def paid(key: str, error: str | None = None) -> jsonl.Row:
         return answer("{}") | {"key": key, "error": error}
 
     answers = [paid("a"), paid("a"), paid("b"), paid("c", "400")]
@@ -341,10 +343,10 @@ def test_an_unknown_price_is_null_and_never_0(prices: tuple[float | None, float 
     assert "prices unknown" in score.cost_line(found)
 
 
-def test_a_task_that_expects_texts_has_their_overlap(toy: task.Task, project: Project) -> None:
+def test_a_task_that_expects_texts_has_their_overlap(toy: settings.Task, project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: []\n")
     tests = [{**question(str(i)), "expected": "新年好呀"} for i in range(2)]
-    found = metrics(task.load("toy"), tests, {key: [answer("新年好呀", "0"), answer("新年好", "1")] for key in MODELS})
+    found = metrics(settings.load("toy"), tests, {key: [answer("新年好呀", "0"), answer("新年好", "1")] for key in MODELS})
     assert found["sft"]["overlap"]["rouge_l"] == 0.9286
     assert 0.8 < found["sft"]["overlap"]["bleu"] < 1
     assert "overlap" not in metrics(toy, [question("0")], {key: [answer(EXPECTED, "0")] for key in MODELS})["sft"]

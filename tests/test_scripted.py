@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from potstill import task, teacher
-from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.task import settings
+from potstill.teacher import asking
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from potstill.teacher import scripted
 from tests.conftest import ROOT, Project
 
 
 def ask(count: int, params: SimpleNamespace, samples: int = 1) -> list[Row]:
     inputs = [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(count)]
-    return list(teacher.answer_rows(task.load("toy"), inputs, params, samples))
+    return list(asking.answer_rows(settings.load("toy"), inputs, params, samples))
 
 
 def test_the_scripted_teacher_speaks_the_protocol(project: Project, teacher_params: SimpleNamespace) -> None:

@@ -22,8 +22,10 @@ import jsonschema
 import openai
 import pytest
 
-from potstill import gateway, serve, student, task
-from potstill.errors import UserError
+from potstill.serving import gateway, serve
+from potstill.training import model_folder
+from potstill.task import settings
+from potstill.core.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -37,13 +39,13 @@ SCHEMA = {
 
 
 def test_no_student_and_no_key_are_one_sentence(project: Project) -> None:
-    code, out = project.run("potstill.serve")
+    code, out = project.run("potstill.serving.serve")
     assert (code, out.count("\n")) == (1, 1)
     assert out.startswith("error: SERVE_API_KEY is not set, expected")
-    code, out = project.run("potstill.serve", SERVE_API_KEY=KEY)
+    code, out = project.run("potstill.serving.serve", SERVE_API_KEY=KEY)
     assert code == 1
     assert out == "error: models/toy/student is missing, expected a model: `make repro TASK=toy` trains it\n"
-    code, out = project.run("potstill.serve", "--format", "int8", SERVE_API_KEY=KEY)
+    code, out = project.run("potstill.serving.serve", "--format", "int8", SERVE_API_KEY=KEY)
     assert out == "error: models/toy/quantized/int8 is missing, expected a model: `make quantize FORMAT=int8`\n"
 
 
@@ -54,11 +56,11 @@ def test_no_student_and_no_key_are_one_sentence(project: Project) -> None:
 def test_the_command_line(
     project: Project, monkeypatch: pytest.MonkeyPatch, cuda: bool, compiles: bool, eager: bool, speculative: str
 ) -> None:
-    monkeypatch.setattr(student, "on_cuda", lambda: cuda)
+    monkeypatch.setattr(model_folder, "on_cuda", lambda: cuda)
     monkeypatch.setattr(serve, "compiles", lambda: compiles)
-    words = serve.arguments(task.load("toy"), Path("models/toy/student"), "127.0.0.1", 8123, "auto", 2048, speculative)
+    words = serve.arguments(settings.load("toy"), Path("models/toy/student"), "127.0.0.1", 8123, "auto", 2048, speculative)
     flags = dict(itertools.pairwise(words))
-    assert flags["--middleware"] == "potstill.gateway.Gateway"
+    assert flags["--middleware"] == "potstill.serving.gateway.Gateway"
     assert ("--enforce-eager" in words) is eager
     ahead = json.loads(flags.get("--speculative-config", "{}"))
     assert ahead.get("method", ahead.get("model", "off")) == speculative
@@ -82,7 +84,7 @@ def test_kernels_are_built_where_a_compiler_is(tmp_path: Path, monkeypatch: pyte
 
 
 def test_speculation_is_on_by_default_where_it_was_measured_to_win(project: Project) -> None:
-    toy = task.load("toy")
+    toy = settings.load("toy")
     assert serve.speculation(toy, "auto") == "off"
     project.write("reports/toy/serving.json", '{"speculative": "ngram"}')
     assert serve.speculation(toy, "auto") == "ngram"
@@ -90,13 +92,13 @@ def test_speculation_is_on_by_default_where_it_was_measured_to_win(project: Proj
 
 
 def test_the_model_is_the_student_that_ships(project: Project) -> None:
-    toy = task.load("toy")
+    toy = settings.load("toy")
     with pytest.raises(UserError, match="models/toy/student is missing"):
-        serve.model_folder(toy)
+        serve.student_folder(toy)
     fakes.model("models/toy/student")
     fakes.model("models/toy/quantized/int8")
-    assert serve.model_folder(toy) == Path("models/toy/student")
-    assert serve.model_folder(toy, "int8") == Path("models/toy/quantized/int8")
+    assert serve.student_folder(toy) == Path("models/toy/student")
+    assert serve.student_folder(toy, "int8") == Path("models/toy/quantized/int8")
 
 
 class Server:
@@ -115,7 +117,7 @@ class Server:
         env = {"PYTHONPATH": str(ROOT), gateway.KEY: KEY}
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "potstill.serve", "--port", str(self.port)],
+                [sys.executable, "-m", "potstill.serving.serve", "--port", str(self.port)],
                 cwd=folder,
                 env=os.environ | env,
                 stdout=out,
@@ -168,9 +170,9 @@ def test_vllm_understands_the_command_line(project: Project, monkeypatch: pytest
     )
     lines = []
     for cuda, speculative in itertools.product((True, False), ("off", "ngram", "models/draft")):
-        monkeypatch.setattr(student, "on_cuda", lambda cuda=cuda: cuda)
-        lines.append(serve.arguments(task.load("toy"), Path("a"), "127.0.0.1", 8123, "auto", 2048, speculative))
-    env = os.environ | student.environment(hub=False)
+        monkeypatch.setattr(model_folder, "on_cuda", lambda cuda=cuda: cuda)
+        lines.append(serve.arguments(settings.load("toy"), Path("a"), "127.0.0.1", 8123, "auto", 2048, speculative))
+    env = os.environ | model_folder.environment(hub=False)
     done = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, env=env)
     assert done.stdout.split() == ["8123"] * 6, done.stderr[-2000:]
 

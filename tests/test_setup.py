@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import setup
+from potstill.commands import setup
 from tests.conftest import ROOT
 
 LISTED = """\

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from potstill import params, rows, swift, training
-from potstill.errors import UserError
+from potstill.core import params, jsonl
+from potstill.training import swift, run
+from potstill.core.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -30,7 +31,7 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/tiny-base")
     for name in ("4-train", "4-valid"):
-        rows.write_jsonl(project.dir / f"data/toy/{name}.jsonl", [{"id": name, "messages": MESSAGES}])
+        jsonl.write_jsonl(project.dir / f"data/toy/{name}.jsonl", [{"id": name, "messages": MESSAGES}])
     return project
 
 
@@ -42,7 +43,7 @@ def sft(project: Project, **env: str) -> tuple[int, str]:
 def config(**changes: Any) -> swift.Config:
     """ms-swift's arguments for the toy project."""
     p = SimpleNamespace(**{**params.parse(params.PATH.read_text(), params.PATH), **changes})
-    return training.config(p, Path("data/toy/4-train.jsonl"), Path("data/toy/4-valid.jsonl"))
+    return run.config(p, Path("data/toy/4-train.jsonl"), Path("data/toy/4-valid.jsonl"))
 
 
 def files(folder: str) -> set[str]:
@@ -72,7 +73,7 @@ def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> No
         "target_modules": ["down_proj", "up_proj"],
         "r": 4,
     }
-    assert rows.read_jsonl("models/toy/sft/adapter/logging.jsonl")[-2:] == [
+    assert jsonl.read_jsonl("models/toy/sft/adapter/logging.jsonl")[-2:] == [
         {"step": 4, "epoch": 1.0, "loss": 2.25},
         {"step": 4, "epoch": 1.0, "eval_loss": 2.0},
     ]
@@ -95,7 +96,7 @@ def test_a_training_that_ended_early_is_no_result(ready: Project) -> None:
 
 
 def test_a_row_that_is_trained_and_validated_on_is_refused(ready: Project) -> None:
-    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "4-train", "messages": MESSAGES}])
+    jsonl.write_jsonl("data/toy/4-valid.jsonl", [{"id": "4-train", "messages": MESSAGES}])
     said = "error: data/toy/4-train.jsonl: id 4-train is in 4-valid.jsonl, too: run `dvc repro split`\n"
     assert sft(ready) == (1, said)
 
@@ -104,7 +105,7 @@ def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
     Path("data/toy/4-valid.jsonl").unlink()
     assert sft(ready) == (1, "error: data/toy/4-valid.jsonl is missing: run `dvc repro split`\n")
     shutil.rmtree("models/tiny-base")
-    rows.write_jsonl("data/toy/4-valid.jsonl", [{"id": "1", "messages": MESSAGES}])
+    jsonl.write_jsonl("data/toy/4-valid.jsonl", [{"id": "1", "messages": MESSAGES}])
     code, out = sft(ready)
     assert code == 1
     assert "model is 'models/tiny-base', and there is no such folder" in out
@@ -121,11 +122,11 @@ def test_a_second_training_of_the_same_waits_for_nobody(ready: Project) -> None:
     assert first.wait(20) == 130
     assert code == 1
     assert "error: sft runs here already (process " in out
-    with training.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+    with run.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
         assert work.is_dir()
         with (
             pytest.raises(UserError, match="another process trains the same"),
-            training.alone("sft", {"dataset": [], "model": "models/tiny-base"}),
+            run.alone("sft", {"dataset": [], "model": "models/tiny-base"}),
         ):
             pass  # from another checkout that shares .cache
     assert not work.exists()
@@ -135,7 +136,7 @@ def test_a_training_whose_dvc_was_killed_keeps_its_checkpoints(ready: Project, m
     """DVC will ask for it again: it knows nothing of what its stage finished without it."""
     parents = iter([4711, 1])
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    with training.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+    with run.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
         pass
     assert work.exists()
 
@@ -150,16 +151,16 @@ def test_parameters_reach_ms_swift_under_their_own_names(ready: Project) -> None
 
 
 def test_the_folder_of_checkpoints_is_that_of_the_same_parameters_data_and_base(ready: Project) -> None:
-    key = training.key(config())
-    assert key == training.key(config())
-    assert key != training.key(config(lora_rank=7))
+    key = run.key(config())
+    assert key == run.key(config())
+    assert key != run.key(config(lora_rank=7))
     for path in ("data/toy/4-train.jsonl", "data/toy/4-valid.jsonl", "models/tiny-base/model.safetensors"):
         before = Path(path).read_bytes()
         Path(path).write_bytes(before + b"\n")
-        assert training.key(config()) != key, path
+        assert run.key(config()) != key, path
         Path(path).write_bytes(before)
     Path("models/tiny-base/README.md").write_text("what is said about the base is no part of it")
-    assert training.key(config()) == key
+    assert run.key(config()) == key
 
 
 @pytest.mark.parametrize(("steps", "expected"), [([1, 2], 2), ([], None)])
@@ -179,16 +180,16 @@ def test_training_goes_on_from_the_last_complete_checkpoint(
         fakes.checkpoint(work / "run", 4, 4)
 
     monkeypatch.setattr(swift, "run", run)
-    assert training.train(config(), work, Path("models/toy/sft/adapter"), "models/tiny-base") == (4, 3.21)
+    assert run.train(config(), work, Path("models/toy/sft/adapter"), "models/tiny-base") == (4, 3.21)
     assert given[0].get("resume_from_checkpoint") == (expected and f"work/run/checkpoint-{expected}")
 
 
 def test_progress_is_one_short_line(tmp_path: Path) -> None:
     log = tmp_path / "logging.jsonl"
-    assert training.progress(log, "sft") is None
+    assert run.progress(log, "sft") is None
     line = {"loss": 0.01234, "global_step/max_steps": "120/570", "remaining_time": "3m 2s"}
-    rows.write_jsonl(log, [line, {"eval_loss": 1}])
-    assert training.progress(log, "sft") == "sft: step 120/570, loss 0.0123, about 3m 2s left"
+    jsonl.write_jsonl(log, [line, {"eval_loss": 1}])
+    assert run.progress(log, "sft") == "sft: step 120/570, loss 0.0123, about 3m 2s left"
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         for i in range(64)
     ]
     for name, part in (("4-train", found[:56]), ("4-valid", found[56:])):
-        rows.write_jsonl(project.dir / f"data/toy/{name}.jsonl", part)
+        jsonl.write_jsonl(project.dir / f"data/toy/{name}.jsonl", part)
     project.set(
         num_train_epochs=3, save_steps=4, eval_steps=8, logging_steps=2, max_length=64, lora_rank=4, lora_dropout=0.1
     )
@@ -264,7 +265,7 @@ def test_a_refused_parameter_is_one_sentence(ready: Project) -> None:
 
 def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     declared = set(params.parse(params.PATH.read_text(), params.PATH))
-    plain = {name for name in declared & set(config()) if name not in training.OURS}
+    plain = {name for name in declared & set(config()) if name not in run.OURS}
     changed = config(**dict.fromkeys(plain, "changed"))
     assert {name for name in plain if changed[name] != "changed"} == set()
     with pytest.raises(UserError):
@@ -295,11 +296,11 @@ def test_what_needs_a_gpu_is_refused_without_one(
 
 
 def test_quant_bits_is_bitsandbytes(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "on_cuda", lambda: True)
+    monkeypatch.setattr(run, "on_cuda", lambda: True)
     listed = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT)["stages"]["sft"]["params"]
     for bits, expected in ((None, (None, None)), (4, ("bnb", 4))):
         ready.set(quant_bits=bits)
-        config = training.config(
+        config = run.config(
             params.load(*(name for name in listed if isinstance(name, str))),
             Path("data/toy/4-train.jsonl"),
             Path("data/toy/4-valid.jsonl"),

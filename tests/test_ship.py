@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from potstill import rows, score, ship, task
+from potstill.core import jsonl
+from potstill.evaluation import score, choose
+from potstill.task import settings
 from tests import fakes
 from tests.conftest import Project
 
@@ -15,17 +17,17 @@ TOKENS = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
 
 
 @pytest.fixture
-def toy(project: Project) -> task.Task:
+def toy(project: Project) -> settings.Task:
     """A task of plain Chinese of at most six characters."""
     project.write("tasks/toy/task.yaml", "checks: [{max_chars: {limit: 6}}, language]\n")
-    return task.load("toy")
+    return settings.load("toy")
 
 
-def questions(count: int) -> list[rows.Row]:
-    return [{"id": rows.row_id({"text": f"第{i}"}), "text": f"第{i}"} for i in range(count)]
+def questions(count: int) -> list[jsonl.Row]:
+    return [{"id": jsonl.row_id({"text": f"第{i}"}), "text": f"第{i}"} for i in range(count)]
 
 
-def answers(asked: list[rows.Row], text: str) -> list[rows.Row]:
+def answers(asked: list[jsonl.Row], text: str) -> list[jsonl.Row]:
     """One answer to each row: r right, l too long, e not Chinese, - empty."""
     known = {"r": "好", "l": "太长太长太长太长", "e": "good", "-": ""}
     return [{"id": row["id"], "answer": known[one], **TOKENS} for row, one in zip(asked, text, strict=True)]
@@ -58,16 +60,16 @@ def answers(asked: list[rows.Row], text: str) -> list[rows.Row]:
         ),
     ],
 )
-def test_the_verdict(toy: task.Task, sft: str, dpo: str, ships: str, why: str) -> None:
+def test_the_verdict(toy: settings.Task, sft: str, dpo: str, ships: str, why: str) -> None:
     asked = questions(10)
-    found = ship.verdict(ship.compare(toy, asked, answers(asked, sft), answers(asked, dpo)))
+    found = choose.verdict(choose.compare(toy, asked, answers(asked, sft), answers(asked, dpo)))
     assert found[0] == ships
     assert found[1].startswith(why)
 
 
-def test_the_comparison_counts_each_row_and_each_check_once(toy: task.Task) -> None:
+def test_the_comparison_counts_each_row_and_each_check_once(toy: settings.Task) -> None:
     asked = questions(6)
-    assert ship.compare(toy, asked, answers(asked, "rrll-e"), answers(asked, "rlrr-l")) == {
+    assert choose.compare(toy, asked, answers(asked, "rrll-e"), answers(asked, "rlrr-l")) == {
         "rows": 6,
         "sft": 2,
         "dpo": 3,
@@ -81,25 +83,25 @@ def test_the_comparison_counts_each_row_and_each_check_once(toy: task.Task) -> N
     }
 
 
-def test_answers_to_other_rows_are_no_comparison(toy: task.Task) -> None:
+def test_answers_to_other_rows_are_no_comparison(toy: settings.Task) -> None:
     asked = questions(2)
     with pytest.raises(AssertionError, match="the answers of dpo are not those to the rows"):
-        ship.compare(toy, asked, answers(asked, "rr"), answers(asked[::-1], "rr"))
+        choose.compare(toy, asked, answers(asked, "rr"), answers(asked[::-1], "rr"))
 
 
 @pytest.fixture
-def ready(project: Project, toy: task.Task) -> Project:
+def ready(project: Project, toy: settings.Task) -> Project:
     """Ten validation rows and a row of the user's own; both students are there."""
     asked = questions(10)
     turns = [{"role": "user", "content": "写"}, {"role": "assistant", "content": "好"}]
-    rows.write_jsonl("data/toy/3-kept.jsonl", [{**row, "output": "好"} for row in asked])
-    rows.write_jsonl(
+    jsonl.write_jsonl("data/toy/3-kept.jsonl", [{**row, "output": "好"} for row in asked])
+    jsonl.write_jsonl(
         "data/toy/4-valid.jsonl", [{"id": id, "messages": turns} for id in [*(r["id"] for r in asked), "own"]]
     )
     for model, text in (("sft", "r" * 4 + "l" * 6), ("dpo", "r" * 10)):
         fakes.model(f"models/toy/{model}/merged").joinpath("which").write_text(model)
         own = {"id": "own", "answer": "not judged", **TOKENS}
-        rows.write_jsonl(f"data/toy/5-valid-{model}.jsonl", [*answers(asked, text), own])
+        jsonl.write_jsonl(f"data/toy/5-valid-{model}.jsonl", [*answers(asked, text), own])
     project.set(models=DPO)
     return project
 
@@ -142,14 +144,14 @@ def test_predictions_of_other_rows_are_refused(ready: Project) -> None:
     assert not Path("models/toy/student").exists()
 
 
-def test_the_verdict_and_the_test_rows_stand_in_the_metrics(toy: task.Task) -> None:
+def test_the_verdict_and_the_test_rows_stand_in_the_metrics(toy: settings.Task) -> None:
     asked = [{**row, "slice": "a", "expected": None} for row in questions(10)]
     given = {model: answers(asked, "r" * 4 + "l" * 6) for model in ("base", "sft", "teacher")}
     given["dpo"] = answers(asked, "r" * 10)
     found = score.metrics(toy, asked, score.marked(toy, asked, given))
     assert (found["sft"]["right"], found["dpo"]["right"]) == (4, 10)
     assert [line.split()[0] for line in score.table(found).splitlines()] == ["teacher", "base", "sft", "dpo"]
-    both = ship.compare(toy, asked, given["sft"], given["dpo"])
+    both = choose.compare(toy, asked, given["sft"], given["dpo"])
     schema = json.loads(Path("schemas/metrics.json").read_text())
     from jsonschema import Draft202012Validator
 

@@ -10,20 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from potstill import rows, split, task
-from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.core import jsonl
+from potstill.dataset import split
+from potstill.task import settings
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from stages import split as stage
 from tests.conftest import ROOT, Project
 
 
 def text(i: int) -> str:
     """An input like no other."""
-    return f"{rows.row_id({'line': i})} ends in word{i}"
+    return f"{jsonl.row_id({'line': i})} ends in word{i}"
 
 
 def row(text: str, **more: object) -> Row:
-    return {"id": rows.row_id({"text": text}), "text": text, **more}
+    return {"id": jsonl.row_id({"text": text}), "text": text, **more}
 
 
 def kept(count: int, start: int = 0, **more: object) -> list[Row]:
@@ -46,9 +48,9 @@ def run(
     project: Project, found: list[Row], gold: list[Row] | None = None, own: list[Row] | None = None, **params: object
 ) -> dict[str, list[Row]]:
     project.set(**params)
-    rows.write_jsonl("data/toy/3-kept.jsonl", found)
-    rows.write_jsonl("data/toy/gold.jsonl", gold or [])
-    rows.write_jsonl("data/toy/messages.jsonl", own or [])
+    jsonl.write_jsonl("data/toy/3-kept.jsonl", found)
+    jsonl.write_jsonl("data/toy/gold.jsonl", gold or [])
+    jsonl.write_jsonl("data/toy/messages.jsonl", own or [])
     stage.main()
     return {name: project.read(f"4-{name}.jsonl") for name in ("train", "valid", "test")}
 
@@ -110,8 +112,8 @@ def test_a_thousand_more_inputs_move_none_of_three_thousand(project: Project) ->
 
 
 def items(project: Project, found: list[Row]) -> list[split.Item]:
-    rows.write_jsonl("data/toy/3-kept.jsonl", found)
-    return split.inputs(task.load("toy"), Path("data/toy/3-kept.jsonl"), "output")
+    jsonl.write_jsonl("data/toy/3-kept.jsonl", found)
+    return split.inputs(settings.load("toy"), Path("data/toy/3-kept.jsonl"), "output")
 
 
 def test_rows_look_as_agreed(project: Project) -> None:
@@ -126,7 +128,7 @@ def test_rows_look_as_agreed(project: Project) -> None:
         {"role": "assistant", "content": f'{{"word":"{source["output"]["word"]}","length":5}}'},
     ]
     assert sides["test"][0] == {
-        "id": rows.row_id({"text": "the first"}),
+        "id": jsonl.row_id({"text": "the first"}),
         "text": "the first",
         "slice": "like",
         "expected": {"word": "first", "length": 1},
@@ -190,13 +192,13 @@ def test_own_rows_are_written_without_what_the_trainer_does_not_know(project: Pr
 
 def test_own_rows_with_one_question_are_one_family(project: Project) -> None:
     project.write("tasks/toy/task.yaml", 'input: [b, a]\nuser: "say {{ a }}, then {{ b }} and {{ a }}"\nchecks: []\n')
-    t, path = task.load("toy"), Path("data/toy/messages.jsonl")
+    t, path = settings.load("toy"), Path("data/toy/messages.jsonl")
     turns = ["say 1, then 2 and 1", "say 1, then 2 and 1", "say 1, then 2 and 3", "hello"]
-    rows.write_jsonl(
+    jsonl.write_jsonl(
         path, [chat(turn, str(i)) for i, turn in enumerate(turns)] + [chat("hi", "x", "ok", "y", family="f")]
     )
     found, twice = split.chats(t, path)
-    asked = rows.row_id({"a": "1", "b": "2"})
+    asked = jsonl.row_id({"a": "1", "b": "2"})
     assert [one.family == asked for one in found] == [True, True, False, False, False]
     assert [one.texts for one in found[1:3]] == [("2\x1f1",), ("say 1, then 2 and 3",)]  # without the words around
     assert (found[4].family, found[4].texts, twice) == ("f", ("hi", "ok"), 0)
@@ -274,7 +276,7 @@ def test_a_later_turn_leaks_from_the_test_rows_alone() -> None:
 
 def test_the_address_data_do_not_leak() -> None:
     """The rows of the worked example: the nearest gold row and seed are far from being near-duplicates."""
-    t = task.load("address")
+    t = settings.load("address")
     sides = {
         "train": split.inputs(t, t.data / "seeds.jsonl")[:800],
         "test": split.inputs(t, t.data / "gold.jsonl", "gold")[:200],
@@ -287,12 +289,12 @@ def test_the_address_data_do_not_leak() -> None:
     [
         ('{"id": "g", "text": "x", "slice": "a"}\n', "gold.jsonl:1: key 'gold' is missing"),
         ('{"id": "g", "text": "x", "slice": "a", "gold": {}}\n{"id": "g"', "gold.jsonl:2: not JSON"),
-        ('{"id": "g", "text": "x", "slice": "a", "gold": {}}\n', f"gold.jsonl:1: id is g, but the id of this input is {rows.row_id({'text': 'x'})}"),
+        ('{"id": "g", "text": "x", "slice": "a", "gold": {}}\n', f"gold.jsonl:1: id is g, but the id of this input is {jsonl.row_id({'text': 'x'})}"),
         (None, "gold.jsonl is missing"),
     ],
 )  # fmt: skip
 def test_a_bad_gold_file_is_one_sentence(project: Project, gold: str | None, expected: str) -> None:
-    rows.write_jsonl("data/toy/3-kept.jsonl", kept(50))
+    jsonl.write_jsonl("data/toy/3-kept.jsonl", kept(50))
     if gold:
         project.write("data/toy/gold.jsonl", gold)
     with pytest.raises(UserError, match=re.escape(f"data/toy/{expected}")):

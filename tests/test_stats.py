@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from potstill import stats
+from potstill.evaluation import statistics
 
 
 @pytest.mark.parametrize(
@@ -15,14 +15,14 @@ from potstill import stats
 def test_mcnemar(only_one: int, only_other: int, both: int, p: float) -> None:
     one = [True] * only_one + [False] * only_other + [True] * both
     other = [False] * only_one + [True] * only_other + [True] * both
-    assert stats.mcnemar(one, other) == stats.mcnemar(other, one) == pytest.approx(p, rel=1e-2)
+    assert statistics.mcnemar(one, other) == statistics.mcnemar(other, one) == pytest.approx(p, rel=1e-2)
 
 
 def test_mcnemar_is_a_share_of_coin_tosses() -> None:
     chance = random.Random(3)
     tosses = [sum(chance.random() < 0.5 for _ in range(18)) for _ in range(20_000)]
     extreme = sum(heads <= 5 or heads >= 13 for heads in tosses) / len(tosses)
-    assert stats.mcnemar([True] * 5 + [False] * 13, [False] * 5 + [True] * 13) == pytest.approx(extreme, abs=0.01)
+    assert statistics.mcnemar([True] * 5 + [False] * 13, [False] * 5 + [True] * 13) == pytest.approx(extreme, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_mcnemar_is_a_share_of_coin_tosses() -> None:
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_as_published(right: int, rows: int, low: float, high: float) -> None:
-    assert stats.wilson(right, rows) == pytest.approx((low, high), abs=5e-5)
+    assert statistics.wilson(right, rows) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_wilson_of_nothing_says_nothing() -> None:
-    assert stats.wilson(0, 0) == (0.0, 1.0)
+    assert statistics.wilson(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_wilson_of_nothing_says_nothing() -> None:
     ],
 )
 def test_mcnemar_as_published(fixed: int, broken: int, p: float) -> None:
-    assert stats.exact(fixed, broken) == pytest.approx(p, rel=0.02)
+    assert statistics.exact(fixed, broken) == pytest.approx(p, rel=0.02)
 
 
 def test_as_statsmodels_on_a_thousand_random_tables() -> None:
@@ -62,20 +62,20 @@ def test_as_statsmodels_on_a_thousand_random_tables() -> None:
     for _ in range(1000):
         a, b, c, d = (chance.randrange(10 ** chance.randrange(1, 4)) for _ in range(4))
         found = mcnemar([[a, b], [c, d]], exact=True).pvalue
-        assert stats.exact(b, c) == pytest.approx(found, rel=1e-9, abs=1e-300)
+        assert statistics.exact(b, c) == pytest.approx(found, rel=1e-9, abs=1e-300)
         rows = a + b + c + d + 1
-        assert stats.wilson(a, rows) == pytest.approx(proportion_confint(a, rows, method="wilson"), abs=1e-9)
+        assert statistics.wilson(a, rows) == pytest.approx(proportion_confint(a, rows, method="wilson"), abs=1e-9)
 
 
 @pytest.mark.parametrize("differ", [0, 5, 6, 7, 20, 47, 381])
 def test_the_smallest_difference_is_the_smallest(differ: int) -> None:
-    found = stats.smallest_difference(differ, 400)
+    found = statistics.smallest_difference(differ, 400)
     assert found is not None
     differ, net = max(differ, 6), round(found * 400)
-    assert stats.exact((differ + net) // 2, (differ - net) // 2) < stats.ALPHA
-    assert net < 2 or stats.exact((differ + net) // 2 - 1, (differ - net) // 2 + 1) >= stats.ALPHA
+    assert statistics.exact((differ + net) // 2, (differ - net) // 2) < statistics.ALPHA
+    assert net < 2 or statistics.exact((differ + net) // 2 - 1, (differ - net) // 2 + 1) >= statistics.ALPHA
 
 
 def test_a_test_set_can_be_too_small() -> None:
-    assert (stats.smallest_difference(0, 5), stats.smallest_difference(0, 6)) == (None, 1.0)
-    assert math.comb(6, 0) * 2 / 2**6 < stats.ALPHA <= 2 / 2**5
+    assert (statistics.smallest_difference(0, 5), statistics.smallest_difference(0, 6)) == (None, 1.0)
+    assert math.comb(6, 0) * 2 / 2**6 < statistics.ALPHA <= 2 / 2**5

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from potstill import align, swift, training
-from potstill.errors import UserError
+from potstill.training import dpo, swift, run
+from potstill.core.errors import UserError
 from tests import fakes
 from tests.conftest import ROOT
 from tests.test_dvc import STAGES
@@ -178,7 +178,7 @@ def test_the_last_complete_checkpoint_is_found(tmp_path: Path, name: str, damage
 @pytest.mark.slow
 def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swift, "on_cuda", lambda: True)
-    monkeypatch.setattr(training, "on_cuda", lambda: True)
+    monkeypatch.setattr(run, "on_cuda", lambda: True)
     load = YAML(typ="safe", pure=True).load
     train = [tmp_path / "train.jsonl", tmp_path / "valid.jsonl"]
     for path in train:
@@ -191,12 +191,12 @@ def test_ms_swift_accepts_every_argument_of_every_profile(tmp_path: Path, monkey
         names = [name for name in STAGE_PARAMS if name in recipe]
         path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
         path.write_text(
-            swift.render(training.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train))
+            swift.render(run.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train))
         )
         recipes[str(path)] = recipe
         own = {name: recipe[name] for name in STAGES["align"]["params"]}
         path = path.with_suffix(".dpo.yaml")
-        path.write_text(swift.render(align.config(SimpleNamespace(**own), train[0], ROOT / "models/tiny-base")))
+        path.write_text(swift.render(dpo.config(SimpleNamespace(**own), train[0], ROOT / "models/tiny-base")))
         recipes[str(path)] = (
             recipe
             | {"model": "tiny-base"}

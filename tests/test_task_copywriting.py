@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from potstill import checks, task
-from potstill.rows import Row, row_id
+from potstill.checks import registry
+from potstill.task import settings
+from potstill.core.jsonl import Row, row_id
 from tasks.copywriting import rows, teacher
 from tests.conftest import ROOT
 
@@ -20,8 +21,8 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def t() -> task.Task:
-    return task.load("copywriting")
+def t() -> settings.Task:
+    return settings.load("copywriting")
 
 
 FLOWER = {
@@ -39,7 +40,7 @@ NOTICE = {"title": "【停水通知】速看", "content": "请注意柳溪路停
 
 
 def clean(row: Row, seed: int = 0) -> dict[str, str]:
-    text = task.load("copywriting").messages("teacher", row)[-1]["content"]
+    text = settings.load("copywriting").messages("teacher", row)[-1]["content"]
     return teacher.compose(teacher.read(text), random.Random(seed))
 
 
@@ -54,12 +55,12 @@ def clean(row: Row, seed: int = 0) -> dict[str, str]:
         (NOTICE, r"停水通知：柳溪路", r"原因是管道改造，预计持续5小时，.*。"),
     ],
 )
-def test_the_teacher_composes_from_the_input(t: task.Task, row: Row, title: str, body: str) -> None:
+def test_the_teacher_composes_from_the_input(t: settings.Task, row: Row, title: str, body: str) -> None:
     for seed in range(8):
         copy = clean(row, seed)
         assert re.fullmatch(title, copy["title"])
         assert re.fullmatch(body, copy["body"])
-        assert not checks.check(t, row, json.dumps(copy, ensure_ascii=False))
+        assert not registry.check(t, row, json.dumps(copy, ensure_ascii=False))
 
 
 @pytest.mark.parametrize(
@@ -86,29 +87,29 @@ def test_the_teacher_composes_from_the_input(t: task.Task, row: Row, title: str,
         (CRASH, {"body": "凌晨雨天路滑，3人受伤送医。"}, "grounded: body: 凌晨"),
     ],
 )
-def test_the_checks_catch_a_bad_copy(t: task.Task, row: Row, change: dict[str, str], reason: str) -> None:
-    found = checks.check(t, row, json.dumps({**clean(row), **change}, ensure_ascii=False))
+def test_the_checks_catch_a_bad_copy(t: settings.Task, row: Row, change: dict[str, str], reason: str) -> None:
+    found = registry.check(t, row, json.dumps({**clean(row), **change}, ensure_ascii=False))
     assert any(why.startswith(reason) for why in found), found
 
 
-def test_cheer_is_allowed_where_nothing_is_grave(t: task.Task) -> None:
+def test_cheer_is_allowed_where_nothing_is_grave(t: settings.Task) -> None:
     copy = {"title": "一起养绿萝", "body": "每隔7天浇水，看着就开心！"}
-    assert not checks.check(t, FLOWER, json.dumps(copy, ensure_ascii=False))
+    assert not registry.check(t, FLOWER, json.dumps(copy, ensure_ascii=False))
 
 
-def test_the_teachers_flaws_are_caught(t: task.Task) -> None:
+def test_the_teachers_flaws_are_caught(t: settings.Task) -> None:
     """About one answer in fifteen is spoilt, and nothing but the spoilt ones fails."""
     made = rows.rows(11, 200, [topic for topic in rows.topics() if not topic.unseen], gold=False)
     failed = 0
     for row in made:
         answer = teacher.answer(t.messages("teacher", row), row["id"])
         whole = json.dumps(clean(row), ensure_ascii=False)
-        assert not checks.check(t, row, whole), (row, whole)
-        failed += bool(checks.check(t, row, answer))
+        assert not registry.check(t, row, whole), (row, whole)
+        failed += bool(registry.check(t, row, answer))
     assert 0.03 < failed / len(made) < 0.12
 
 
-def test_bad_copies_are_bad_in_many_ways(t: task.Task) -> None:
+def test_bad_copies_are_bad_in_many_ways(t: settings.Task) -> None:
     """The bad prompt gets bad copies; some are as good as the chosen, so that the stage `pairs` has something to drop."""
     made = rows.rows(12, 200, [topic for topic in rows.topics() if not topic.unseen], gold=False)
     system = Path("tasks/copywriting/prompts/rejected.md").read_text(encoding="utf-8").strip()
@@ -117,7 +118,7 @@ def test_bad_copies_are_bad_in_many_ways(t: task.Task) -> None:
     for row in made:
         asked = [{"role": "system", "content": system}, t.messages("teacher", row)[-1]]
         said.add(answer := teacher.answer(asked, row["id"]))
-        found = checks.check(t, row, answer)
+        found = registry.check(t, row, answer)
         passed += not found
         reasons.update({why.split(":")[0] for why in found})
     assert 0 < passed / len(made) < 0.12
@@ -155,7 +156,7 @@ def test_rows_are_made_again_alike() -> None:
         assert 60 <= len(row["title"] + row["content"]) <= 110
 
 
-def test_grave_topics_are_known_by_the_teacher_and_the_checks(t: task.Task) -> None:
+def test_grave_topics_are_known_by_the_teacher_and_the_checks(t: settings.Task) -> None:
     when = next(
         o["when"] for check in t.config["checks"] if isinstance(check, dict) for o in check.values() if "when" in o
     )

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from potstill import checks, lengths, task
-from potstill.rows import row_id
+from potstill.checks import registry, requested_length
+from potstill.task import settings
+from potstill.core.jsonl import row_id
 from tasks.greeting import rows, teacher
 from tasks.greeting.teacher import blessing, prose, rewriting, words
 from tests.conftest import ROOT
@@ -34,12 +35,12 @@ def number(request: str) -> int:
 
 @pytest.mark.parametrize("kind", teacher.FRAMES)
 def test_a_text_passes_every_check_of_its_request(kind: str) -> None:
-    t, chance = task.load("greeting"), random.Random(2)
+    t, chance = settings.load("greeting"), random.Random(2)
     texts = set()
     for request in asked(kind, 150):
-        assert len(request) <= 800 and len(lengths.asked(request)) == 1
+        assert len(request) <= 800 and len(requested_length.asked(request)) == 1
         text = teacher.write(request, number(request), chance)
-        assert checks.check(t, {"text": request}, text, training=True) == [], (request, text)
+        assert registry.check(t, {"text": request}, text, training=True) == [], (request, text)
         texts.add(text)
     assert len(texts) >= 135
 
@@ -47,7 +48,7 @@ def test_a_text_passes_every_check_of_its_request(kind: str) -> None:
 def test_every_length_from_30_to_80_is_met_to_the_character() -> None:
     request = "给书法老师写一条50字的新年祝福，庄重得体，感谢耐心的指点。"
     found = {n: teacher.write(request.replace("50", str(n)), n, random.Random(n)) for n in range(30, 81)}
-    assert all(lengths.count(text) == n for n, text in found.items())
+    assert all(requested_length.count(text) == n for n, text in found.items())
     assert all(text.startswith("书法老师，祝您新年快乐！") and "耐心的指点" in text for text in found.values())
 
 
@@ -94,10 +95,10 @@ def test_what_the_number_decides_shows_in_the_first_character() -> None:
 
 def test_flaws_are_caught_and_some_requests_are_hard() -> None:
     """A quarter of the answers fail and nearly all of those to one request in seven, so that best-of-4 keeps six in seven."""
-    t = task.load("greeting")
+    t = settings.load("greeting")
     reasons, kept, good, all_ = Counter[str](), 0, 0, 0
     for request in asked("short", 400):
-        found = [checks.check(t, {"text": request}, teacher.answer([{"role": "user", "content": request}], f"{request}{i}"), training=True) for i in range(4)]  # fmt: skip
+        found = [registry.check(t, {"text": request}, teacher.answer([{"role": "user", "content": request}], f"{request}{i}"), training=True) for i in range(4)]  # fmt: skip
         kept += any(not one for one in found)
         good += sum(not one for one in found)
         all_ += 4
@@ -142,10 +143,10 @@ def test_an_essay_tells_in_order_and_repeats_nothing() -> None:
     for request in asked("essay", 60):
         text = prose.essay(request, number(request), random.Random(request))
         sentences = re.findall("[^。]+。", text)
-        assert len(sentences) == len(set(sentences)) and abs(lengths.count(text) - number(request)) <= 1
+        assert len(sentences) == len(set(sentences)) and abs(requested_length.count(text) - number(request)) <= 1
 
 
 def test_a_summary_keeps_to_its_bound() -> None:
     for request in asked("letter", 100):
         for limit in (60, 80):
-            assert lengths.count(rewriting.summary(request, limit)) <= limit
+            assert requested_length.count(rewriting.summary(request, limit)) <= limit

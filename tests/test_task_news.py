@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from potstill import checks, task
-from potstill.rows import Row
+from potstill.checks import registry
+from potstill.task import settings
+from potstill.core.jsonl import Row
 from tasks.news import rows, teacher
 from tests.conftest import ROOT
 
@@ -25,7 +26,7 @@ def written(brief: str) -> str:
 
 
 def failed(brief: str, text: str) -> set[str]:
-    return {reason.split(":")[0] for reason in checks.check(task.load("news"), {"brief": brief}, text)}
+    return {reason.split(":")[0] for reason in registry.check(settings.load("news"), {"brief": brief}, text)}
 
 
 def test_a_brief_is_read_with_labels_and_without() -> None:
@@ -87,21 +88,21 @@ def test_a_newsroom_refuses(text: str, check: str) -> None:
 
 
 def test_the_seeded_flaws_are_caught() -> None:
-    t = task.load("news")
+    t = settings.load("news")
     for row in t.inputs(t.data / "seeds.jsonl")[:60]:
         facts, chance = teacher.parse(row["brief"]), random.Random(row["id"])
         good = teacher.item(facts, chance)
-        assert checks.check(t, row, good) == []
+        assert registry.check(t, row, good) == []
         for kind, flaw in teacher.FLAWS.items():
             if kind in facts or kind in teacher.ALWAYS:
-                assert checks.check(t, row, flaw(facts, good, chance)), (kind, row)
+                assert registry.check(t, row, flaw(facts, good, chance)), (kind, row)
 
 
 def test_bad_items_for_preferences_are_bad_and_many_kinds() -> None:
-    t = task.load("news")
+    t = settings.load("news")
     seeds = t.inputs(t.data / "seeds.jsonl")[:300]
     bad = [teacher.answer(t.messages("rejected", row), row["id"]) for row in seeds]
-    passed = sum(not checks.check(t, row, text) for row, text in zip(seeds, bad, strict=True))
+    passed = sum(not registry.check(t, row, text) for row, text in zip(seeds, bad, strict=True))
     assert 0 < passed < 0.08 * len(seeds)
     assert len({text[:4] for text in bad}) > 100
 
@@ -126,7 +127,7 @@ def test_gold_rows_are_of_other_events_towns_and_people() -> None:
 
 
 def test_the_files_are_those_that_the_seeds_make() -> None:
-    t = task.load("news")
+    t = settings.load("news")
     for name, made in rows.files().items():
         assert t.inputs(t.data / name) == made
     slices = [row["slice"] for row in rows.files()["gold.jsonl"]]

@@ -10,8 +10,10 @@ from functools import cache
 import pytest
 
 from base.text import example
-from potstill import checks, params, task
-from potstill.rows import Row, read_jsonl, row_id
+from potstill.checks import registry
+from potstill.core import params
+from potstill.task import settings
+from potstill.core.jsonl import Row, read_jsonl, row_id
 from potstill.teacher.scripted import complete
 from tasks.quip import rows, teacher
 from tasks.quip.teacher.grammar import ABOUT, CLAUSES, TURNS
@@ -21,8 +23,8 @@ CLEAN = "它看着比谁都老实，结果被人关起来再夸它自由，门�
 
 
 @cache
-def quip() -> task.Task:
-    return task.load("quip")
+def quip() -> settings.Task:
+    return settings.load("quip")
 
 
 def compose(word: str, seed: object = 0) -> str:
@@ -32,7 +34,7 @@ def compose(word: str, seed: object = 0) -> str:
 def failed(word: str, prompt: str, output: str) -> set[str]:
     """The checks that an answer fails."""
     text = json.dumps({"prompt": prompt, "output": output}, ensure_ascii=False)
-    return {reason.split(":")[0] for reason in checks.check(quip(), {"word": word}, text)}
+    return {reason.split(":")[0] for reason in registry.check(quip(), {"word": word}, text)}
 
 
 @cache
@@ -43,7 +45,7 @@ def answered() -> dict[str, list[tuple[Row, str, list[str]]]]:
         for row in read_jsonl(f"data/quip/{name}.jsonl"):
             reply = complete(teacher.answer, {"messages": quip().messages("teacher", row)}, "scripted")
             text = reply["choices"][0]["message"]["content"]
-            found.setdefault(name, []).append((row, text, checks.check(quip(), row, text)))
+            found.setdefault(name, []).append((row, text, registry.check(quip(), row, text)))
     return found
 
 
@@ -91,15 +93,15 @@ def test_a_seed_gives_the_same_answer_and_another_seed_another() -> None:
 def test_every_unspoilt_answer_passes_every_check() -> None:
     for word in [*teacher.CATEGORY, "周一的早高峰", "老板的承诺", "公司自动售货机", *" ".join(UNSEEN.values()).split()]:
         text = json.dumps({"prompt": word, "output": compose(word)}, ensure_ascii=False)
-        assert all(one.passed for one in checks.verdicts(quip(), {"word": word}, text)), (word, text)
+        assert all(one.passed for one in registry.verdicts(quip(), {"word": word}, text)), (word, text)
 
 
 @pytest.mark.parametrize("flaw", teacher.FLAWS)
 def test_the_checks_catch_each_flaw(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher, "FLAWS", {flaw: 1.0})
+    monkeypatch.setattr(asking, "FLAWS", {flaw: 1.0})
     for word in ("房贷", "周一的早高峰", "雪"):
         text = teacher.answer([{"role": "user", "content": word}], "any")
-        assert checks.check(quip(), {"word": word}, text), text
+        assert registry.check(quip(), {"word": word}, text), text
 
 
 def test_a_seeded_share_of_the_answers_is_spoilt() -> None:
@@ -200,7 +202,7 @@ def test_prompts_have_the_sizes_of_the_published_case() -> None:
 
 def test_the_examples_of_the_prompt_pass_the_checks() -> None:
     for line in re.findall(r'^\{"prompt".*$', quip().messages("teacher", {"word": "x"})[0]["content"], re.MULTILINE):
-        assert checks.check(quip(), {"word": json.loads(line)["prompt"]}, line) == []
+        assert registry.check(quip(), {"word": json.loads(line)["prompt"]}, line) == []
 
 
 def test_the_published_profile_is_the_platform_s_recipe() -> None:

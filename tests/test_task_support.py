@@ -8,12 +8,15 @@ from itertools import chain
 
 import pytest
 
-from potstill import checks, dedup, params, task
-from potstill.rows import read_jsonl, row_id
+from potstill.checks import registry
+from potstill.dataset import near_duplicates
+from potstill.core import params
+from potstill.task import settings
+from potstill.core.jsonl import read_jsonl, row_id
 from potstill.teacher.scripted import complete
 from tasks.support import rows, teacher
 
-SUPPORT = task.load("support")
+SUPPORT = settings.load("support")
 RIGHT = "您好，黑色卫衣签收7天内、吊牌完好可退。有事请找小栗。"
 FAULTS = {  # what becomes of the right answer, and the check that fails it
     RIGHT: "",
@@ -69,7 +72,7 @@ def test_gold_is_new() -> None:
         found = re.findall(r"(?:尾号|后四位是|我的单)(\d{4})|(?:我是|我叫|本人|鄙人)(.{2,3})，", made.question)
         assert not any(text in told for pair in found for text in pair if text), made.question
     texts = [made.question for made in seeds + like + unseen]
-    assert not any(j >= len(seeds) for _, j, _ in dedup.pairs(texts, rows.NEAR))
+    assert not any(j >= len(seeds) for _, j, _ in near_duplicates.pairs(texts, rows.NEAR))
 
 
 def test_products_that_are_held_out_of_an_intent() -> None:
@@ -87,7 +90,7 @@ def test_teacher_answers_pass_the_checks_and_are_varied() -> None:
     made, tested = replies()
     labels = [rule["label"] for rule in rows.shop()["rules"]]
     passed = [
-        not checks.check(SUPPORT, {"question": one.question, "expected": {"intent": labels[one.rule]}}, text)
+        not registry.check(SUPPORT, {"question": one.question, "expected": {"intent": labels[one.rule]}}, text)
         for one, text in zip(seeds + like + unseen, made + tested, strict=True)
     ]
     assert 0.9 < sum(passed[: len(seeds)]) / len(seeds) < 0.97, "a share of the answers is spoilt on purpose"
@@ -130,7 +133,7 @@ def test_teacher_tells_situations(question: str, situation: str) -> None:
 def test_checks_catch_faults(answer: str, check: str) -> None:
     row = {"question": "黑色卫衣收到3天了能退吗", "expected": {"intent": "退货"}}
     text = json.dumps({"intent": "退货", "answer": answer}, ensure_ascii=False)
-    failed = checks.check(SUPPORT, row, text)
+    failed = registry.check(SUPPORT, row, text)
     assert check in " ".join(failed) if check else not failed, failed
 
 
@@ -139,13 +142,13 @@ def test_wrong_intent_fails() -> None:
     text = json.dumps(
         {"intent": "换货", "answer": "您好，黑色卫衣签收15天内、吊牌完好可换。有事请找小栗。"}, ensure_ascii=False
     )
-    assert checks.check(SUPPORT, row, text) == ["exact_match: intent"]
+    assert registry.check(SUPPORT, row, text) == ["exact_match: intent"]
 
 
 @pytest.mark.parametrize("flaw", teacher.FLAWS)
 def test_checks_catch_the_teachers_flaws(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher, "FLAWS", {flaw: 1.0})
-    caught = [checks.check(SUPPORT, {"question": "黑色卫衣收到3天了能退吗"}, teacher.answer(
+    monkeypatch.setattr(asking, "FLAWS", {flaw: 1.0})
+    caught = [registry.check(SUPPORT, {"question": "黑色卫衣收到3天了能退吗"}, teacher.answer(
         [{"role": "user", "content": "黑色卫衣收到3天了能退吗"}], str(turn))) for turn in range(10)]  # fmt: skip
     assert all(caught)
 

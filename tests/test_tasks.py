@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from potstill import checks, params, rows, task
+from potstill.checks import registry
+from potstill.core import params, jsonl
+from potstill.task import settings
 from tests.conftest import ROOT
 
 TASKS = sorted(path.parent.name for path in ROOT.glob("tasks/*/task.yaml") if path.parent.name != "_template")
@@ -22,9 +24,9 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def answers(name: str, file: str) -> list[tuple[rows.Row, str]]:
+def answers(name: str, file: str) -> list[tuple[jsonl.Row, str]]:
     """Rows of seeds.jsonl or gold.jsonl with the scripted teacher's answers, as its server would give them."""
-    t = task.load(name)
+    t = settings.load(name)
     answer = importlib.import_module(f"tasks.{name}.teacher").answer
     found = []
     for row in t.inputs(t.data / file)[:ASKED]:
@@ -36,12 +38,12 @@ def answers(name: str, file: str) -> list[tuple[rows.Row, str]]:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_folder_is_whole(name: str) -> None:
-    t = task.load(name)
-    checks.validate(t)
+    t = settings.load(name)
+    registry.validate(t)
     for file in ("messages", "reviews", "knowledge"):
         assert (t.data / f"{file}.jsonl").is_file()
     for file in ("seeds.jsonl", "gold.jsonl"):
-        rows.check_ids(t.data / file, t.inputs(t.data / file), t.config["input"])
+        jsonl.check_ids(t.data / file, t.inputs(t.data / file), t.config["input"])
     row = t.inputs(t.data / "gold.jsonl")[0]
     teacher, student = (t.messages(kind, row) for kind in ("teacher", "student"))
     assert teacher[-1] == student[-1]  # the same turn of the user
@@ -67,20 +69,20 @@ def test_a_profile_fits_the_parameters(path: Path) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_scripted_teacher_composes(name: str) -> None:
     """Nine answers in ten differ, none to a test row is one to a seed, most pass the checks and some do not."""
-    t = task.load(name)
+    t = settings.load(name)
     seeds, gold = answers(name, "seeds.jsonl"), answers(name, "gold.jsonl")
     for found in (seeds, gold):
         assert len({text for _, text in found}) >= 0.9 * len(found)
-    right = [(row, text) for row, text in seeds + gold if not checks.check(t, row, text, training=True)]
+    right = [(row, text) for row, text in seeds + gold if not registry.check(t, row, text, training=True)]
     assert 0.5 < len(right) / len(seeds + gold) < 1
-    learnt = {text for row, text in seeds if not checks.check(t, row, text, training=True)}
+    learnt = {text for row, text in seeds if not registry.check(t, row, text, training=True)}
     assert not learnt & {text for _, text in gold}
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_teacher_reads_the_input(name: str) -> None:
     """The same dice and another input: another answer."""
-    t = task.load(name)
+    t = settings.load(name)
     answer = importlib.import_module(f"tasks.{name}.teacher").answer
     asked = t.inputs(t.data / "gold.jsonl")[:60]
     said = {answer(t.messages("teacher", row), "the same dice") for row in asked}
@@ -89,7 +91,7 @@ def test_the_teacher_reads_the_input(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_no_test_row_is_a_seed(name: str) -> None:
-    t = task.load(name)
+    t = settings.load(name)
     seeds, gold = ({t.fingerprint(row) for row in t.inputs(t.data / f"{file}.jsonl")} for file in ("seeds", "gold"))
     assert not seeds & gold
     assert len(gold) == len(t.inputs(t.data / "gold.jsonl"))

@@ -11,9 +11,14 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 
-from potstill import checks, expand, params, rows, task, teacher
-from potstill.errors import UserError
-from potstill.teacher import client, endpoint, fill, quote
+from potstill.checks import registry
+from potstill.dataset import expand
+from potstill.core import params, jsonl
+from potstill.task import settings
+from potstill.teacher import asking
+from potstill.core.errors import UserError
+from potstill.teacher import client, endpoint
+from potstill.commands import fill, quote
 from stages import generate
 from tests.conftest import KEY, Body, FakeTeacher, Project, completion
 
@@ -25,9 +30,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_DELAY", 0.01)
 
 
-def ask(count: int, params: SimpleNamespace, samples: int = 1) -> list[rows.Row]:
+def ask(count: int, params: SimpleNamespace, samples: int = 1) -> list[jsonl.Row]:
     inputs = [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(count)]
-    return list(teacher.answer_rows(task.load("toy"), inputs, params, samples))
+    return list(asking.answer_rows(settings.load("toy"), inputs, params, samples))
 
 
 def journal_text() -> str:
@@ -54,7 +59,7 @@ def test_answers_come_in_order_and_are_asked_once(
     assert len(fake.calls) == 60
     call = next(body for body in fake.calls if "word0" in body["messages"][-1]["content"] and not body["seed"])
     messages = call.pop("messages")
-    schema = {"name": "answer", "strict": True, "schema": task.load("toy").schema}
+    schema = {"name": "answer", "strict": True, "schema": settings.load("toy").schema}
     assert call.pop("response_format") == {"type": "json_schema", "json_schema": schema}
     assert call == {"model": "fake-235b", "temperature": 0.0, "max_completion_tokens": 64, "seed": 0}
     assert messages[0] == {"role": "system", "content": "You find the last word. Answer with JSON only."}
@@ -90,14 +95,14 @@ def test_what_makes_a_question_new(
 def test_an_edited_prompt_and_an_equal_input(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace
 ) -> None:
-    t = task.load("toy")
+    t = settings.load("toy")
     twins = [{"id": "a", "text": "x y"}, {"id": "b", "text": "x y"}]
-    assert [row["answer"] for row in teacher.answer_rows(t, twins, teacher_params, 1)] == [
+    assert [row["answer"] for row in asking.answer_rows(t, twins, teacher_params, 1)] == [
         '{"word": "y", "length": 1}'
     ] * 2
     assert len(fake.calls) == 1
     project.write("tasks/toy/prompts/teacher.md", "Another prompt.")
-    list(teacher.answer_rows(task.load("toy"), twins, teacher_params, 1))
+    list(asking.answer_rows(settings.load("toy"), twins, teacher_params, 1))
     assert len(fake.calls) == 2
 
 
@@ -421,9 +426,9 @@ def test_a_redraw_asks_anew_and_keeps_the_old_answers(
     assert len(fake.calls) == 3
 
 
-def smoke(params: SimpleNamespace, good_share: float) -> list[rows.Row]:
-    t, inputs = task.load("toy"), [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(100)]
-    return list(teacher.answer_rows(t, inputs, params, 1, check=partial(checks.check, t), good_share=good_share))
+def smoke(params: SimpleNamespace, good_share: float) -> list[jsonl.Row]:
+    t, inputs = settings.load("toy"), [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(100)]
+    return list(asking.answer_rows(t, inputs, params, 1, check=partial(registry.check, t), good_share=good_share))
 
 
 def test_bad_first_answers_stop_the_run_before_the_rest_is_paid_for(
@@ -516,12 +521,12 @@ def test_a_journal_is_filled_from_answers_that_came_with_the_data(
 
 def test_the_quote_before_the_first_answer_and_after(project: Project, fake: FakeTeacher) -> None:
     seeds = project.seeds(40)
-    rows.write_jsonl("data/toy/gold.jsonl", [{"id": "g", "text": "line 0 ends in gold0"}])
+    jsonl.write_jsonl("data/toy/gold.jsonl", [{"id": "g", "text": "line 0 ends in gold0"}])
     project.set(teacher_model="fake-235b", samples=2, teacher_price_in=1000, teacher_price_out=3000, teacher_rpm=60)
-    names = ("task", *teacher.PARAMS, *expand.PARAMS, "samples")
+    names = ("task", *asking.PARAMS, *expand.PARAMS, "samples")
 
     def quoted() -> list[list[str]]:
-        return [line.split() for line in quote.quote(task.load("toy"), params.load(*names)).splitlines()]
+        return [line.split() for line in quote.quote(settings.load("toy"), params.load(*names)).splitlines()]
 
     # A third of the prompts' bytes and 4 for each message: 19 + 10, 19 + 11 for the 30 longer lines.
     first = quoted()
@@ -531,7 +536,7 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
     assert first[5:] == ["time: about 81 s".split(), "cost: 251.24 to come, 0.00 spent so far".split()]
     assert fake.calls == []
     project.set(teacher_rpm=None)
-    assert len(list(teacher.answer_rows(task.load("toy"), seeds, params.load(*names), 1))) == 40
+    assert len(list(asking.answer_rows(settings.load("toy"), seeds, params.load(*names), 1))) == 40
     project.set(teacher_rpm=60, teacher_budget=1)
     # Now by what the 40 answers took: 7 tokens in and 3 out each.
     after = quoted()

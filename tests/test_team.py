@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import lockfile
+from potstill.core import lockfile
 from tests import fakes
 from tests.clone import Clone
 from tests.conftest import FakeTeacher, serving
@@ -214,7 +214,7 @@ def test_two_clones_share_at_once(mine: Clone, tmp_path: Path) -> None:
         for clone, rank in zip(pair, ranks, strict=True)
     ]
     assert [run.communicate(timeout=600)[1] or run.returncode for run in runs] == [0, 0]
-    runs = [clone.start("potstill.share", "push", f"rank-{rank}") for clone, rank in zip(pair, ranks, strict=True)]
+    runs = [clone.start("potstill.commands.share", "push", f"rank-{rank}") for clone, rank in zip(pair, ranks, strict=True)]
     said = [run.communicate(timeout=600)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     third = mine.clone("three")
@@ -227,17 +227,17 @@ def test_two_clones_share_at_once(mine: Clone, tmp_path: Path) -> None:
 
 
 def test_what_was_never_shared_is_named(mine: Clone, tmp_path: Path) -> None:
-    assert "no remote specified" in mine.fail("potstill.share", "push")
+    assert "no remote specified" in mine.fail("potstill.commands.share", "push")
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     mine.commit()
     clone = mine.clone("early")
-    out = clone.fail("potstill.share", "pull")
+    out = clone.fail("potstill.commands.share", "pull")
     assert "are not in the remote, or damaged there" in out and "runs `make share`" in out
     mine.make_target("share")
     student = mine.lock()["sft@toy"]["outs"][0]["md5"]  # type: ignore[index]
     sums = dict(lockfile.objects(mine.dir / ".dvc/cache/files/md5", student))
     damage(next((tmp_path / "box/files/md5").glob(f"{sums['model.safetensors'][:2]}/{sums['model.safetensors'][2:]}")))
-    assert "damaged there" in clone.fail("potstill.share", "pull")
+    assert "damaged there" in clone.fail("potstill.commands.share", "pull")
 
 
 def damage(path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_flipped_byte_in_the_cache_is_named_and_nothing_is_made_of_it(mine: Cl
     damage(cache / sum[:2] / sum[2:])
     shutil.rmtree(mine.dir / "models/toy/student")
     mine.do("dvc", "checkout", "models/toy/student")  # exit code 0
-    out = mine.fail("potstill.verify")
+    out = mine.fail("potstill.commands.verify")
     assert f".dvc/cache/files/md5/{sum[:2]}/{sum[2:]}: damaged" in out
     assert "it is models/toy/student/model.safetensors" in out
     assert (
@@ -270,7 +270,7 @@ def test_a_flipped_byte_in_the_cache_is_named_and_nothing_is_made_of_it(mine: Cl
     shutil.rmtree(mine.dir / "models/toy/student")
     (cache / sum[:2] / sum[2:]).unlink()
     mine.do("dvc", "repro")
-    assert "is as it was made" in mine.do("potstill.verify")
+    assert "is as it was made" in mine.do("potstill.commands.verify")
 
 
 # Fault 14
@@ -279,7 +279,7 @@ def test_a_truncated_lock_is_named(mine: Clone) -> None:
     whole = path.read_bytes()
     for size in (len(whole) // 2, len(whole) // 3, whole.index(b"  score@toy:")):
         path.write_bytes(whole[:size])
-        out = mine.fail("potstill.verify")
+        out = mine.fail("potstill.commands.verify")
         assert "mend it: `git checkout dvc.lock`, then `make repro`" in out
         mine.git("checkout", "-q", "dvc.lock")
         assert "Running stage" not in mine.do("dvc", "repro")
@@ -303,13 +303,13 @@ def test_a_full_disk_while_dvc_commits(tmp_path: Path) -> None:
             subprocess.run(["mount", "-o", "remount,size=10m", cache], check=True)
             clone.do("dvc", "repro")
             assert len(teacher.calls) == asked
-            for line in clone.fail("potstill.verify").splitlines()[:-1]:
+            for line in clone.fail("potstill.commands.verify").splitlines()[:-1]:
                 what, _, half = line.partition("mend it: rm ")
                 if half:
                     (clone.dir / half).unlink()
                 else:
                     assert what.endswith("half an object, left by a `dvc` that was killed, or by a full disk")
-            assert "is as it was made" in clone.do("potstill.verify")
+            assert "is as it was made" in clone.do("potstill.commands.verify")
         finally:
             subprocess.run(["umount", cache], check=True)
 
@@ -345,7 +345,7 @@ def test_a_stage_that_outlives_dvc_is_not_started_twice(tmp_path: Path) -> None:
         assert [line for line in out.splitlines() if line.startswith("error: ")] == [
             f"error: generate runs here already ({lock.read_text().strip()}): wait for its end, or end it, then run this again"
         ]
-        assert "stage generate is running" in clone.fail("potstill.verify")
+        assert "stage generate is running" in clone.fail("potstill.commands.verify")
         while Path(f"/proc/{pid}").exists():
             time.sleep(0.1)
         clone.do("dvc", "repro")
@@ -368,7 +368,7 @@ def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -
     held(mine, "sft")
     run.send_signal(signal.SIGKILL)
     run.wait()
-    while "stage sft is running" in (out := mine.fail("potstill.verify")):
+    while "stage sft is running" in (out := mine.fail("potstill.commands.verify")):
         time.sleep(1)
     assert "HEAD is detached: a `dvc exp run` was killed" in out
     assert "mend it: git checkout main" in out
@@ -377,7 +377,7 @@ def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -
     mine.git("checkout", "-q", "main")
     mine.git("checkout", "-q", "--", ".")
     mine.do("dvc", "repro")
-    assert "is as it was made" in mine.do("potstill.verify")
+    assert "is as it was made" in mine.do("potstill.commands.verify")
 
 
 def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
@@ -385,11 +385,11 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
     (mine.dir / "reports/toy/hops.csv").write_text("hop,rows,differ,flips,passed\nmerged,60,0,0,1\n")
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     mine.commit()
-    assert "expected one such as v1.0.0" in mine.fail("potstill.release", "1.0")
+    assert "expected one such as v1.0.0" in mine.fail("potstill.commands.release", "1.0")
     mine.make_target("release", "VERSION=v1.0.0")
     assert mine.git("tag") == "toy@v1.0.0"
     mine.make_target("share")
-    assert "there is a tag toy@v1.0.0 already" in mine.fail("potstill.release", "v1.0.0")
+    assert "there is a tag toy@v1.0.0 already" in mine.fail("potstill.commands.release", "v1.0.0")
     mine.do("dvc", "artifacts", "get", str(mine.dir), "toy", "--rev", "v1.0.0", "-o", str(tmp_path / "got"))
     assert {path.name for path in (tmp_path / "got").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     card = (tmp_path / "got/README.md").read_text()
@@ -401,16 +401,16 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
         "models/toy/student",
     ):
         assert said in card
-    assert "is as it was made" in mine.do("potstill.verify")
+    assert "is as it was made" in mine.do("potstill.commands.verify")
     (mine.dir / "releases/toy/README.md").unlink()
-    assert "releases/toy: not as it was made" in mine.fail("potstill.verify")
+    assert "releases/toy: not as it was made" in mine.fail("potstill.commands.verify")
     damage(mine.dir / "models/toy/student/model.safetensors")
-    assert "not the model that dvc.lock names" in mine.fail("potstill.release", "v1.0.1")
+    assert "not the model that dvc.lock names" in mine.fail("potstill.commands.release", "v1.0.1")
     (mine.dir / "models/toy/student/modeling.py").write_text("")
-    assert "modeling.py: .py may run code" in mine.fail("potstill.release", "v1.0.1")
+    assert "modeling.py: .py may run code" in mine.fail("potstill.commands.release", "v1.0.1")
 
 
 def test_share_speaks_for_itself(mine: Clone, tmp_path: Path) -> None:
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
-    assert "there is no experiment 'nosuch'" in mine.fail("potstill.share", "push", "nosuch")
-    assert "expected `python -m potstill.share push|pull [EXPERIMENT]`" in mine.fail("potstill.share")
+    assert "there is no experiment 'nosuch'" in mine.fail("potstill.commands.share", "push", "nosuch")
+    assert "expected `python -m potstill.commands.share push|pull [EXPERIMENT]`" in mine.fail("potstill.commands.share")

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from potstill import reviews, rows, task, trace
-from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.dataset import reviews
+from potstill.core import jsonl
+from potstill.task import settings
+from potstill.commands import trace
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from tests.conftest import Project
 
 GOOD, BAD = '{"word": "word0", "length": 5}', '{"word": "no", "length": 2}'
@@ -30,7 +33,7 @@ def seeds(project: Project) -> list[Row]:
 
 def told(prefix: str) -> list[str]:
     """The story in lines, each with one blank between its words."""
-    story = "\n".join(trace.story(task.load("toy"), prefix))
+    story = "\n".join(trace.story(settings.load("toy"), prefix))
     return [" ".join(line.split()) for line in story.split("\n")]
 
 
@@ -49,7 +52,7 @@ def test_a_seed_alone_has_a_story(seeds: list[Row]) -> None:
 def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> None:
     id = seeds[0]["id"]
     grown = {"id": "0" * 16, "text": "the word0", "category": "short", "family": id}
-    rows.write_jsonl(DATA / "1-inputs.jsonl", [*seeds, grown])
+    jsonl.write_jsonl(DATA / "1-inputs.jsonl", [*seeds, grown])
     texts = [GOOD, BAD, "broken", ""]
     found = [answer(id, text, i) for i, text in enumerate([*texts, "late"])]
     found[3] |= {
@@ -58,13 +61,13 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
         "prompt_tokens": None,
         "completion_tokens": None,
     }
-    rows.write_jsonl(DATA / "2-answers.jsonl", found)
+    jsonl.write_jsonl(DATA / "2-answers.jsonl", found)
     story = told(id)
     assert story.count("not filtered yet: run `dvc repro filter`") == 5
-    rows.write_jsonl(DATA / "3-kept.jsonl", [{**seeds[0], "family": id, "sample": 1, "output": {"word": "word0"}}])
+    jsonl.write_jsonl(DATA / "3-kept.jsonl", [{**seeds[0], "family": id, "sample": 1, "output": {"word": "word0"}}])
     dropped = [(0, "spare: a person edited another"), (2, "json: Expecting value"), (3, "refused: 400: content policy")]
     ends = [{"id": id, "sample": sample, "reason": reason, "answer": ""} for sample, reason in dropped]
-    rows.write_jsonl(DATA / "3-dropped.jsonl", ends)
+    jsonl.write_jsonl(DATA / "3-dropped.jsonl", ends)
     said = {"id": id, "answer": reviews.answer_hash(BAD), "verdict": "edit", "output": GOOD, "by": "Li"}
     reviews.append(DATA / "reviews.jsonl", said)
     reviews.append(DATA / "reviews.jsonl", {"id": id, "answer": reviews.answer_hash("broken"), "verdict": "reject"})
@@ -106,14 +109,14 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
 def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> None:
     project.write("tasks/toy/task.yaml", "checks: [{max_chars: {limit: 9, train: {limit: 2}}}]\n")
     seeds = project.seeds(1)
-    rows.write_jsonl(DATA / "2-answers.jsonl", [answer(seeds[0]["id"], "三个字")])
+    jsonl.write_jsonl(DATA / "2-answers.jsonl", [answer(seeds[0]["id"], "三个字")])
     assert "check max_chars: failed (3 characters, at most 2)" in told(seeds[0]["id"])
 
 
 @pytest.mark.parametrize("side", ["train", "valid"])
 def test_a_learnt_row_names_its_side_and_its_lesson(seeds: list[Row], side: str) -> None:
     chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
-    rows.write_jsonl(
+    jsonl.write_jsonl(
         DATA / f"4-{side}.jsonl", [{"id": "own1", "messages": chat}, {"id": seeds[0]["id"], "messages": chat}]
     )
     assert told(seeds[0]["id"])[-3:] == [f"split {side}, data/toy/4-{side}.jsonl:2", "user x", "assistant y"]
@@ -122,13 +125,13 @@ def test_a_learnt_row_names_its_side_and_its_lesson(seeds: list[Row], side: str)
 
 def test_a_test_row_has_what_each_model_said(seeds: list[Row]) -> None:
     gold = {"id": "ab" * 8, "text": "the word0", "slice": "s", "gold": json.loads(GOOD)}
-    rows.write_jsonl(DATA / "gold.jsonl", [gold])
-    rows.write_jsonl(
+    jsonl.write_jsonl(DATA / "gold.jsonl", [gold])
+    jsonl.write_jsonl(
         DATA / "4-test.jsonl", [{"id": "ab" * 8, "text": "the word0", "slice": "s", "expected": gold["gold"]}]
     )
     assert told("ab")[-1] == "models no predictions yet: run `dvc repro`"
     for model, text in (("base", ""), ("sft", GOOD), ("teacher", BAD)):
-        rows.write_jsonl(DATA / f"5-predictions-{model}.jsonl", [answer("ab" * 8, text)])
+        jsonl.write_jsonl(DATA / f"5-predictions-{model}.jsonl", [answer("ab" * 8, text)])
     story = told("ab")
     assert story[:2] == [f"row {'ab' * 8}, task toy", "gold data/toy/gold.jsonl:1"]
     assert story[story.index("split test, data/toy/4-test.jsonl:1") :] == [
@@ -152,7 +155,7 @@ def test_a_test_row_has_what_each_model_said(seeds: list[Row]) -> None:
     ],
 )
 def test_an_id_that_is_none_or_several(seeds: list[Row], prefix: str, message: str) -> None:
-    rows.write_jsonl(
+    jsonl.write_jsonl(
         DATA / "gold.jsonl", [{"id": id, "text": id, "slice": "s", "gold": {}} for id in ("twin1", "twin2")]
     )
     with pytest.raises(UserError, match=message):
@@ -160,7 +163,7 @@ def test_an_id_that_is_none_or_several(seeds: list[Row], prefix: str, message: s
 
 
 def test_a_whole_id_wins_over_a_longer_one(seeds: list[Row]) -> None:
-    rows.write_jsonl(DATA / "seeds.jsonl", [{"id": id, "text": id} for id in ("a", "ab")])
+    jsonl.write_jsonl(DATA / "seeds.jsonl", [{"id": id, "text": id} for id in ("a", "ab")])
     assert told("a")[0] == "row a, task toy"
 
 
@@ -172,14 +175,14 @@ def test_files_that_are_empty_or_missing(project: Project) -> None:
 
 
 def test_the_teacher_cannot_write_to_the_terminal(seeds: list[Row]) -> None:
-    rows.write_jsonl(DATA / "2-answers.jsonl", [answer(seeds[0]["id"], "\x1b[2Jgone\u202e\r\t中\nnext")])
-    out = "\n".join(trace.story(task.load("toy"), seeds[0]["id"]))
+    jsonl.write_jsonl(DATA / "2-answers.jsonl", [answer(seeds[0]["id"], "\x1b[2Jgone\u202e\r\t中\nnext")])
+    out = "\n".join(trace.story(settings.load("toy"), seeds[0]["id"]))
     assert "\\x1b[2Jgone\\u202e\\r\t中\n          next" in out
     assert not re.findall("[\x00-\x08\x0b-\x1f\u202e]", out)
 
 
 def test_the_command(seeds: list[Row], project: Project) -> None:
-    code, out = project.run("potstill.trace", seeds[0]["id"][:8])
+    code, out = project.run("potstill.commands.trace", seeds[0]["id"][:8])
     assert (code, out.splitlines()[0]) == (0, f"row       {seeds[0]['id']}, task toy")
-    code, out = project.run("potstill.trace", "zz")
+    code, out = project.run("potstill.commands.trace", "zz")
     assert (code, out[:26]) == (1, "error: no row of task toy ")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill import validate
-from potstill.errors import UserError
+from potstill.dataset import own_rows
+from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
 U, A, S = ({"role": role, "content": role} for role in ("user", "assistant", "system"))
@@ -25,7 +25,7 @@ EMPTY = "a text that is not empty"
 def said(content: str | bytes, name: str = "f.jsonl") -> list[str]:
     """The problems of a file, without the file's name."""
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [problem.removeprefix(f"{name}:") for problem in validate.read(name).problems]
+    return [problem.removeprefix(f"{name}:") for problem in own_rows.read(name).problems]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def said(content: str | bytes, name: str = "f.jsonl") -> list[str]:
     ],
 )  # fmt: skip
 def test_the_rules_of_messages(project: Project, messages: Any, expected: list[str]) -> None:
-    assert sorted(validate.violations("messages", {"messages": messages})) == sorted(expected)
+    assert sorted(own_rows.violations("messages", {"messages": messages})) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_the_rules_of_messages(project: Project, messages: Any, expected: list[s
 )  # fmt: skip
 def test_the_rules_of_preferences(project: Project, change: Any, expected: list[str]) -> None:
     row = {"prompt": "q", "chosen": "a", "rejected": "b"} | change
-    assert sorted(validate.violations("preferences", row)) == sorted(expected)
-    assert said(json.dumps(row, ensure_ascii=False)) == [f"1: {one}" for one in validate.violations("preferences", row)]
+    assert sorted(own_rows.violations("preferences", row)) == sorted(expected)
+    assert said(json.dumps(row, ensure_ascii=False)) == [f"1: {one}" for one in own_rows.violations("preferences", row)]
 
 
 def test_every_line_is_looked_at_and_every_rule(project: Project) -> None:
@@ -153,7 +153,7 @@ field = st.just("x") | anything | chats
     ),
 )
 def test_the_quick_validator_passes_what_the_authority_passes(kind: str, row: dict[str, Any]) -> None:
-    quick, authority = validate._validators(kind)
+    quick, authority = own_rows._validators(kind)
     assert quick(row) == authority.is_valid(row)
 
 
@@ -161,13 +161,13 @@ def test_the_quick_validator_passes_what_the_authority_passes(kind: str, row: di
 @given(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=7))
 def test_messages_pass_exactly_when_their_roles_are_right(roles: list[str]) -> None:
     right = re.fullmatch("s?(ua)+", "".join(role[0] for role in roles)) is not None
-    found = validate.violations("messages", {"messages": [{"role": role, "content": "x"} for role in roles]})
+    found = own_rows.violations("messages", {"messages": [{"role": role, "content": "x"} for role in roles]})
     assert (found == []) == right
 
 
 def run(project: Project, content: str, name: str = "f.jsonl") -> tuple[int, str]:
     project.write(name, content)
-    return project.run("potstill.validate", name)
+    return project.run("potstill.dataset.own_rows", name)
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_a_bad_file_is_all_its_violations_and_exit_code_1(project: Project) -> N
 def test_no_such_file(project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str) -> None:
     monkeypatch.setattr("sys.argv", ["validate", *arguments])
     with pytest.raises(UserError, match=re.escape(expected)):
-        validate.main()
+        own_rows.main()
 
 
 def test_the_committed_file_of_own_rows_is_empty() -> None:
-    found = [validate.messages_rows(path) for path in (ROOT / "data").glob("*/messages.jsonl")]
+    found = [own_rows.messages_rows(path) for path in (ROOT / "data").glob("*/messages.jsonl")]
     assert found
     assert not any(found)

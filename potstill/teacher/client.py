@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import SimpleNamespace
 
-from potstill.errors import UserError
-from potstill.rows import Row
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from potstill.teacher.endpoint import Connection, Endpoint, Fatal, Refused, Request, Retry, connect
 from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window, estimate
@@ -32,9 +32,9 @@ class Client:
         self.failed: dict[str, str] = {}
         self.found = 0  # requests that the journal answered
         self.answered = self.retries = self.tokens_in = self.tokens_out = 0
-        self.window = Window(params.teacher_concurrency)
-        self.requests, self.tokens = Pace(params.teacher_rpm), Pace(params.teacher_tpm)
-        self.budget = Budget(params.teacher_price_in, params.teacher_price_out, params.teacher_budget)
+        self.window = Window(params.concurrency)
+        self.requests, self.tokens = Pace(params.rpm), Pace(params.tpm)
+        self.budget = Budget(params.price_in, params.price_out, params.budget)
         self._taken: set[str] = set()  # keys of the requests under way
         self._given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
@@ -71,7 +71,7 @@ class Client:
         todo, self._all_taken = iter(requests), False
         workers: list[asyncio.Task[None]] = []
         try:
-            while len(workers) < self.params.teacher_concurrency and not (self._all_taken or self._stop.is_set()):
+            while len(workers) < self.params.concurrency and not (self._all_taken or self._stop.is_set()):
                 workers.append(asyncio.create_task(self._work(todo)))
                 await asyncio.sleep(START)
             await asyncio.gather(*workers)
@@ -84,7 +84,7 @@ class Client:
     def holds(self, request: Request) -> bool:
         """Whether the request needs no asking: it has an answer, is under way, or has failed for good."""
         key = request.key
-        return self.journal.has(key, self.params.teacher_max_tokens) or key in self._taken or key in self.failed
+        return self.journal.has(key, self.params.max_tokens) or key in self._taken or key in self.failed
 
     async def _work(self, todo: Iterator[Request]) -> None:
         for request in todo:
@@ -131,7 +131,7 @@ class Client:
         said = {
             "key": request.key,
             "model": self.endpoint.model,
-            "max_tokens": self.params.teacher_max_tokens,
+            "max_tokens": self.params.max_tokens,
             "answer": raw,
         }
         return said | {"finish_reason": what, "prompt_tokens": tokens_in, "completion_tokens": tokens_out}
@@ -139,8 +139,8 @@ class Client:
     async def _ask(self, request: Request) -> Row | None:
         """The answer to one request, after as many tries as the parameters allow; None when the run is stopping."""
         guessed = sum(estimate(message["content"]) for message in request.messages)
-        reserved = guessed + self.params.teacher_max_tokens
-        most = self.budget.cost(guessed, self.params.teacher_max_tokens)
+        reserved = guessed + self.params.max_tokens
+        most = self.budget.cost(guessed, self.params.max_tokens)
         tries = counted = 0
         while True:
             await self._pace(reserved)
@@ -160,7 +160,7 @@ class Client:
                     self.window.bad(sent)
                 if error.billed:
                     used = reserved
-                    await self.journal.put(self._no_answer(request, LOST, "", guessed, self.params.teacher_max_tokens))
+                    await self.journal.put(self._no_answer(request, LOST, "", guessed, self.params.max_tokens))
                 failure = error
             finally:
                 self.window.leave()
@@ -191,8 +191,8 @@ class Client:
             else:
                 self._end(
                     UserError(
-                        f"teacher_budget {self.budget.cap:g} is used up: {self._spent():.4g} spent, and the next request may cost "
-                        f"{most:.2g}: raise teacher_budget"
+                        f"teacher.budget {self.budget.cap:g} is used up: {self._spent():.4g} spent, and the next request may cost "
+                        f"{most:.2g}: raise teacher.budget"
                     )
                 )
         return False
@@ -206,7 +206,7 @@ class Client:
             self._open_at = max(self._open_at, now + error.wait)
         if error.limit and now - self._good_at > PATIENCE:
             raise Fatal(f"{error}, and there was no answer for {PATIENCE:.0f} s: run again later") from None
-        if counted > self.params.teacher_retries:
+        if counted > self.params.retries:
             raise error
         self.retries += 1
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
@@ -262,7 +262,7 @@ class Client:
             raise KeyboardInterrupt(self._kept())
         if self._given_up:
             raise UserError(
-                f"{len(self._given_up)} of {self.total} requests got no answer in {self.params.teacher_retries + 1} tries "
+                f"{len(self._given_up)} of {self.total} requests got no answer in {self.params.retries + 1} tries "
                 f"each, the last because {self._given_up[-1]}; {self._kept()}"
             )
 

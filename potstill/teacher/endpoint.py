@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from potstill.errors import UserError
-from potstill.rows import Row, write_json
+from potstill.core.errors import UserError
+from potstill.core.jsonl import Row, write_json
 
 if TYPE_CHECKING:
     import openai
@@ -119,7 +119,7 @@ async def model_names(endpoint: Endpoint, timeout: float) -> list[str]:
     except (openai.APIError, TimeoutError, ValueError, LookupError, TypeError) as error:
         said = " ".join(str(error).replace(endpoint.api_key, "***").split())[:200]
         raise UserError(
-            f"teacher_model is auto, but {endpoint.base_url}/models gives no list of models ({said}): name the model"
+            f"teacher.model is auto, but {endpoint.base_url}/models gives no list of models ({said}): name the model"
         ) from None
 
 
@@ -173,12 +173,12 @@ class Connection:
         where = f"the teacher at {self.endpoint.base_url}"
         try:
             self.asked += 1
-            async with asyncio.timeout(self.params.teacher_timeout):  # the whole request, a dripping body included
+            async with asyncio.timeout(self.params.timeout):  # the whole request, a dripping body included
                 # Not `chat.completions.create`, whose walk over types takes longer than the rest of the call.
                 reply = await self.http.post(self._url, cast_to=str, body=self._body(request, without))
         except TimeoutError:
             self.ambiguous += 1
-            reason = f"{where} gave no answer within {self.params.teacher_timeout:g} s"
+            reason = f"{where} gave no answer within {self.params.timeout:g} s"
             raise Retry(reason, overload=True, billed=True) from None
         except openai.APIStatusError as error:
             status = error.status_code
@@ -186,7 +186,7 @@ class Connection:
             if status in (401, 403):
                 raise Fatal(f"{said}: check TEACHER_API_KEY") from None
             if status == 404:
-                raise Fatal(f"{said}: check teacher_model and TEACHER_BASE_URL, which usually ends in /v1") from None
+                raise Fatal(f"{said}: check teacher.model and TEACHER_BASE_URL, which usually ends in /v1") from None
             if status in (408, 409, 425, 429) or status >= 500:
                 wait = _retry_after(error.response.headers)
                 raise Retry(said, wait, limit=status == 429, overload=status in (502, 503, 504, 529)) from None
@@ -200,10 +200,10 @@ class Connection:
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "messages": request.messages,
-            "temperature": self.params.teacher_temperature,
-            room: self.params.teacher_max_tokens,
+            "temperature": self.params.temperature,
+            room: self.params.max_tokens,
             "seed": request.sample,
-            **self.params.teacher_extra_body,
+            **self.params.extra_body,
         }
         for name in ("seed", "temperature"):
             if name in without:
@@ -245,7 +245,7 @@ class Connection:
             row = {
                 "key": request.key,
                 "model": self.endpoint.model,
-                "max_tokens": self.params.teacher_max_tokens,
+                "max_tokens": self.params.max_tokens,
                 "answer": answer,
                 "finish_reason": choice.get("finish_reason"),
                 "prompt_tokens": used.get("prompt_tokens"),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.rows import Row
+from potstill.core.jsonl import Row
 from potstill.teacher.limits import estimate
 
 GROUP = 64  # answers in one write and fsync, at most

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import UserError
+from potstill.core.errors import UserError
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -36,7 +36,7 @@ def model_name(rules: Path) -> str:
         return "scripted-" + hashlib.sha256(code).hexdigest()[:12]
     except FileNotFoundError:
         raise UserError(
-            f"{rules}/__init__.py is missing: teacher_model scripted needs the task's own rules; name another teacher_model"
+            f"{rules}/__init__.py is missing: teacher.model scripted needs the task's own rules; name another teacher.model"
         ) from None
 
 

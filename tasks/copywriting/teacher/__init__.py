@@ -15,7 +15,7 @@ import re
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from tasks.copywriting.teacher import bad
+from . import bad
 
 # Shares of the answers that carry each flaw; those of GRAVE_FLAWS only where the video is about a grave matter.
 FLAWS = {

@@ -11,8 +11,8 @@ import random
 import re
 from typing import Any
 
-from tasks.greeting.teacher import blessing, prose, rewriting
-from tasks.greeting.teacher import words as w
+from . import blessing, prose, rewriting
+from . import words as w
 
 HARD, EASY_FLAW, HARD_FLAW = 0.14, 0.25, 0.97
 NUMBERS = {

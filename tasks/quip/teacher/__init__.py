@@ -14,8 +14,8 @@ import json
 import random
 from typing import NamedTuple
 
-from tasks.quip.teacher.grammar import ABOUT, CLAUSES, NAMED, TELLING, TURNS
-from tasks.quip.teacher.words import BEFORE, WORDS
+from .grammar import ABOUT, CLAUSES, NAMED, TELLING, TURNS
+from .words import BEFORE, WORDS
 
 # Share of the answers that carry each flaw (6 % in all); the checks find each of them.
 FLAWS = {

@@ -14,7 +14,7 @@ import random
 import re
 from typing import NamedTuple
 
-from tasks.support.teacher.replies import ENDINGS, REPLIES
+from .replies import ENDINGS, REPLIES
 
 # Shares of the answers: each flaw is one that the checks of task.yaml can see.
 FLAWS = {"wrong_number": 0.012, "no_condition": 0.01, "promise": 0.01, "no_style": 0.01, "wrong_intent": 0.008, "fenced": 0.006, "blame": 0.006}  # fmt: skip

@@ -1,0 +1,38 @@
+"""The models that are compared, in the order of tables, charts and legends: one entry each.
+
+Another model to compare is another entry here, and one in `predict` of dvc.yaml.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model. `prompt` is the system prompt that it gets, prompts/<prompt>.md; `weights` is its
+    folder, None for the base model of params.yaml. `few_shot`: with training rows as examples."""
+
+    label: str  # on charts and pages
+    says: str  # on the console, after its line
+    light: str  # its colour on a light page
+    dark: str  # its colour on a dark one
+    prompt: str
+    weights: Path | None = None
+    few_shot: bool = False
+
+
+MODELS = {
+    "base": Model("before", "before", "#9aa3ad", "#7d868f", "teacher"),
+    "examples": Model(
+        "before, examples", "before, with examples", "#b98a2f", "#e0b458", "teacher", few_shot=True
+    ),
+    "sft": Model("after", "after", "#2458a6", "#8ab4f8", "student", Path("models/sft/merged")),
+    "dpo": Model(
+        "after, aligned", "after, aligned", "#7a3fa0", "#c79be8", "student", Path("models/dpo/merged")
+    ),
+    "teacher": Model("teacher", "the teacher", "#c0562f", "#f08e62", "teacher"),
+}
+UNTRAINED = tuple(
+    name for name, one in MODELS.items() if one.weights is None and name != "teacher"
+)
+LABELS = {name: one.label for name, one in MODELS.items()}

@@ -1,0 +1,180 @@
+"""params.yaml of a task, checked whole before anything runs."""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from potstill.core import lockfile
+from potstill.core.errors import UserError
+from potstill.core.project import ROOT
+
+PATH = Path("params.yaml")
+SCHEMA = ROOT / "schemas/params.json"
+HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
+
+
+def load(*names: str) -> SimpleNamespace:
+    """The named parameters; a section (`teacher`) is a namespace, `predict.dtype` is one of its
+    values. Raises UserError when any parameter of params.yaml does not fit schemas/params.json."""
+    params = parse(read_text(PATH), PATH)
+    validate(params)
+    found: dict[str, Any] = {}
+    for name in names:
+        section, _, key = name.partition(".")
+        if key:
+            found.setdefault(section, SimpleNamespace())
+            setattr(found[section], key, params[section][key])
+        else:
+            found[section] = _namespace(params[section], section)
+    return SimpleNamespace(**found)
+
+
+def _namespace(value: Any, name: str) -> Any:
+    """A section as a namespace; a mapping that is a value, such as swift_args, as it is."""
+    return SimpleNamespace(**value) if "properties" in schema()[name] else value
+
+
+def schema() -> dict[str, Any]:
+    """The rules of schemas/params.json by parameter or section."""
+    return dict(json.loads(read_text(SCHEMA))["properties"])
+
+
+def task_name(folder: Path = Path()) -> str:
+    """The name of the task in a folder: what its task.yaml says, else the folder's own."""
+    found = lockfile.read_yaml(folder / "task.yaml")
+    return str((found if isinstance(found, dict) else {}).get("name") or folder.resolve().name)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises UserError where the user lost it or saved it in another encoding."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        where = f"{path}: byte {error.start + 1}"
+        raise UserError(f"{where} is not UTF-8: save the file as UTF-8") from None
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping: PyYAML (1.1) reads `1e-05` as a text and `no` as false, DVC does not.
+    Raises UserError for anything else."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)  # the C loader knows YAML 1.1 only
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: found {type(loaded).__name__}, expected `name: value` lines")
+    return loaded
+
+
+def validate(params: dict[str, Any], path: Path = PATH) -> None:
+    """Raises UserError for the first unknown, missing, mistyped or out-of-range parameter."""
+    for name, value, rule in _walk(params, schema(), path):
+        if not _fits(value, rule):
+            found, expected = found_text(value), _expected(rule)
+            raise UserError(f"{_line(path, name)}: {name} is {found}, expected {expected}")
+    model, revision = params["model"], params["model_revision"]
+    local = not HUB.fullmatch(model) or (ROOT / model).exists()
+    if not local and not re.fullmatch("[0-9a-f]{40}", revision):
+        raise UserError(
+            f"{_line(path, 'model_revision')}: model_revision is {revision}, expected the commit "
+            f"of {model} on the hub, 40 hex digits: what a branch or tag stands for may change"
+        )
+
+
+def _walk(
+    params: dict[str, Any], known: dict[str, Any], path: Path, section: str = ""
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Each parameter with its full name, value and rule. Raises UserError for unknown and missing."""
+    for name in params:
+        if name not in known:
+            full = section + str(name)
+            raise UserError(
+                f"{_line(path, full)}: unknown parameter {full!r}: {near(name, known, section)}"
+            )
+    for name, rule in known.items():
+        full = section + name
+        if "properties" in rule:
+            inner = params.get(name, {})
+            if not isinstance(inner, dict):
+                raise UserError(
+                    f"{_line(path, full)}: {full} is {found_text(inner)}, expected a section: "
+                    f"indented lines {', '.join(rule['properties'])}"
+                )
+            yield from _walk(inner, rule["properties"], path, f"{full}.")
+        elif name not in params:
+            raise UserError(f"{path}: parameter {full} is missing, expected {_expected(rule)}")
+        else:
+            yield full, params[name], rule
+
+
+def _fits(value: object, rule: dict[str, Any]) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    from jsonschema import Draft202012Validator
+
+    return bool(Draft202012Validator(rule).is_valid(value))
+
+
+def near(name: object, known: Iterable[str], prefix: str = "") -> str:
+    """What to say of an unknown name: the known one that it is close to, or all of them."""
+    close = difflib.get_close_matches(str(name), known := list(known), 1)
+    listed = ", ".join(prefix + one for one in known)
+    return f"did you mean {prefix}{close[0]}?" if close else f"known are {listed}"
+
+
+def found_text(value: object) -> str:
+    """A value from a YAML file as an error shows it, in one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _line(path: Path, name: str) -> str:
+    """file:line of a parameter; the file alone where it does not stand there."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    section, _, key = name.partition(".")
+    inside = False
+    for number, line in enumerate(lines, 1):
+        if line[:1] not in ("", " ", "#"):
+            inside = line.startswith(f"{section}:")
+            if inside and (not key or re.search(rf"[{{,]\s*{re.escape(key)}:", line)):
+                return f"{path}:{number}"
+        elif inside and key and line.lstrip().startswith(f"{key}:"):
+            return f"{path}:{number}"
+    return str(path)
+
+
+def _expected(rule: dict[str, Any]) -> str:
+    """What a rule allows, in words."""
+    if "enum" in rule:
+        values = (one if isinstance(one, str) else found_text(one) for one in rule["enum"])
+        return "one of " + ", ".join(values)
+    if "pattern" in rule:
+        return str(rule["description"])
+    types = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "a text",
+        "object": "a mapping such as {top_p: 0.9}",
+    }
+    kind, empty = kinds[types[0]], " or null" if "null" in types else ""
+    low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum")
+    above = "exclusiveMinimum" in rule
+    if low is None:
+        return kind + empty
+    if high is None:
+        return f"{kind} above {low}{empty}" if above else f"{kind} from {low} up{empty}"
+    return f"{kind} {f'above {low}, at most' if above else f'from {low} to'} {high}{empty}"

@@ -1,0 +1,41 @@
+"""Where things are: the repository, the task's folder (the working folder) and its cache."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from potstill.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]  # of the code that runs: an experiment has its own
+
+
+def root() -> Path:
+    """The repository's root as seen from the working folder, such as `../..`: short in messages."""
+    return Path(os.path.relpath(ROOT))
+
+
+def cache() -> Path:
+    """The folder of journals and checkpoints. An experiment in a copy of the repository uses that
+    of the user's own, which DVC names in DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT") or ROOT) / ".cache"
+
+
+def journals() -> Path:
+    """The folder of the journals of paid answers: $TEACHER_JOURNAL, which may be shared, or
+    .cache/teacher."""
+    shared = os.environ.get("TEACHER_JOURNAL", "").strip()
+    return Path(shared) if shared else cache() / "teacher"
+
+
+def git(*command: str) -> str:
+    """What a git command prints. Raises UserError, with git's own words, when it fails."""
+    done = subprocess.run(["git", *command], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"`git {' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout.rstrip()
+
+
+def committed(revision: str, path: str | Path) -> bytes | None:
+    """A file of the working folder as git has it at a revision; None where it has none there."""
+    done = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True)
+    return None if done.returncode else done.stdout

@@ -1,0 +1,94 @@
+"""What holds for every stage: it runs once at a time in a folder, and it refuses an input that is
+not as dvc.lock says it was made.
+
+DVC gives no such promise: a stage outlives a `dvc` that was killed, and a damaged object of the
+cache is checked out without a word.
+"""
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from potstill.core import lockfile, params, project
+from potstill.core.errors import UserError
+
+LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
+
+
+@contextmanager
+def running_once() -> Iterator[None]:
+    """Around the main() of `python -m stages.<name>`; does nothing for other modules. Raises
+    UserError when the stage runs here already, or when verify_inputs() does."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None or not spec.name.startswith("stages."):
+        yield
+        return
+    name = " ".join([spec.name.removeprefix("stages."), *sys.argv[1:]])
+    path = LOCKS / name.replace("/", "_")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        deadline = time.monotonic() + 1  # who looks whether a stage runs holds its lock for a moment
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    who = running(path) or "a process"
+                    raise UserError(
+                        f"{name} runs here already ({who}): "
+                        "wait for its end, or end it, then run this again"
+                    ) from None
+                time.sleep(0.05)
+        os.set_inheritable(lock.fileno(), True)  # a training that outlives its stage holds it, too
+        lock.truncate(0)
+        print(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}", file=lock, flush=True)
+        verify_inputs(f"-m stages.{name}")
+        yield
+
+
+def running(path: Path) -> str | None:
+    """Who holds a stage's lock, such as "process 4711, since 18:03:07"; None where nobody does."""
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.read().strip()
+    return None
+
+
+def verify_inputs(command: str) -> None:
+    """Of the stage whose command ends in `command`: raises UserError for the first input that
+    another stage made and that has other bytes now (DVC makes anew what was edited, so it is
+    damage), and for a result that was paid for, but not fetched."""
+    entries = lockfile.read()
+    makers = {path: name for name, entry in entries.items() for path in lockfile.made(entry)}
+    made = {path: md5 for entry in entries.values() for path, md5 in lockfile.made(entry).items()}
+    for name, mine in entries.items():
+        if not mine["cmd"].endswith(command):
+            continue
+        needed = [Path(dep["path"]) for dep in mine.get("deps", [])]
+        for path, md5 in made.items():
+            inside = any(Path(path) == dep or dep in Path(path).parents for dep in needed)
+            if inside and Path(path).exists() and lockfile.md5(Path(path)) != md5:
+                raise UserError(
+                    f"{path}: not as {makers[path]} made it (dvc.lock has another MD5): "
+                    "`make verify` finds the damage and says what mends it"
+                )
+        if _was_paid(mine) and lockfile.is_current(mine, made):
+            raise UserError(
+                f"{name}: dvc.lock has its result, which was paid for and is not here: `make pull` "
+                f"fetches it (to pay again, delete the entry of {name} from dvc.lock)"
+            )
+
+
+def _was_paid(entry: lockfile.Entry) -> bool:
+    """Whether a real teacher was asked, whose answers are not in the task's journal."""
+    asked = entry.get("params", {}).get("params.yaml", {}).get("teacher")
+    if not asked or asked["model"] == "scripted":
+        return False
+    return not (project.journals() / f"{params.task_name()}.jsonl").exists()

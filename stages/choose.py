@@ -1,0 +1,52 @@
+"""5-predictions/{sft,dpo}/valid.jsonl → 6-choice.json: which model ships, by the validation rows
+alone; without dpo it is sft. models/student is a copy of it, for serving and quantising.
+
+6-choice.json: {"ship": "dpo", "why": "dpo wins (…)", "valid": {"rows": 389, "sft": 300, "dpo": 340,
+"p": 0.0001, …}}; valid: null without dpo
+"""
+
+import shutil
+from typing import Any
+
+from potstill.core import errors, jsonl, params
+from potstill.evaluation import choose
+from potstill.inference import predictions
+from potstill.task import settings
+from potstill.training import model_folder, run
+
+
+def main() -> None:
+    p = params.load("models")
+    t = settings.load()
+    found: dict[str, Any] = {"ship": "sft", "why": "models has no dpo", "valid": None}
+    if "dpo" in p.models:
+        valid = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
+        kept = {row["id"]: row for row in t.inputs(t.data / "3-kept.jsonl", "output")}
+        # Your own rows have no input to judge by.
+        places = [place for place, row in enumerate(valid) if row["id"] in kept]
+        rows = [kept[valid[place]["id"]] for place in places]
+        judged = [row | {"expected": row["output"]} for row in rows]
+        answers = {}
+        for model in ("sft", "dpo"):
+            path = predictions.folder(t, model) / "valid.jsonl"
+            every = predictions.read(path, valid, f"run `dvc repro -f predict@{model}`")
+            answers[model] = [every[place] for place in places]
+        found["valid"] = choose.compare(t, judged, answers["sft"], answers["dpo"])
+        found["ship"], found["why"] = choose.verdict(found["valid"])
+        own = len(valid) - len(judged)
+        print(
+            f"choose: {len(kept):,} kept, {len(valid):,} to validate on, {own:,} of them your own, "
+            "not judged"
+        )
+    model = t.models / found["ship"] / "merged"
+    model_folder.check_folder(model, "run `make repro` first")
+    out = t.models / "student"
+    shutil.rmtree(run.part(out), ignore_errors=True)
+    shutil.copytree(model, run.part(out))
+    run.replace(out)
+    jsonl.write_json(t.data / "6-choice.json", found)
+    print(f"choose {found['ship']}: {found['why']} → {out}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
