@@ -49,7 +49,9 @@ def places() -> list[Place]:
     source = Path(spec.origin).with_name("resources").joinpath("adcodes.csv").read_text("utf8")
     names = {row["adcode"][:6]: row["name"] for row in csv.DictReader(source.splitlines())}
     found: list[Place] = []
-    parents = {code[:4] for code, name in names.items() if code[4:] != "00" and name not in PLACEHOLDERS}
+    parents = {
+        code[:4] for code, name in names.items() if code[4:] != "00" and name not in PLACEHOLDERS
+    }
     for code, name in sorted(names.items()):
         if code[:2] in OUT_OF_SCOPE or code[2:] == "0000" or name in PLACEHOLDERS:
             continue
@@ -73,8 +75,12 @@ def places() -> list[Place]:
 def unique_names(province: str = "") -> frozenset[str]:
     """District and city names that only one place has, in the country or in one province."""
     held = [p for p in places() if province in ("", p.province)]
-    count = Counter(p.district for p in held) + Counter({p.prefecture for p in held if p.prefecture})
-    return frozenset(name for name, n in count.items() if n == 1 and (len(name) > 2 or name[-1] != "区"))
+    count = Counter(p.district for p in held) + Counter(
+        {p.prefecture for p in held if p.prefecture}
+    )
+    return frozenset(
+        name for name, n in count.items() if n == 1 and (len(name) > 2 or name[-1] != "区")
+    )
 
 
 @lru_cache(1)
@@ -121,9 +127,17 @@ def typed(rng: random.Random, place: Place | None = None, brief: float = 0.3) ->
     alone, brief_here = district in unique_names(), rng.random() < brief
     if province.endswith("市"):  # a municipality
         start = rng.choice(
-            [province, province, province[:-1], province + gap + province, province[:-1] + gap + province]
+            [
+                province,
+                province,
+                province[:-1],
+                province + gap + province,
+                province[:-1] + gap + province,
+            ]
         )
-        return (district if alone and brief_here and rng.random() < 0.4 else start + gap + district), place
+        return (
+            district if alone and brief_here and rng.random() < 0.4 else start + gap + district
+        ), place
     head = first + gap if first else ""
     if place.kind in ("whole", "direct"):
         return head + district + (gap + district if rng.random() < 0.12 else ""), place
@@ -148,7 +162,11 @@ def characters() -> tuple[str, str]:
     """The characters of GB 2312: level 1 (3,755 frequent ones), level 2 (3,008 rarer ones)."""
 
     def block(rows: range) -> str:
-        cells = (bytes([row, cell]).decode("gb2312", "ignore") for row in rows for cell in range(0xA1, 0xFF))
+        cells = (
+            bytes([row, cell]).decode("gb2312", "ignore")
+            for row in rows
+            for cell in range(0xA1, 0xFF)
+        )
         return "".join(cells)
 
     return block(range(0xB0, 0xD8)), block(range(0xD8, 0xF8))
@@ -226,7 +244,9 @@ def word(rng: random.Random, low: int = 2, high: int = 3) -> str:
     if roll < 0.25:
         return rng.choice(STEMS)
     frequent, rare = characters()
-    pool = PLACE_CHARS if roll < 0.66 else GIVEN if roll < 0.74 else frequent if roll < 0.94 else rare
+    pool = (
+        PLACE_CHARS if roll < 0.66 else GIVEN if roll < 0.74 else frequent if roll < 0.94 else rare
+    )
     return "".join(rng.choice(pool) for _ in range(rng.choice([low, low, low, high])))
 
 
@@ -246,7 +266,11 @@ def digits(rng: random.Random, n: int) -> str:
 def number(rng: random.Random) -> str:
     """A number of one to four digits, short ones more often."""
     return str(
-        rng.randint(*rng.choice([(1, 9)] * 3 + [(10, 39)] * 3 + [(40, 99), (100, 399), (100, 999), (1000, 3999)]))
+        rng.randint(
+            *rng.choice(
+                [(1, 9)] * 3 + [(10, 39)] * 3 + [(40, 99), (100, 399), (100, 999), (1000, 3999)]
+            )
+        )
     )
 
 
@@ -319,10 +343,17 @@ def location(rng: random.Random) -> str:
     if rng.random() < 0.32:
         parts.append(word(rng, 2, 3) + rng.choice(VILLAGE))
         if rng.random() < 0.5:
-            parts.append(word(rng, 2, 3) + rng.choice("村 村 村 社区 社区 居委会 新村 屯 嘎查 自然村".split()))
+            parts.append(
+                word(rng, 2, 3)
+                + rng.choice("村 村 村 社区 社区 居委会 新村 屯 嘎查 自然村".split())
+            )
         if rng.random() < 0.45:
-            order = rng.choice(["第", "", "", ""]) + rng.choice([number(rng), rng.choice("一二三四五六七八九十")])
-            order += rng.choice(["组", "组", f"组{number(rng)}号", "队", "社", "村民小组", "号", "街坊"])
+            order = rng.choice(["第", "", "", ""]) + rng.choice(
+                [number(rng), rng.choice("一二三四五六七八九十")]
+            )
+            order += rng.choice(
+                ["组", "组", f"组{number(rng)}号", "队", "社", "村民小组", "号", "街坊"]
+            )
             if rng.random() < 0.5:
                 parts[-1] += order
             else:
@@ -346,16 +377,33 @@ def location(rng: random.Random) -> str:
 def phone(rng: random.Random) -> tuple[str, str]:
     """A phone as typed and as it is kept: without +86, and a mobile number without spaces and dashes."""
     if rng.random() < 0.76:
-        plain = rng.choice(["1" + rng.choice("3456789")] * 4 + ["2" + rng.choice("0123456789")]) + digits(rng, 9)
+        plain = rng.choice(
+            ["1" + rng.choice("3456789")] * 4 + ["2" + rng.choice("0123456789")]
+        ) + digits(rng, 9)
         text = plain
         if rng.random() < 0.25:
             first, second = rng.choice([(3, 7), (3, 7), (4, 7), (4, 8), (3, 11), (4, 11), (7, 11)])
-            text = rng.choice(" -").join(filter(None, (plain[:first], plain[first:second], plain[second:])))
+            text = rng.choice(" -").join(
+                filter(None, (plain[:first], plain[first:second], plain[second:]))
+            )
     else:
-        area = rng.choice(["010", "02" + rng.choice("0123456789"), *["0" + rng.choice("3456789") + digits(rng, 2)] * 3])
-        plain = area + rng.choice(["-", "-", "-", "-", ""]) + rng.choice("2345678") + digits(rng, rng.choice([6, 7]))
+        area = rng.choice(
+            [
+                "010",
+                "02" + rng.choice("0123456789"),
+                *["0" + rng.choice("3456789") + digits(rng, 2)] * 3,
+            ]
+        )
+        plain = (
+            area
+            + rng.choice(["-", "-", "-", "-", ""])
+            + rng.choice("2345678")
+            + digits(rng, rng.choice([6, 7]))
+        )
         if rng.random() < 0.3:
-            plain += rng.choice(["-", "-", "转", "转分机", " 转 "]) + digits(rng, rng.choice([3, 4, 4]))
+            plain += rng.choice(["-", "-", "转", "转分机", " 转 "]) + digits(
+                rng, rng.choice([3, 4, 4])
+            )
         text = plain
     if rng.random() < 0.09:
         text = rng.choice(["+86", "+86 ", "+86-", "86-", "86 ", "0086-", "0086", "86"]) + text

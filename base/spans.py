@@ -36,9 +36,7 @@ LABELS = (
     "时间 日期 地点 单位 数字 内容 原因 结果 补充 背景 说明 主题 要点 数据 人员 目的 方式 材料 工具 步骤 结论 评价 提示 对象 颜色 尺寸 重量 产地 用途 特点 来源 作者 标题 正文 摘要 类型 等级 范围 进度 费用 期限 "
     "条件 要求 问题 回答 例子 甲方 乙方 品种 型号 口味 场景 角色 情节 优点 缺点 现状 计划 目标 措施 依据 主办 参与 人物 经过 起因 特色 规模 名额 奖项 年份 季节 食材 做法 火候 口号 反馈 意见 表现 记录 天气 路线 线索"
 ).split()
-FILLERS = (
-    "嗯 啊 呃 那个 这个 就是 然后 接着 其实 反正 对吧 你看 怎么说呢 话说 哈哈 总之 好了 听我说 还有就是 另外".split()
-)
+FILLERS = "嗯 啊 呃 那个 这个 就是 然后 接着 其实 反正 对吧 你看 怎么说呢 话说 哈哈 总之 好了 听我说 还有就是 另外".split()
 ENDS = (
     "。 。 。 ！ ？ ～ … ；".split()
     + "吧。 呢。 了。 哦～ 啦！ 呀！ （完） ，谢谢。 ，请留意。 ，就这样。 ，值得一看！ ，真不错。".split()
@@ -58,7 +56,9 @@ def jsons(value: object) -> str:
 def any_characters(rng: random.Random, low: int = 2, high: int = 8) -> str:
     """Characters of GB 2312, of both levels about equally often: the rare ones are met nowhere else."""
     frequent, rare = geo.characters()
-    return "".join(rng.choice(frequent if rng.random() < 0.55 else rare) for _ in range(rng.randint(low, high)))
+    return "".join(
+        rng.choice(frequent if rng.random() < 0.55 else rare) for _ in range(rng.randint(low, high))
+    )
 
 
 @cache
@@ -66,7 +66,9 @@ def _words() -> list[str]:
     """Words of all topics' pools."""
     _, topics, entries, _ = _tables()
     lists = [v for t in topics for v in t.values() if v and isinstance(v[0], str)]
-    return sorted({w for v in lists for w in v if len(w) > 1 and "{" not in w} | {e[0] for e in entries})
+    return sorted(
+        {w for v in lists for w in v if len(w) > 1 and "{" not in w} | {e[0] for e in entries}
+    )
 
 
 def word(rng: random.Random) -> str:
@@ -80,7 +82,9 @@ def word(rng: random.Random) -> str:
 
 def amount(rng: random.Random) -> str:
     """A number with a unit."""
-    return str(rng.choice((rng.randint(1, 12), rng.randint(10, 99), rng.randint(100, 9999)))) + rng.choice(UNITS)
+    return str(
+        rng.choice((rng.randint(1, 12), rng.randint(10, 99), rng.randint(100, 9999)))
+    ) + rng.choice(UNITS)
 
 
 def clause(rng: random.Random) -> str:
@@ -88,12 +92,17 @@ def clause(rng: random.Random) -> str:
     w, _ = _new(rng)
     roll = rng.random()
     if roll < 0.15:
-        return word(rng) + rng.choice("用了 共有 达到 超过 来了 增加 不到 每次 只要 剩下".split()) + amount(rng)
+        return (
+            word(rng)
+            + rng.choice("用了 共有 达到 超过 来了 增加 不到 每次 只要 剩下".split())
+            + amount(rng)
+        )
     pattern = rng.choice(w.topic[rng.choice("VTTR")])
     slots = [i for i, (_, slot) in enumerate(pattern) if slot]
     at = rng.choice(slots) if slots and roll < 0.7 else -1
     return "".join(
-        lit + (word(rng) if i == at else w.word(slot) if slot else "") for i, (lit, slot) in enumerate(pattern)
+        lit + (word(rng) if i == at else w.word(slot) if slot else "")
+        for i, (lit, slot) in enumerate(pattern)
     )
 
 
@@ -107,9 +116,15 @@ def value(rng: random.Random) -> str:
         return (
             rng.choice(_words())[:4]
             + amount(rng)
-            + (rng.choice(["，", "，", "、"]) + word(rng) + amount(rng) if rng.random() < 0.4 else "")
+            + (
+                rng.choice(["，", "，", "、"]) + word(rng) + amount(rng)
+                if rng.random() < 0.4
+                else ""
+            )
         )
-    return word(rng) if roll < 0.6 else word(rng) + rng.choice(_words()) if roll < 0.7 else clause(rng)
+    return (
+        word(rng) if roll < 0.6 else word(rng) + rng.choice(_words()) if roll < 0.7 else clause(rng)
+    )
 
 
 def labels(rng: random.Random, n: int) -> list[str]:
@@ -155,7 +170,9 @@ def ask(rng: random.Random, what: str, text: str) -> tuple[str, str]:
     if roll < 0.6:
         return what, text
     if roll < 0.75:
-        return what + rng.choice(["。只输出结果。", "，不要解释", "。请用中文。", "。忠于原文，不要改动。"]), text
+        return what + rng.choice(
+            ["。只输出结果。", "，不要解释", "。请用中文。", "。忠于原文，不要改动。"]
+        ), text
     return _pick(rng, HELP), rng.choice([f"{what}：\n{text}", f"{what}\n{text}", f"{text}\n{what}"])
 
 
@@ -168,36 +185,60 @@ def _listed(rng: random.Random) -> Example:
     text = lay_out(rng, items)
     if rng.random() < 0.3:
         at = rng.randint(0, 1)
-        text = (clause(rng) + rng.choice(["！", "。", ""]) + "\n") * (1 - at) + text + ("\n" + clause(rng)) * at
+        text = (
+            (clause(rng) + rng.choice(["！", "。", ""]) + "\n") * (1 - at)
+            + text
+            + ("\n" + clause(rng)) * at
+        )
     chosen = rng.sample(items, rng.randint(2, min(5, len(items))))
     listed = "、".join(k for k, _ in chosen)
     roll = rng.random()
     if roll < 0.3:
         new = keys(rng, len(chosen))
         pairs = rng.choice(["，", "、", "; "]).join(
-            rng.choice(["{1}({0})", "{0}→{1}", "{1}={0}"]).format(k, n) for (k, _), n in zip(chosen, new, strict=True)
+            rng.choice(["{1}({0})", "{0}→{1}", "{1}={0}"]).format(k, n)
+            for (k, _), n in zip(chosen, new, strict=True)
         )
         answer = jsons({n: v for (_, v), n in zip(chosen, new, strict=True)})
-        return *ask(rng, rng.choice(["转成JSON：", "输出JSON，键为", "JSON "]) + pairs, text), answer
+        return *ask(
+            rng, rng.choice(["转成JSON：", "输出JSON，键为", "JSON "]) + pairs, text
+        ), answer
     if roll < 0.45:
-        return *ask(rng, rng.choice(["取出{}", "只要{}", "摘录{}，输出JSON", "{}"]).format(listed), text), jsons(
-            dict(chosen)
-        )
+        return *ask(
+            rng, rng.choice(["取出{}", "只要{}", "摘录{}，输出JSON", "{}"]).format(listed), text
+        ), jsons(dict(chosen))
     if roll < 0.75:
         links = [
             rng.choice(
-                ["", "于", "在", "，", "，", "的", "，共", "。", "：", "，据介绍，", "表示，", "——", "和", "说，“"]
+                [
+                    "",
+                    "于",
+                    "在",
+                    "，",
+                    "，",
+                    "的",
+                    "，共",
+                    "。",
+                    "：",
+                    "，据介绍，",
+                    "表示，",
+                    "——",
+                    "和",
+                    "说，“",
+                ]
             )
             for _ in chosen
         ]
         end = rng.choice(ENDS)
-        pattern = "".join(f"{{{k}}}" + link for (k, _), link in zip(chosen, [*links[:-1], end], strict=True))
+        pattern = "".join(
+            f"{{{k}}}" + link for (k, _), link in zip(chosen, [*links[:-1], end], strict=True)
+        )
         said = "".join(v + link for (_, v), link in zip(chosen, [*links[:-1], end], strict=True))
         return *ask(rng, rng.choice(["按样子写成句子：", "句式：", "套用"]) + pattern, text), said
     join, end = rng.choice(JOINS), rng.choice(ENDS)
-    what = rng.choice(["依次写出{}，用“{}”连接，以“{}”结尾", "{}连成一句，中间是“{}”，末尾是“{}”"]).format(
-        listed, join.replace("\n", "换行"), end
-    )
+    what = rng.choice(
+        ["依次写出{}，用“{}”连接，以“{}”结尾", "{}连成一句，中间是“{}”，末尾是“{}”"]
+    ).format(listed, join.replace("\n", "换行"), end)
     return *ask(rng, what, text), join.join(v for _, v in chosen) + end
 
 
@@ -235,16 +276,22 @@ def _noisy(rng: random.Random) -> Example:
     )
     roll, end = rng.random(), rng.choice(ENDS)
     if roll < 0.35:
-        return *ask(rng, f"去掉口头语和符号，连成一句，以“{end}”结尾", heard), "，".join(clauses) + end
+        return *ask(rng, f"去掉口头语和符号，连成一句，以“{end}”结尾", heard), "，".join(
+            clauses
+        ) + end
     some = sorted(rng.sample(range(len(clauses)), rng.randint(1, min(3, len(clauses)))))
     kept = "，".join(clauses[i] for i in some) + end
     which = "、".join(f"{i + 1}" for i in some)
     if roll < 0.65:
         return *ask(
-            rng, rng.choice([f"写出第{which}句，以“{end}”结尾", f"取第{which}句连起来，末尾“{end}”"]), heard
+            rng,
+            rng.choice([f"写出第{which}句，以“{end}”结尾", f"取第{which}句连起来，末尾“{end}”"]),
+            heard,
         ), kept
     a, b = keys(rng, 2)
-    return *ask(rng, f"JSON：{a}=主题，{b}=第{which}句，末尾“{end}”", heard), jsons({a: topic, b: kept})
+    return *ask(rng, f"JSON：{a}=主题，{b}=第{which}句，末尾“{end}”", heard), jsons(
+        {a: topic, b: kept}
+    )
 
 
 def _put(rng: random.Random) -> Example:
@@ -272,7 +319,9 @@ def _put(rng: random.Random) -> Example:
             + end
         )
         return *ask(
-            rng, rng.choice(["A={x}，B={y}", "把A换成{x}，B换成{y}", "A：{x}；B：{y}"]).format(x=x, y=y), pattern
+            rng,
+            rng.choice(["A={x}，B={y}", "把A换成{x}，B换成{y}", "A：{x}；B：{y}"]).format(x=x, y=y),
+            pattern,
         ), pattern.replace("A", x, 1).replace("B", y, 1)
     if roll < 0.7:
         question = rng.choice(
@@ -365,7 +414,9 @@ def _counted(rng: random.Random) -> Example:
         return *ask(rng, rng.choice(["有几项？", "数一数有几个"]), text), f"{len(some)}项"
     text = "，".join(clause(rng) for _ in range(rng.randint(1, 4)))
     n = rng.randint(2, min(len(text), 30))
-    return *ask(rng, rng.choice(["前{n}个字", "截取{n}字", "只留开头{n}个字符"]).format(n=n), text), text[:n]
+    return *ask(
+        rng, rng.choice(["前{n}个字", "截取{n}字", "只留开头{n}个字符"]).format(n=n), text
+    ), text[:n]
 
 
 KINDS: list[tuple[Callable[[random.Random], Example], int]] = [(_listed, 30), (_noisy, 24), (_put, 24), (_keyed, 10), (_counted, 12)]  # fmt: skip

@@ -41,13 +41,25 @@ FIELDS: dict[str, tuple[list[str], list[str]]] = {
         "order 订单号 单号 order_id 编号 订单 order_no".split(),
         "订单号 单号 编号 订单 订单编号 Order 流水号 运单号".split(),
     ),
-    "date": ("date 日期 时间 下单日 day 下单日期".split(), "日期 时间 下单日 下单时间 Date 创建于".split()),
-    "company": ("company 公司 单位 企业 firm 商家".split(), "公司 单位 企业 商家 Company 抬头".split()),
-    "amount": ("amount 金额 价格 合计 price total".split(), "金额 价格 合计 总价 实付 Total".split()),
+    "date": (
+        "date 日期 时间 下单日 day 下单日期".split(),
+        "日期 时间 下单日 下单时间 Date 创建于".split(),
+    ),
+    "company": (
+        "company 公司 单位 企业 firm 商家".split(),
+        "公司 单位 企业 商家 Company 抬头".split(),
+    ),
+    "amount": (
+        "amount 金额 价格 合计 price total".split(),
+        "金额 价格 合计 总价 实付 Total".split(),
+    ),
     "email": ("email 邮箱 电子邮箱 mail".split(), "邮箱 Email 电子邮箱 E-mail".split()),
     "item": ("item 商品 货品 product 品名 物品".split(), "商品 货品 品名 物品 内容 Item".split()),
     "count": ("count 数量 件数 quantity qty".split(), "数量 件数 共 Qty".split()),
-    "remark": ("remark 备注 留言 note 说明 comment".split(), "备注 留言 说明 买家留言 注 Note 附言".split()),
+    "remark": (
+        "remark 备注 留言 note 说明 comment".split(),
+        "备注 留言 说明 买家留言 注 Note 附言".split(),
+    ),
 }
 PARTS = ("province", "city", "district", "location")
 TITLES = "先生 女士 小姐 老师 师傅 经理 同学 阿姨 大哥 医生 主任 总".split()
@@ -99,7 +111,16 @@ SEPARATORS = [
     "‖",
 ]
 COLONS = ["：", ":", ":", "：", " ", "", "", ": ", "： ", "-", "为", "是", " : ", "~", "∶", "——"]
-WRAPS = [("「", "」"), ("“", "”"), ('"', '"'), ("<", ">"), ("《", "》"), ("'", "'"), ("『", "』"), ("`", "`")]
+WRAPS = [
+    ("「", "」"),
+    ("“", "”"),
+    ('"', '"'),
+    ("<", ">"),
+    ("《", "》"),
+    ("'", "'"),
+    ("『", "』"),
+    ("`", "`"),
+]
 
 
 # Signs that separate nothing in a record with an address here, so that the slice `unseen_layout` stays unseen; lists have them.
@@ -130,7 +151,9 @@ def value(rng: random.Random, kind: str) -> tuple[str, str]:
     """A value of a field that is no part of an address: as typed, and as an answer gives it."""
     if kind == "name":
         person = geo.name(rng)
-        return person + (rng.choice(["", " "]) + rng.choice(TITLES) if rng.random() < 0.15 else ""), person
+        return person + (
+            rng.choice(["", " "]) + rng.choice(TITLES) if rng.random() < 0.15 else ""
+        ), person
     if kind == "phone":
         return geo.phone(rng)
     makers: dict[str, Callable[[], str]] = {
@@ -151,7 +174,12 @@ def typed_address(rng: random.Random) -> tuple[str, str, dict[str, str]]:
     """An address: what is typed for the divisions, what is typed after them, and the four parts as labels."""
     divisions, place = geo.typed(rng)
     detail = geo.location(rng)
-    parts = {"province": place.province, "city": place.city, "district": place.district, "location": detail}
+    parts = {
+        "province": place.province,
+        "city": place.city,
+        "district": place.district,
+        "location": detail,
+    }
     return divisions, detail, parts
 
 
@@ -159,7 +187,9 @@ def asked(rng: random.Random, held: list[str]) -> list[str]:
     """The fields that a request asks for: never the four parts of an address with a name and a phone together."""
     wanted = rng.sample(held, rng.randint(1, min(len(held), 7)))
     if set(PARTS) <= set(held) and rng.random() < 0.6:
-        wanted = [f for f in held if f in PARTS] + [f for f in wanted if f not in PARTS and f != "address"][:3]
+        wanted = [f for f in held if f in PARTS] + [
+            f for f in wanted if f not in PARTS and f != "address"
+        ][:3]
     if {*PARTS, "name", "phone"} <= set(wanted):
         wanted.remove(rng.choice(["name", "phone", "name", "phone", *PARTS]))
     if rng.random() < 0.5:
@@ -172,18 +202,27 @@ ASK = [
     "读下面的内容，给出{k}，只输出JSON", "Extract {k} as JSON", "字段：{k}。按顺序输出JSON对象。", "抽取{k}", "你是录单员，从客户留言中填写{k}", "输出一个JSON，键依次是{k}",
     "Return a JSON object with keys {k}.", "从一段话里找出{k}，写成JSON，不要解释", "你是信息抽取助手，提取{k}", "识别文本里的{k}，以JSON返回", "结构化：{k}", "以JSON格式返回{k}",
 ]  # fmt: skip
-ASK_LINES = ["逐行写出{k}", "提取{k}，每行一项", "列出{k}，一行一个，格式为字段：值", "List {k}, one per line"]
+ASK_LINES = [
+    "逐行写出{k}",
+    "提取{k}，每行一项",
+    "列出{k}，一行一个，格式为字段：值",
+    "List {k}, one per line",
+]
 LONG_RULES = [
     "只输出JSON，不要输出解释。", "没有的内容不要编造。", "值要与原文一致。", "省和市写全称。", "直辖市的市与省相同。", "电话去掉开头的+86。", "手机号中间的空格和横线去掉。", "姓名不带称谓。", "详细地址从街道写到房间号。", "备注不属于任何字段。",
     "标签不要写进值里。", "县级市归在所属的地级市下。", "固定电话保留区号和分机。", "键的顺序不能变。", "简称要补成正式名称。", "如果省份没有写，要根据城市补上。", "所有的值都是字符串。", "不要使用代码块。", "只写一行。", "空格不重要。",
 ]  # fmt: skip
 
 
-def request(rng: random.Random, keys: list[str], kinds: list[str], body: str, lines: bool) -> tuple[str, str]:
+def request(
+    rng: random.Random, keys: list[str], kinds: list[str], body: str, lines: bool
+) -> tuple[str, str]:
     """System and user text of one extraction request, for a JSON object or for lines."""
     listed = rng.choice(["、", ",", "，", ", ", " ", "/", "，"])
     if rng.random() < 0.2:
-        ask = listed.join(f"{k}({rng.choice(FIELDS[f][0])})" for k, f in zip(keys, kinds, strict=True))
+        ask = listed.join(
+            f"{k}({rng.choice(FIELDS[f][0])})" for k, f in zip(keys, kinds, strict=True)
+        )
     else:
         ask = listed.join(keys)
     text = rng.choice(ASK_LINES if lines else ASK).format(k=ask)
@@ -221,7 +260,11 @@ def record(rng: random.Random, with_address: bool) -> tuple[dict[str, str], str]
             text = wrap[0] + text + wrap[1]
         bare = kind in ("name", "phone", "address", "remark", "item", "company")
         if rng.random() < labelled or not bare or separators == [""]:
-            return rng.choice(FIELDS[kind][1]) + (colon if rng.random() < 0.9 else rng.choice(COLONS)) + text
+            return (
+                rng.choice(FIELDS[kind][1])
+                + (colon if rng.random() < 0.9 else rng.choice(COLONS))
+                + text
+            )
         return text
 
     for kind in kinds:
@@ -233,7 +276,9 @@ def record(rng: random.Random, with_address: bool) -> tuple[dict[str, str], str]
         fields |= parts
         if rng.random() < 0.08:
             pieces.append(
-                rng.choice("所在地区 地区 省市区 区域 所在区域 省市县 Region".split()) + (colon or "：") + divisions
+                rng.choice("所在地区 地区 省市区 区域 所在区域 省市县 Region".split())
+                + (colon or "：")
+                + divisions
             )
             pieces.append(rng.choice(FIELDS["location"][1]) + (colon or "：") + detail)
             address = pieces[-2:]
@@ -242,7 +287,12 @@ def record(rng: random.Random, with_address: bool) -> tuple[dict[str, str], str]
             if gap in ("", " "):
                 fields["address"] = divisions + gap + detail
             address = [piece("address", divisions + gap + detail)]
-        if rng.random() < 0.18 and set(kinds) <= {"name", "phone"} and fields.get("phone") and "address" in fields:
+        if (
+            rng.random() < 0.18
+            and set(kinds) <= {"name", "phone"}
+            and fields.get("phone")
+            and "address" in fields
+        ):
             return fields, glued(rng, fields.get("name", ""), fields["phone"], fields["address"])
         rest = pieces[: len(kinds)]
         rng.shuffle(rest)
@@ -266,7 +316,11 @@ def record(rng: random.Random, with_address: bool) -> tuple[dict[str, str], str]
 def glued(rng: random.Random, name: str, number: str, address: str) -> str:
     """A line without separators, or with one only: readable where digits part the fields."""
     gap = rng.choice(["", "", " ", "，"])
-    orders = [number + address + gap + name, number + name + gap + address, name + number + gap + address]
+    orders = [
+        number + address + gap + name,
+        number + name + gap + address,
+        name + number + gap + address,
+    ]
     orders += [address + gap + name + number, address + gap + name + gap + number]
     if address[-1] not in "0123456789":
         orders += [address + number + gap + name, name + gap + address + number]
@@ -312,7 +366,9 @@ def split(rng: random.Random) -> Example:
         chosen = {keys[i]: values[i] for i in kinds}
         return rng.choice(ASK).format(k="、".join(chosen)), text, jsons(chosen)
     if roll < 0.88:
-        asked, mark = rng.choice([("补全地址", " "), ("规范地址", " "), ("写成完整的地址", ""), ("地址连写", "")])
+        asked, mark = rng.choice(
+            [("补全地址", " "), ("规范地址", " "), ("写成完整的地址", ""), ("地址连写", "")]
+        )
         return asked, text, mark.join(values)
     return rng.choice(["去掉省市区", "详细地址", "街道以下"]), text, detail
 
@@ -352,10 +408,17 @@ def copy(rng: random.Random) -> Example:
     """Repeating, finding and cleaning spans of any characters."""
     roll = rng.random()
     frequent, rare = geo.characters()
-    span = "".join(rng.choice(frequent if rng.random() < 0.7 else rare) for _ in range(rng.randint(2, 20)))
+    span = "".join(
+        rng.choice(frequent if rng.random() < 0.7 else rare) for _ in range(rng.randint(2, 20))
+    )
     if roll < 0.3:
         text = rng.choice(
-            [geo.location(rng), geo.name(rng) + geo.phone(rng)[1], geo.digits(rng, rng.randint(5, 15)), span]
+            [
+                geo.location(rng),
+                geo.name(rng) + geo.phone(rng)[1],
+                geo.digits(rng, rng.randint(5, 15)),
+                span,
+            ]
         )
         return rng.choice(["复述", "照抄", "repeat", "原样输出"]), text, text
     if roll < 0.5:
@@ -366,19 +429,43 @@ def copy(rng: random.Random) -> Example:
         label = rng.choice(FIELDS["name"][1]) + rng.choice(COLONS)
         return rng.choice(["姓名", "取出姓名", "name only"]), label + typed, kept
     words = [
-        rng.choice([geo.word(rng), geo.name(rng), geo.name(rng), geo.number(rng), rng.choice(ITEMS), geo.phone(rng)[1]])
+        rng.choice(
+            [
+                geo.word(rng),
+                geo.name(rng),
+                geo.name(rng),
+                geo.number(rng),
+                rng.choice(ITEMS),
+                geo.phone(rng)[1],
+            ]
+        )
         for _ in range(rng.randint(3, 7))
     ]
     if roll < 0.9:
         odd = rng.random() < 0.6
-        signs = [rng.choice(RARE_SIGNS if odd else [m for m in SEPARATORS if m not in (".", "..")]) for _ in words]
+        signs = [
+            rng.choice(RARE_SIGNS if odd else [m for m in SEPARATORS if m not in (".", "..")])
+            for _ in words
+        ]
         if rng.random() < 0.5:
             signs = signs[:1] * len(words)
         if roll < 0.72:
             i = rng.randrange(len(words))
-            return f"第{i + 1}项", "".join(a + b for a, b in zip(words, signs, strict=True)), words[i]
-        return "去掉符号，转成列表", "".join(b + a for a, b in zip(words, signs, strict=True)), jsons(words)
-    return rng.choice(["转成列表", "list"]), rng.choice(["、", "，", " ", "\n"]).join(words), jsons(words)
+            return (
+                f"第{i + 1}项",
+                "".join(a + b for a, b in zip(words, signs, strict=True)),
+                words[i],
+            )
+        return (
+            "去掉符号，转成列表",
+            "".join(b + a for a, b in zip(words, signs, strict=True)),
+            jsons(words),
+        )
+    return (
+        rng.choice(["转成列表", "list"]),
+        rng.choice(["、", "，", " ", "\n"]).join(words),
+        jsons(words),
+    )
 
 
 KINDS: list[tuple[Callable[[random.Random], Example], float]] = [

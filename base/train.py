@@ -57,9 +57,13 @@ def make_tokenizer(seed: int, examples: int = 40_000) -> PreTrainedTokenizerFast
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = ["\n".join(example(rng)) for _ in range(examples)] + ["".join(places.characters()) + SIGNS] * 300
+    texts = ["\n".join(example(rng)) for _ in range(examples)] + [
+        "".join(places.characters()) + SIGNS
+    ] * 300
     core.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
@@ -92,7 +96,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalL
     return model
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, parts: tuple[str, str, str]) -> tuple[list[int], int]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, parts: tuple[str, str, str]
+) -> tuple[list[int], int]:
     """Token ids of one example in the chat template's form, and how many of them are the prompt."""
     system, user, answer = parts
     prompt = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
@@ -109,7 +115,9 @@ def lengthen(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> int
     """
     import torch
 
-    ids = torch.tensor(tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters()))))
+    ids = torch.tensor(
+        tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters())))
+    )
     with torch.no_grad():
         vectors = model.get_input_embeddings().weight
         mean = vectors[ids].mean(0)
@@ -119,7 +127,9 @@ def lengthen(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> int
     return int(near.sum())
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input ids, labels), TOKENS_A_STEP in a few fixed shapes; labels are -100 but for the answers.
 
     Every example starts at position 0, as it will in use. Few shapes, since oneDNN compiles kernels for each new one.
@@ -159,7 +169,10 @@ def last_hidden(model: Qwen3ForCausalLM) -> Callable[[torch.Tensor], torch.Tenso
 
 
 def answer_loss(
-    model: Qwen3ForCausalLM, states: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor
+    model: Qwen3ForCausalLM,
+    states: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
 ) -> torch.Tensor:
     """Mean cross-entropy of the answers' tokens; the vocabulary is only projected where an answer is predicted."""
     import torch
@@ -227,7 +240,10 @@ def train(
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         if step % 100 == 99:
             spent = time.time() - start
-            print(f"{step + 1}/{steps}  {spent:.0f} s  loss {smooth:.4f}  {seen / spent:.0f} tokens/s", flush=True)
+            print(
+                f"{step + 1}/{steps}  {spent:.0f} s  loss {smooth:.4f}  {seen / spent:.0f} tokens/s",
+                flush=True,
+            )
     return seen
 
 
@@ -237,7 +253,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10800, help="of the first part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--second-part", action="store_true", help="go on from a first part that lies in OUT")
+    parser.add_argument(
+        "--second-part", action="store_true", help="go on from a first part that lies in OUT"
+    )
     args = parser.parse_args()
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -246,7 +264,9 @@ def main() -> None:
     keep_memory()
     record: dict[str, Any] = {"seed": args.seed}
 
-    def part(name: str, model: Qwen3ForCausalLM, seed: int, steps: int, rate: Callable[[int], float]) -> None:
+    def part(
+        name: str, model: Qwen3ForCausalLM, seed: int, steps: int, rate: Callable[[int], float]
+    ) -> None:
         start = time.time()
         tokens = train(model, batches(tokenizer, random.Random(seed)), steps, rate)
         copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.out)
@@ -259,19 +279,36 @@ def main() -> None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
         record = json.loads((args.out / "training.json").read_text())
         if "second_part" in record:
-            parser.error(f"{args.out}/training.json says that the second part is done, expected a first part alone")
+            parser.error(
+                f"{args.out}/training.json says that the second part is done, expected a first part alone"
+            )
     else:
         tokenizer = make_tokenizer(args.seed + 1)
         tokenizer.save_pretrained(args.out)
         model = make_model(tokenizer, args.seed)
-        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
+        print(
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}",
+            flush=True,
+        )
         # Constant, then linear to zero over the second half.
         part(
-            "first_part", model, args.seed, args.steps, lambda step: warm(step) * min(1.0, 2 * (1 - step / args.steps))
+            "first_part",
+            model,
+            args.seed,
+            args.steps,
+            lambda step: warm(step) * min(1.0, 2 * (1 - step / args.steps)),
         )
-    model = Qwen3ForCausalLM.from_pretrained(args.out, dtype=torch.float32, attn_implementation="eager")
+    model = Qwen3ForCausalLM.from_pretrained(
+        args.out, dtype=torch.float32, attn_implementation="eager"
+    )
     print(f"{lengthen(model, tokenizer):,} characters moved away from the mean", flush=True)
-    part("second_part", model, args.seed + 3, MORE_STEPS, lambda step: 0.2 * warm(step) * (1 - step / MORE_STEPS))
+    part(
+        "second_part",
+        model,
+        args.seed + 3,
+        MORE_STEPS,
+        lambda step: 0.2 * warm(step) * (1 - step / MORE_STEPS),
+    )
 
 
 def warm(step: int) -> float:

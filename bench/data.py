@@ -36,7 +36,16 @@ PEERS = {
 }
 THRESHOLD = 0.8
 EDITED = 0.2  # of the rows are copies of an earlier one with one to three edits
-OPENINGS = ["请写一句关于", "帮我写一段", "请用{}字介绍", "把下面的话改写成{}字：", "我想问一下", "请问", "", ""]
+OPENINGS = [
+    "请写一句关于",
+    "帮我写一段",
+    "请用{}字介绍",
+    "把下面的话改写成{}字：",
+    "我想问一下",
+    "请问",
+    "",
+    "",
+]
 TASK = """
 input: [text]
 checks:
@@ -48,7 +57,10 @@ checks:
 """
 SCHEMA = {
     "type": "object",
-    "properties": {"title": {"type": "string", "minLength": 1}, "output": {"type": "string", "minLength": 1}},
+    "properties": {
+        "title": {"type": "string", "minLength": 1},
+        "output": {"type": "string", "minLength": 1},
+    },
     "required": ["title", "output"],
     "additionalProperties": False,
 }
@@ -57,7 +69,11 @@ SCHEMA = {
 def texts(count: int, seed: int = 0) -> Iterator[str]:
     """Requests of 1 to 120 characters: an opening and words of a Zipf distribution, a share of them edited copies."""
     rng = random.Random(seed)
-    common = [bytes([row, cell]).decode("gb2312") for row in range(0xB0, 0xD7) for cell in range(0xA1, 0xFA)]
+    common = [
+        bytes([row, cell]).decode("gb2312")
+        for row in range(0xB0, 0xD7)
+        for cell in range(0xA1, 0xFA)
+    ]
     pool = ["".join(rng.choices(common, k=rng.choice((1, 2, 2, 2, 3)))) for _ in range(20_000)]
     weights = list(accumulate(1 / (rank + 20) for rank in range(len(pool))))
     recent: list[str] = []
@@ -92,20 +108,31 @@ def project(folder: Path, count: int) -> None:
 
     shutil.copytree(ROOT / "schemas", folder / "schemas")
     params = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
-    jsonl.write_text(folder / "params.yaml", "\n".join("task: toy" if x.startswith("task:") else x for x in params))
-    jsonl.write_text(folder / "tasks/toy/task.yaml", TASK)
-    jsonl.write_json(folder / "schemas/toy.json", SCHEMA)
-    jsonl.write_text(folder / "data/toy/reviews.jsonl", "")
-    rng, data = random.Random(1), folder / "data/toy"
-    flaws = [('{"title": "题"}', 0.02), (None, 0.95), ('{"title": "题", "output": "好的 okay。"}', 0.03)]
+    jsonl.write_text(
+        folder / "params.yaml",
+        "\n".join("task: toy" if x.startswith("task:") else x for x in params),
+    )
+    jsonl.write_text(folder / "task.yaml", TASK)
+    jsonl.write_json(folder / "schema.json", SCHEMA)
+    jsonl.write_text(folder / "data/own/reviews.jsonl", "")
+    rng, data = random.Random(1), folder / "data"
+    flaws = [
+        ('{"title": "题"}', 0.02),
+        (None, 0.95),
+        ('{"title": "题", "output": "好的 okay。"}', 0.03),
+    ]
 
     def answer(text: str) -> str:
         [(flaw, _)] = rng.choices(flaws, [share for _, share in flaws])
-        return flaw or json.dumps({"title": "题：" + text[:8], "output": text + "。"}, ensure_ascii=False)
+        return flaw or json.dumps(
+            {"title": "题：" + text[:8], "output": text + "。"}, ensure_ascii=False
+        )
 
     ids = [jsonl.row_id({"line": i}) for i in range(count)]
     inputs = zip(ids, texts(count), strict=True)
-    jsonl.write_jsonl(data / "1-inputs.jsonl", ({"id": id, "text": text, "family": id} for id, text in inputs))
+    jsonl.write_jsonl(
+        data / "1-inputs.jsonl", ({"id": id, "text": text, "family": id} for id, text in inputs)
+    )
     jsonl.write_jsonl(
         data / "2-answers.jsonl",
         (
@@ -189,7 +216,9 @@ def truth(lines: list[str]) -> tuple[list[int], set[int]]:
         columns = [names.setdefault(one, len(names)) for own in sets for one in own]
         sizes[n] = np.array([len(own) for own in sets])
         starts = np.concatenate([[0], np.cumsum(sizes[n])])
-        tables[n] = csr_matrix((np.ones(len(columns), np.int32), columns, starts), (len(sets), len(names)))
+        tables[n] = csr_matrix(
+            (np.ones(len(columns), np.int32), columns, starts), (len(sets), len(names))
+        )
     earlier: dict[int, list[int]] = {}
     for at in range(0, len(lines), 500):
         for n in (2, 3):
@@ -224,7 +253,11 @@ def environment(name: str, folder: Path) -> Path:
 
 def run(command: list[str], folder: Path) -> tuple[float, int]:
     """Seconds and the peak of all its processes' resident memory, in bytes."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "DISTILABEL_LOG_LEVEL": "WARNING"}
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "DISTILABEL_LOG_LEVEL": "WARNING",
+    }
     start, peak = time.monotonic(), 0
     process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True)
     while process.poll() is None:
@@ -249,12 +282,17 @@ def resident(group: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--compare", type=int, default=20_000)
     parser.add_argument("--only", nargs="*", default=["exact", "minhash", *PEERS])
     parser.add_argument(
-        "--peers", type=Path, default=Path("/tmp/potstill-peers"), help="a folder for their environments"
+        "--peers",
+        type=Path,
+        default=Path("/tmp/potstill-peers"),
+        help="a folder for their environments",
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -264,24 +302,49 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             project(Path(name), count)
             seconds, peak = run([sys.executable, "-m", "stages.filter"], Path(name))
-            funnel = json.loads((Path(name) / "data/toy/3-funnel.json").read_text())
-        table.append({"contender": "stage", "rows": count, "seconds": seconds, "rss": peak, "funnel": funnel})
+            funnel = json.loads((Path(name) / "data/3-funnel.json").read_text())
+        table.append(
+            {"contender": "stage", "rows": count, "seconds": seconds, "rss": peak, "funnel": funnel}
+        )
         print(f"{count:<20,}{seconds:9.1f}{count / seconds:10,.0f}{peak / 2**20:9,.0f}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         source, target = Path(name) / "texts.json", Path(name) / "result.json"
         lines = list(texts(options.compare))
         source.write_text(json.dumps(lines), encoding="utf-8")
         expected, near = truth(lines)
-        print(f"\n{options.compare:,} rows, {len(expected):,} of them near-duplicates of an earlier one", flush=True)
-        print(f"{'':20}{'seconds':>9}{'rows/s':>10}{'RSS MiB':>9}{'recall':>9}{'false':>7}", flush=True)
+        print(
+            f"\n{options.compare:,} rows, {len(expected):,} of them near-duplicates of an earlier one",
+            flush=True,
+        )
+        print(
+            f"{'':20}{'seconds':>9}{'rows/s':>10}{'RSS MiB':>9}{'recall':>9}{'false':>7}",
+            flush=True,
+        )
         for contender in options.only:
-            python = environment(contender, options.peers) if contender in PEERS else Path(sys.executable)
-            job = [str(python), str(Path(__file__).resolve()), "--job", contender, str(source), str(target)]
+            python = (
+                environment(contender, options.peers)
+                if contender in PEERS
+                else Path(sys.executable)
+            )
+            job = [
+                str(python),
+                str(Path(__file__).resolve()),
+                "--job",
+                contender,
+                str(source),
+                str(target),
+            ]
             _, peak = run(job, Path(name))
             result = json.loads(target.read_text())
             dropped = set(result["dropped"])
             recall, wrong = len(dropped & set(expected)) / len(expected), len(dropped - near)
-            found = {"rows": len(lines), "seconds": result["seconds"], "rss": peak, "recall": recall, "false": wrong}
+            found = {
+                "rows": len(lines),
+                "seconds": result["seconds"],
+                "rss": peak,
+                "recall": recall,
+                "false": wrong,
+            }
             table.append({"contender": contender, **found})
             print(
                 f"{contender:20}{result['seconds']:9.2f}{len(lines) / result['seconds']:10,.0f}{peak / 2**20:9,.0f}"

@@ -30,15 +30,24 @@ def experiments(clone: Path, task: str) -> None:
         drawn = random.Random(rank).sample([row[2] for row in rows], len(rows))
         files = {
             "params.yaml": "".join(
-                f"lora_rank: {rank}\n" if line.startswith("lora_rank:") else line for line in params.splitlines(True)
+                f"lora_rank: {rank}\n" if line.startswith("lora_rank:") else line
+                for line in params.splitlines(True)
             ),
-            marks: "\n".join([head, *(f"{row[0]},{row[1]},{mark}" for row, mark in zip(rows, drawn, strict=True))])
+            marks: "\n".join(
+                [
+                    head,
+                    *(f"{row[0]},{row[1]},{mark}" for row, mark in zip(rows, drawn, strict=True)),
+                ]
+            )
             + "\n",
         }
         name = f"refs/exps/{base[:2]}/{base[2:]}/rank-{rank}"
-        stream += f"commit {name}\ncommitter bench <bench@example.org> 1 +0000\ndata 0\nfrom {base}\n"
+        stream += (
+            f"commit {name}\ncommitter bench <bench@example.org> 1 +0000\ndata 0\nfrom {base}\n"
+        )
         stream += "".join(
-            f"M 100644 inline {path}\ndata {len(text.encode())}\n{text}\n" for path, text in files.items()
+            f"M 100644 inline {path}\ndata {len(text.encode())}\n{text}\n"
+            for path, text in files.items()
         )
     subprocess.run(["git", "fast-import", "--quiet"], cwd=clone, input=stream.encode(), check=True)
 
@@ -70,7 +79,9 @@ def main() -> None:
                 wall[name].append(time.monotonic() - start)
                 cpu[name].append(_cpu() - used)
                 if done.returncode or "Running stage" in done.stdout:
-                    sys.exit(f"error: `{' '.join(command)}` was no no-op:\n{done.stdout}{done.stderr}")
+                    sys.exit(
+                        f"error: `{' '.join(command)}` was no no-op:\n{done.stdout}{done.stderr}"
+                    )
     print(f"{'medians of ' + str(runs):30}{'wall':>8}{'CPU':>8}   seconds")
     for name in commands:
         print(f"{name:30}{statistics.median(wall[name]):8.2f}{statistics.median(cpu[name]):8.2f}")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from potstill.core import params, jsonl
+from potstill.core import jsonl, params
 from potstill.task import settings
 
 
@@ -19,18 +19,35 @@ def main() -> None:
     t = settings.load()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("potstill", "stages", "schemas", "tasks", "params.yaml", str(t.models / "sft")):
+        for part in (
+            "potstill",
+            "stages",
+            "schemas",
+            "tasks",
+            "params.yaml",
+            str(t.models / "sft"),
+        ):
             link(folder, Path(part))
         for path in t.data.glob("*.jsonl"):
             if not path.stem.endswith("-dpo"):
                 link(folder, path)
-        found = jsonl.read_jsonl(t.data / "4-pairs.jsonl", ("chosen", "rejected"))
+        found = jsonl.read_jsonl(t.data / "4-pairs/pairs.jsonl", ("chosen", "rejected"))
         swapped = ({**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in found)
-        jsonl.write_jsonl(folder / t.data / "4-pairs.jsonl", swapped)  # in place of the link
+        jsonl.write_jsonl(folder / t.data / "4-pairs/pairs.jsonl", swapped)  # in place of the link
         env = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
         for command in (["stages.align"], ["stages.predict", "dpo"], ["stages.ship"]):
-            subprocess.run([sys.executable, "-m", *command], cwd=folder, env=env | {"PYTHONPATH": name}, check=True)
-        print(json.dumps(json.loads((folder / t.data / "6-ship.json").read_text(encoding="utf-8")), ensure_ascii=False))
+            subprocess.run(
+                [sys.executable, "-m", *command],
+                cwd=folder,
+                env=env | {"PYTHONPATH": name},
+                check=True,
+            )
+        print(
+            json.dumps(
+                json.loads((folder / t.data / "6-choice.json").read_text(encoding="utf-8")),
+                ensure_ascii=False,
+            )
+        )
 
 
 def link(folder: Path, path: Path) -> None:

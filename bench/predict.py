@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from potstill.core import params, jsonl
-from potstill.training import model_folder
+from potstill.core import jsonl, params
 from potstill.task import settings
+from potstill.training import model_folder
 
 BARE = """
 import json, sys, time
@@ -43,13 +43,19 @@ def main() -> None:
     t = settings.load()
     chats = [t.messages("student", row) for row in jsonl.read_jsonl(t.data / "4-test.jsonl")]
     base = model_folder.environment(hub=False) | {"VLLM_LOGGING_LEVEL": "ERROR"}
-    common = {"dtype": p.predict.dtype, "max_model_len": p.predict.max_model_len, "generation_config": "vllm"}
+    common = {
+        "dtype": p.predict.dtype,
+        "max_model_len": p.predict.max_model_len,
+        "generation_config": "vllm",
+    }
     same = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     print(f"{'':28}{'all':>8}{'start':>8}{'generate':>10}{'rest':>7}   seconds")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bare.py").write_text(BARE)
-        for title, settings, env in (("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),):
+        for title, settings, env in (
+            ("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),
+        ):
             job = [str(t.models / "sft/merged"), chats, t.settled(p).predict.max_tokens, settings]
             (folder / "job.json").write_text(json.dumps(job))
             show(title, [str(folder / "bare.py"), str(folder / "job.json")], Path(), env)
@@ -64,12 +70,17 @@ def show(title: str, arguments: list[str], cwd: Path, env: dict[str, str]) -> No
     """Runs Python and prints a row of the table."""
     start = time.monotonic()
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=os.environ | env, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | env, check=True, capture_output=True, text=True
+    )
     whole = time.monotonic() - start
     said = SAID.search(done.stdout + done.stderr)
     assert said, done.stderr
     started, generated = float(said[1]), float(said[4])
-    print(f"{title:28}{whole:8.1f}{started:8.1f}{generated:10.1f}{whole - started - generated:7.1f}", flush=True)
+    print(
+        f"{title:28}{whole:8.1f}{started:8.1f}{generated:10.1f}{whole - started - generated:7.1f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

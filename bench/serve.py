@@ -31,13 +31,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from potstill.evaluation import compare, score
-from potstill.core import errors, params, jsonl
-from potstill.serving import gateway, quantize, serve
-from potstill.training import model_folder
-from potstill.task import settings
+from potstill.core import errors, jsonl, params
 from potstill.core.jsonl import Row
+from potstill.evaluation import compare, score
+from potstill.serving import gateway, quantize, serve
+from potstill.task import settings
 from potstill.task.settings import Task
+from potstill.training import model_folder
 
 USERS = (1, 8, 32, 128)
 TARGET = 0.5  # seconds, for the 95th percentile
@@ -74,7 +74,9 @@ def server(command: list[str], settings: dict[str, str]) -> Iterator[str]:
                 urllib.request.urlopen(f"{url}/health", timeout=5).close()
                 break
             except OSError:
-                assert process.poll() is None, f"{command[0]} ended with exit code {process.returncode}"
+                assert process.poll() is None, (
+                    f"{command[0]} ended with exit code {process.returncode}"
+                )
                 time.sleep(0.5)
         yield url
     finally:
@@ -131,24 +133,40 @@ def figures(users: int, loads: list[Load]) -> Row:
     """Percentiles of the latency in ms, requests and tokens a second, and errors, of some passes together."""
     took = sorted(one for part in loads for one in part.took) or [float("nan")]
     seconds = sum(one.seconds for one in loads)
-    found = {f"p{q}_ms": round(1000 * took[min(len(took) - 1, len(took) * q // 100)], 1) for q in (50, 95, 99)}
+    found = {
+        f"p{q}_ms": round(1000 * took[min(len(took) - 1, len(took) * q // 100)], 1)
+        for q in (50, 95, 99)
+    }
     answered = sum(len(one.took) for one in loads)
     rates = {"requests_per_second": answered, "tokens_per_second": sum(one.tokens for one in loads)}
     errors = sum(len(one.answers) for one in loads) - answered
-    return {"users": users, **found, **{name: round(n / seconds, 1) for name, n in rates.items()}, "errors": errors}
+    return {
+        "users": users,
+        **found,
+        **{name: round(n / seconds, 1) for name, n in rates.items()},
+        "errors": errors,
+    }
 
 
 def turns(servers: dict[str, tuple[str, list[Body]]], users: int, rows: int) -> list[Row]:
     """Servers under the same load, A B B A, so that what else the machine does hits both: {"server", …} of each. A fifth of
     `rows` is asked for, and a fiftieth more for each user."""
     count = max(2, rows // 10 + users * rows // 100)
-    some = {name: list(itertools.islice(itertools.cycle(bodies), count)) for name, (_, bodies) in servers.items()}
+    some = {
+        name: list(itertools.islice(itertools.cycle(bodies), count))
+        for name, (_, bodies) in servers.items()
+    }
     order = [*servers, *reversed(servers)]
     loads = [(name, load(servers[name][0], some[name], users)) for name in order]
-    found = [{"server": name} | figures(users, [one for other, one in loads if other == name]) for name in servers]
+    found = [
+        {"server": name} | figures(users, [one for other, one in loads if other == name])
+        for name in servers
+    ]
     for row in found:
         print(
-            "| " + " | ".join(f"{value:,}" if name != "server" else value for name, value in row.items()) + " |",
+            "| "
+            + " | ".join(f"{value:,}" if name != "server" else value for name, value in row.items())
+            + " |",
             flush=True,
         )
     return found
@@ -165,7 +183,9 @@ def gateway_ms(inputs: list[Body]) -> float:
     async def took(one: ASGIApp) -> list[float]:
         found, auth = [], {"Authorization": f"Bearer {KEY}"}
         transport = httpx.ASGITransport(one)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here", headers=auth) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://here", headers=auth
+        ) as client:
             for body in inputs:
                 begun = time.perf_counter()
                 (await client.post("/v1/chat/completions", json=body)).raise_for_status()
@@ -181,8 +201,13 @@ def counters(url: str) -> tuple[float, float]:
     request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {KEY}"})
     with urllib.request.urlopen(request) as reply:
         lines = reply.read().decode().splitlines()
-    names = ("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total")
-    drafted, accepted = (sum(float(line.split()[-1]) for line in lines if line.startswith(name)) for name in names)
+    names = (
+        "vllm:spec_decode_num_draft_tokens_total",
+        "vllm:spec_decode_num_accepted_tokens_total",
+    )
+    drafted, accepted = (
+        sum(float(line.split()[-1]) for line in lines if line.startswith(name)) for name in names
+    )
     return drafted, accepted
 
 
@@ -217,10 +242,15 @@ def same(
     """The hop from one run's answers to another's, by the rule of potstill/compare.py; the floor is what changes between the two
     equal runs of `twice`."""
     names = dict(zip(("sft", "adapter", "base", "again"), (before, after, *twice), strict=True))
-    texts = {name: quantize.predictions(tests, [text or "" for text in some]) for name, some in names.items()}
+    texts = {
+        name: quantize.predictions(tests, [text or "" for text in some])
+        for name, some in names.items()
+    }
     marks = score.marked(t, tests, {name: texts[name] for name in ("base", "sft")})
     floor, hop, _ = compare.hops(t, tests, marks, texts, {"lessons": 0, "other_tokens": []})
-    right = sum(mark["right"] for mark in score.marked(t, tests, {"adapter": texts["adapter"]})["adapter"])
+    right = sum(
+        mark["right"] for mark in score.marked(t, tests, {"adapter": texts["adapter"]})["adapter"]
+    )
     return (
         {"rows": len(tests), "right": right}
         | {name: hop[name] for name in ("differ", "flips", "p", "passed")}
@@ -241,24 +271,38 @@ def invalid(t: Task, answers: list[str | None]) -> int:
 
 
 def main() -> None:
-    p = params.load("predict.dtype", "max_model_len", "speculative", "teacher.model", "teacher.max_tokens")
+    p = params.load(
+        "predict.dtype", "max_model_len", "speculative", "teacher.model", "teacher.max_tokens"
+    )
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", default=p.task)
-    parser.add_argument("--rows", type=int, default=500, help="test rows to take; fewer for a quick look")
+    parser.add_argument(
+        "--rows", type=int, default=500, help="test rows to take; fewer for a quick look"
+    )
     parser.add_argument("--users", type=int, nargs="*", default=USERS)
     given = parser.parse_args()
     t = settings.load(given.task)
     model = serve.student_folder(t)
-    shipped = jsonl.read_json(t.data / "6-ship.json")["ship"]
+    shipped = jsonl.read_json(t.data / "6-choice.json")["ship"]
     tests = t.inputs(t.data / "4-test.jsonl", "slice")[: given.rows]
     evaluated = [row["answer"] for row in score.predictions(t, (shipped,))[shipped]][: len(tests)]
     os.environ |= {gateway.KEY: KEY, gateway.TASK: t.name}
     inputs = [{"input": {name: row[name] for name in t.config["input"]}} for row in tests]
     filled = [gateway.Gateway(None).filled(body) for body in inputs]  # type: ignore[arg-type]
     plain = [body | {"response_format": {"type": "text"}} for body in inputs]
-    ours, vllm = ["potstill.serving.serve", "--task", t.name, "--speculative"], "vllm.entrypoints.openai.api_server"
-    found: dict[str, Any] = {"rows": len(tests), "load": [], "speculation": [], "gateway_ms": gateway_ms(inputs)}
-    print("| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |\n|---|---|---|---|---|---|---|---|")
+    ours, vllm = (
+        ["potstill.serving.serve", "--task", t.name, "--speculative"],
+        "vllm.entrypoints.openai.api_server",
+    )
+    found: dict[str, Any] = {
+        "rows": len(tests),
+        "load": [],
+        "speculation": [],
+        "gateway_ms": gateway_ms(inputs),
+    }
+    print(
+        "| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |\n|---|---|---|---|---|---|---|---|"
+    )
     with server([*ours, "off"], serve.on_cpu()) as url:
         load(url, inputs[:16], 8)  # the kernels and the grammar are made at their first use
         guided = [load(url, inputs, 32).answers for _ in range(2)]
@@ -267,24 +311,40 @@ def main() -> None:
                 load(other, inputs[:16], 8)
                 before, gain = counters(other), {}
                 for users in (1, 8):
-                    off, on = turns({"ours, off": (url, inputs), f"ours, {kind}": (other, inputs)}, users, len(tests))
+                    off, on = turns(
+                        {"ours, off": (url, inputs), f"ours, {kind}": (other, inputs)},
+                        users,
+                        len(tests),
+                    )
                     found["speculation"] += [off, on]
                     gain[str(users)] = round(on["tokens_per_second"] / off["tokens_per_second"], 3)
-                drafted, accepted = (now - then for now, then in zip(counters(other), before, strict=True))
-                hop = same(t, tests, guided[0], load(other, inputs, 32).answers, (guided[0], guided[1]))
+                drafted, accepted = (
+                    now - then for now, then in zip(counters(other), before, strict=True)
+                )
+                hop = same(
+                    t, tests, guided[0], load(other, inputs, 32).answers, (guided[0], guided[1])
+                )
             acceptance = round(accepted / drafted, 3) if drafted else None
             found[kind] = {"acceptance": acceptance, "gain": gain} | hop
     ngram = found["ngram"]
     found["speculative"] = "ngram" if ngram["passed"] and min(ngram["gain"].values()) > 1 else "off"
     ahead = found["speculative"] if p.serve.speculative == "auto" else p.serve.speculative
-    words = serve.arguments(t, model, "127.0.0.1", 0, p.predict.dtype, p.predict.max_model_len, ahead)
+    words = serve.arguments(
+        t, model, "127.0.0.1", 0, p.predict.dtype, p.predict.max_model_len, ahead
+    )
     for name in ("--middleware", "--port"):
         del words[words.index(name) : words.index(name) + 2]
     values = dict(itertools.pairwise(words))
-    usual = [word for name in USUAL if (flag := f"--{name}") in values for word in (flag, values[flag])]
+    usual = [
+        word for name in USUAL if (flag := f"--{name}") in values for word in (flag, values[flag])
+    ]
     with server([*ours, ahead], serve.on_cpu()) as url:
         with server([vllm, *words], serve.on_cpu()) as bare, server([vllm, *usual], {}) as defaults:
-            servers = {"vLLM, defaults": (defaults, filled), "bare vLLM": (bare, filled), "ours": (url, inputs)}
+            servers = {
+                "vLLM, defaults": (defaults, filled),
+                "bare vLLM": (bare, filled),
+                "ours": (url, inputs),
+            }
             for where, bodies in servers.values():
                 load(where, bodies[:16], 8)
             for users in given.users:
@@ -299,7 +359,11 @@ def main() -> None:
             found["guided"]["invalid"] = invalid(t, guided[0])
     if os.environ.get("TEACHER_BASE_URL") and p.teacher.model not in ("scripted", "auto"):
         asked = [
-            {"model": p.teacher.model, "messages": t.messages("teacher", row), "max_tokens": p.teacher.max_tokens}
+            {
+                "model": p.teacher.model,
+                "messages": t.messages("teacher", row),
+                "max_tokens": p.teacher.max_tokens,
+            }
             for row in tests[:20]
         ]
         base = os.environ["TEACHER_BASE_URL"].rstrip("/").removesuffix("/v1")

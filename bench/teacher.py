@@ -39,8 +39,18 @@ Found = dict[str, Any]
 Ask = Callable[[], int]  # asks everything and gives the number of answers
 
 PEERS = {  # with the parts of theirs that a request goes through
-    "curator": ("bespokelabs-curator==0.1.31", "litellm==1.83.7", "openai==2.30.0", "aiohttp==3.13.5"),
-    "distilabel": ("distilabel[openai]==1.5.3", "openai==3.52.0", "httpx==0.28.1", "requests==2.32.5"),
+    "curator": (
+        "bespokelabs-curator==0.1.31",
+        "litellm==1.83.7",
+        "openai==2.30.0",
+        "aiohttp==3.13.5",
+    ),
+    "distilabel": (
+        "distilabel[openai]==1.5.3",
+        "openai==3.52.0",
+        "httpx==0.28.1",
+        "requests==2.32.5",
+    ),
 }
 TUTORIAL = 50  # requests of the sequential loop
 PATIENCE = 180  # seconds for one run; a peer that takes longer asks a tenth
@@ -81,8 +91,16 @@ def messages(row: Found) -> list[Any]:
 
 def body(row: Found) -> Found:
     """The request as ours makes it."""
-    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
-    settings = {"temperature": 0.0, "max_completion_tokens": ROOM, "seed": 0, "response_format": schema}
+    schema = {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
+    }
+    settings = {
+        "temperature": 0.0,
+        "max_completion_tokens": ROOM,
+        "seed": 0,
+        "response_format": schema,
+    }
     return {"model": MODEL, "messages": messages(row), **settings}
 
 
@@ -97,23 +115,36 @@ def ours(job: SimpleNamespace) -> Ask:
     import openai
 
     from potstill.checks import registry
-    from potstill.core import params, jsonl
+    from potstill.core import jsonl, params
     from potstill.task import settings
-    from potstill.teacher import asking
-    from potstill.teacher import client
+    from potstill.teacher import asking, client
 
     assert all((aiohttp, httpx_aiohttp, jinja2, jsonschema, openai, client))  # not on the clock
     p = SimpleNamespace(**params.parse(params.read_text(ROOT / params.PATH), params.PATH))
-    p.teacher.model, p.teacher.temperature, p.teacher.max_tokens, p.teacher.extra_body = MODEL, 0.0, ROOM, {}
-    p.teacher.concurrency, p.teacher.rpm, p.teacher.tpm, p.teacher.budget = job.concurrency, None, None, None
-    os.environ.update(TEACHER_BASE_URL=job.url, TEACHER_API_KEY="none", TEACHER_JOURNAL=str(job.kept))
-    jsonl.write_text("tasks/toy/task.yaml", TASK)
-    jsonl.write_text("tasks/toy/prompts/teacher.md", SYSTEM)
-    jsonl.write_json("schemas/toy.json", SCHEMA)
-    toy, lines = settings.load("toy"), Lines(job.requests)
+    p.teacher.model, p.teacher.temperature, p.teacher.max_tokens, p.teacher.extra_body = (
+        MODEL,
+        0.0,
+        ROOM,
+        {},
+    )
+    p.teacher.concurrency, p.teacher.rpm, p.teacher.tpm, p.teacher.budget = (
+        job.concurrency,
+        None,
+        None,
+        None,
+    )
+    os.environ.update(
+        TEACHER_BASE_URL=job.url, TEACHER_API_KEY="none", TEACHER_JOURNAL=str(job.kept)
+    )
+    jsonl.write_text("task.yaml", TASK)
+    jsonl.write_text("prompts/teacher.md", SYSTEM)
+    jsonl.write_json("schema.json", SCHEMA)
+    toy, lines = settings.load(), Lines(job.requests)
 
     def checked() -> Iterator[jsonl.Row]:
-        found = asking.answer_rows(toy, lines, p, 1, check=partial(registry.check, toy), good_share=0.5)
+        found = asking.answer_rows(
+            toy, lines, p, 1, check=partial(registry.check, toy), good_share=0.5
+        )
         for line, answer in zip(lines, found, strict=True):
             if not job.resume and (reasons := registry.check(toy, line, answer["answer"])):
                 raise AssertionError(reasons)
@@ -303,7 +334,9 @@ class Failed(Exception):
 @contextmanager
 def teacher_url() -> Iterator[str]:
     command = [sys.executable, "-m", "bench.mock_teacher"]
-    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert server.stdin and server.stdout
     try:
         yield server.stdout.readline().strip()
@@ -322,7 +355,9 @@ def environment(name: str, folder: Path) -> Path:
         venv = [sys.executable, "-m", "venv", "--clear", str(home)]
         pip = [str(python), "-m", "pip", "install", "--quiet", *PEERS[name]]
         for command in (venv, pip):
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
             if done.returncode:
                 raise Failed(f"{PEERS[name][0]} could not be installed: {last_line(done.stdout)}")
         ready.write_text(pins)
@@ -330,18 +365,38 @@ def environment(name: str, folder: Path) -> Path:
 
 
 def last_line(text: str) -> str:
-    return next((line.strip()[:200] for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+    return next(
+        (line.strip()[:200] for line in reversed(text.splitlines()) if line.strip()),
+        "it said nothing",
+    )
 
 
 def run(python: Path, folder: Path, limit: float | None = None, **job: Any) -> Found:
     """Runs a contender in a process of its own, in `folder`. Raises Failed, TimeoutExpired after `limit` seconds."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TEACHER_", "PYTHON", "DVC_"))}
-    env |= {"HOME": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_OFFLINE": "1"}  # nothing to fetch
-    env |= {"TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_RICH_DISPLAY": "1", "DISTILABEL_LOG_LEVEL": "WARNING"}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TEACHER_", "PYTHON", "DVC_"))
+    }
+    env |= {
+        "HOME": str(folder),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "HF_HUB_OFFLINE": "1",
+    }  # nothing to fetch
+    env |= {
+        "TELEMETRY_ENABLED": "false",
+        "CURATOR_DISABLE_RICH_DISPLAY": "1",
+        "DISTILABEL_LOG_LEVEL": "WARNING",
+    }
     if job["contender"] not in PEERS:
         env["PYTHONPATH"] = str(ROOT)
     (folder / "kept").mkdir(exist_ok=True)
-    command = [str(python), str(Path(__file__).resolve()), "--job", json.dumps({"resume": False} | job)]
+    command = [
+        str(python),
+        str(Path(__file__).resolve()),
+        "--job",
+        json.dumps({"resume": False} | job),
+    ]
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -361,7 +416,9 @@ def run(python: Path, folder: Path, limit: float | None = None, **job: Any) -> F
         raise Failed(f"{job['contender']} ended with {process.returncode}: {last_line(said)}")
     found = job | json.loads((folder / "result.json").read_text())
     if found["requests"] != job["requests"]:
-        raise Failed(f"{job['contender']} gave {found['requests']} of {job['requests']} answers: {last_line(said)}")
+        raise Failed(
+            f"{job['contender']} gave {found['requests']} of {job['requests']} answers: {last_line(said)}"
+        )
     return found | {
         "rate": found["requests"] / found["seconds"],
         "served_rate": found["calls"] / found["served_seconds"] if found["calls"] else 0.0,
@@ -391,14 +448,21 @@ def compare(url: str, options: argparse.Namespace) -> list[Found]:
     pythons: dict[str, Path | str] = {}
     for name in options.only:
         try:
-            pythons[name] = environment(name, options.peers) if name in PEERS else Path(sys.executable)
+            pythons[name] = (
+                environment(name, options.peers) if name in PEERS else Path(sys.executable)
+            )
         except Failed as failed:
             pythons[name] = str(failed)
     table: list[Found] = []
     for latency in options.latency:
         for concurrency in options.concurrency:
-            print(f"\n{latency:g} s, {concurrency} at once, at most {concurrency / latency:,.0f} req/s", flush=True)
-            print(f"{'':12}{'requests':>9}{'req/s':>9}{'served':>9}{'under way':>11}{'CPU ms':>8}{'MiB':>7}{'disk':>7}")
+            print(
+                f"\n{latency:g} s, {concurrency} at once, at most {concurrency / latency:,.0f} req/s",
+                flush=True,
+            )
+            print(
+                f"{'':12}{'requests':>9}{'req/s':>9}{'served':>9}{'under way':>11}{'CPU ms':>8}{'MiB':>7}{'disk':>7}"
+            )
             for name, python in pythons.items():
                 if name == "sequential" and concurrency != options.concurrency[0]:
                     continue
@@ -440,7 +504,9 @@ def grow(url: str, options: argparse.Namespace) -> dict[str, Found]:
     with tempfile.TemporaryDirectory() as few, tempfile.TemporaryDirectory() as many:
         found["few"] = run(python, Path(few), requests=options.requests, **common)
         found["many"] = run(python, Path(many), requests=options.long, **common)
-        found["resumed"] = run(python, Path(many), requests=options.long, **common | {"resume": True})
+        found["resumed"] = run(
+            python, Path(many), requests=options.long, **common | {"resume": True}
+        )
     for name, one in found.items():
         show(one, name)
     return found
@@ -449,45 +515,76 @@ def grow(url: str, options: argparse.Namespace) -> dict[str, Found]:
 def bars(table: list[Found], growth: dict[str, Found]) -> list[Found]:
     """Each bar that the figures at hand can be held against."""
     at = {
-        (row["contender"], row["latency"], row["concurrency"]): row for row in table if not row.get("failed")
+        (row["contender"], row["latency"], row["concurrency"]): row
+        for row in table
+        if not row.get("failed")
     }  # those that have figures
     mine = [row for row in at.values() if row["contender"] == "ours"]
     found: list[tuple[str, float, bool]] = []
     if row := at.get(("ours", 1.0, 256)):
         share = row["rate"] / 256
-        found.append(("share of concurrency/latency at 256 and 1 s, at least 0.9", share, share >= 0.9))
+        found.append(
+            ("share of concurrency/latency at 256 and 1 s, at least 0.9", share, share >= 0.9)
+        )
     if (row := at.get(("ours", 0.2, 512))) and (other := at.get(("openai", 0.2, 512))):
         share = row["rate"] / other["rate"]
-        found.append(("share of the bare openai client's rate at 512 and 200 ms, at least 0.9", share, share >= 0.9))
+        found.append(
+            (
+                "share of the bare openai client's rate at 512 and 200 ms, at least 0.9",
+                share,
+                share >= 0.9,
+            )
+        )
     if mine:
         worst = max(row["cpu_ms"] for row in mine)
-        found.append(("ms of client CPU a request, the worst row, at most 1.5", worst, worst <= 1.5))
+        found.append(
+            ("ms of client CPU a request, the worst row, at most 1.5", worst, worst <= 1.5)
+        )
     for peer in PEERS:
         leads = [
-            row["rate"] / other["rate"] for row in mine if (other := at.get((peer, row["latency"], row["concurrency"])))
+            row["rate"] / other["rate"]
+            for row in mine
+            if (other := at.get((peer, row["latency"], row["concurrency"])))
         ]
         if leads:
-            found.append((f"times as fast as {peer}, the worst row, above 1", min(leads), min(leads) > 1))
+            found.append(
+                (f"times as fast as {peer}, the worst row, above 1", min(leads), min(leads) > 1)
+            )
     if growth:
         few, many, resumed = growth.values()
         grown = (many["rss"] - few["rss"]) / (many["requests"] - few["requests"])
         found.append(("bytes of memory a further row, at most 200", grown, grown <= 200))
         found.append(
-            (f"s to resume {resumed['requests']:,} rows, at most 5", resumed["seconds"], resumed["seconds"] <= 5)
+            (
+                f"s to resume {resumed['requests']:,} rows, at most 5",
+                resumed["seconds"],
+                resumed["seconds"] <= 5,
+            )
         )
         found.append(("calls to resume, none", resumed["calls"], resumed["calls"] == 0))
     return [{"bar": bar, "found": value, "met": met} for bar, value, met in found]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.teacher", description="See the head of bench/teacher.py.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.teacher", description="See the head of bench/teacher.py."
+    )
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.2, 1.0])
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256, 512])
-    parser.add_argument("--rounds", type=int, default=3, help="runs of which the median counts, where CPU decides")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of which the median counts, where CPU decides"
+    )
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--long", type=int, default=100_000, help="rows of the long journal; 0 leaves it out")
-    parser.add_argument("--peers", type=Path, default=ROOT / ".cache/peers", help="where the peers' environments are")
+    parser.add_argument(
+        "--long", type=int, default=100_000, help="rows of the long journal; 0 leaves it out"
+    )
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        default=ROOT / ".cache/peers",
+        help="where the peers' environments are",
+    )
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # what a contender's own process is told
     options = parser.parse_args()
@@ -501,8 +598,18 @@ def main() -> None:
     for one in held:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['bar']}: {one['found']:,.3g}")
     if options.json:
-        machine = {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.platform()}
-        report = {"machine": machine, "peers": PEERS, "table": table, "growth": growth, "bars": held}
+        machine = {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        }
+        report = {
+            "machine": machine,
+            "peers": PEERS,
+            "table": table,
+            "growth": growth,
+            "bars": held,
+        }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

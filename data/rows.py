@@ -78,8 +78,31 @@ PLACEHOLDERS = {"市辖区", "县", "省直辖县级行政区划", "自治区直
 PEOPLES = "朝鲜|蒙古|土家|布依|哈尼|哈萨克|柯尔克孜|傈僳|景颇|维吾尔|[藏羌回彝白傣壮苗侗]"
 # Symbols of pools.json whose texts seeds and gold may not share.
 HELD = frozenset(
-    ("street", "home", "tower", "hotel", "mall", "market", "company", "park", "school", "hospital", "shop", "town")
-    + ("town0", "subdistrict", "village", "villagestem", "community", "gacha", "sumu", "male", "female")
+    (
+        "street",
+        "home",
+        "tower",
+        "hotel",
+        "mall",
+        "market",
+        "company",
+        "park",
+        "school",
+        "hospital",
+        "shop",
+        "town",
+    )
+    + (
+        "town0",
+        "subdistrict",
+        "village",
+        "villagestem",
+        "community",
+        "gacha",
+        "sumu",
+        "male",
+        "female",
+    )
 )
 KEYS = ("province", "city", "district", "specific_location", "name", "phone")
 
@@ -143,37 +166,65 @@ def places() -> tuple[Place, ...]:
     import csv
     from importlib.metadata import distribution
 
-    table = Path(str(distribution("cpca").locate_file("cpca/resources/adcodes.csv")))  # import cpca would load pandas
+    table = Path(
+        str(distribution("cpca").locate_file("cpca/resources/adcodes.csv"))
+    )  # import cpca would load pandas
     with table.open(encoding="utf-8") as file:
         names = {row["adcode"][:6]: row["name"] for row in csv.DictReader(file)}
-    names = {code: name for code, name in sorted(names.items()) if code[:2] not in ("71", "81", "82")}
+    names = {
+        code: name for code, name in sorted(names.items()) if code[:2] not in ("71", "81", "82")
+    }
     province = {code[:2]: name for code, name in names.items() if code.endswith("0000")}
-    city = {c[:4]: n for c, n in names.items() if c[4:] == "00" and c[2:] != "0000" and n not in PLACEHOLDERS}
-    district = {c: n for c, n in names.items() if c[4:] != "00" and n not in PLACEHOLDERS and not n.endswith("海域")}
+    city = {
+        c[:4]: n
+        for c, n in names.items()
+        if c[4:] == "00" and c[2:] != "0000" and n not in PLACEHOLDERS
+    }
+    district = {
+        c: n
+        for c, n in names.items()
+        if c[4:] != "00" and n not in PLACEHOLDERS and not n.endswith("海域")
+    }
     everywhere = Counter(district.values())
     by_province = Counter((code[:2], name) for code, name in district.items())
     short_provinces = {brief(name) for name in province.values()}
-    stems: dict[str, set[str]] = defaultdict(set)  # stem → prefectures in which some division has it
+    stems: dict[str, set[str]] = defaultdict(
+        set
+    )  # stem → prefectures in which some division has it
     for code, name in {**city, **district}.items():
         stems[brief(name)].add(code[:4])
 
     def shorts(code: str, last: str) -> tuple[str, ...]:
         name = city.get(code[:4], "")
         stem, short = brief(name), []
-        own_city = last.endswith("市") and brief(last) == stem  # 大理大理市 would read as typed twice
-        if name and stem not in short_provinces and stems[stem] == {code[:4]} and not own_city and last[0] != "市":
+        own_city = (
+            last.endswith("市") and brief(last) == stem
+        )  # 大理大理市 would read as typed twice
+        if (
+            name
+            and stem not in short_provinces
+            and stems[stem] == {code[:4]}
+            and not own_city
+            and last[0] != "市"
+        ):
             short.append(stem)
         return (*short, *([stem + "州"] if name.endswith("自治州") else []))
 
     def found(code: str, name: str) -> Place:
         """A district, with what it may be typed without."""
         clear = not re.match("(.区$|市)", name) and not name.startswith(tuple(short_provinces))
-        above = city.get(code[:4], province[code[:2]] if code[:2] in ("11", "12", "31", "50") else "")
+        above = city.get(
+            code[:4], province[code[:2]] if code[:2] in ("11", "12", "31", "50") else ""
+        )
         unique, inside = clear and everywhere[name] == 1, clear and by_province[code[:2], name] == 1
         return Place(province[code[:2]], above, name, unique, inside, shorts(code, name))
 
     with_districts = {code[:4] for code in district}
-    bare = [Place(province[c[:2]], n, "", True, True, ()) for c, n in city.items() if c not in with_districts]
+    bare = [
+        Place(province[c[:2]], n, "", True, True, ())
+        for c, n in city.items()
+        if c not in with_districts
+    ]
     return (*(found(code, name) for code, name in district.items()), *bare)
 
 
@@ -190,12 +241,20 @@ def typed(place: Place, rng: random.Random) -> tuple[tuple[str, ...], str, str]:
     short = rng.choice(["内蒙", "内蒙古"]) if province.startswith("内蒙古") else brief(province)
     first: tuple[str, ...] = rng.choices([(province,), (short,), ()], (60, 20, 20))[0]
     if province == city:
-        forms = [(city, district), (short, district), (city, city, district), (short, city, district), (district,)]
+        forms = [
+            (city, district),
+            (short, district),
+            (city, city, district),
+            (short, city, district),
+            (district,),
+        ]
         parts = rng.choices(forms, (60, 24, 8, 3, 5 * place.unique))[0]
         return parts, city, district
     if not district:  # rule 6
         return (*first, *(city,) * rng.choices((1, 2), (9, 1))[0]), city, city
-    if not city or (district.endswith("市") and rng.random() < 0.58):  # rules 3 and 4, the prefecture left out
+    if not city or (
+        district.endswith("市") and rng.random() < 0.58
+    ):  # rules 3 and 4, the prefecture left out
         twice = rng.random() < (0.3 if district.endswith("市") else 0)
         own = twice or not city.endswith("市")
         return (*first, *(district,) * (1 + twice)), district if own else city, district
@@ -211,7 +270,9 @@ def typed(place: Place, rng: random.Random) -> tuple[tuple[str, ...], str, str]:
 @lru_cache
 def pools() -> dict[str, Any]:
     """pools.json: a symbol's productions with their weights, or words of equal weight in one string."""
-    read: dict[str, Any] = json.loads(Path(__file__).with_name("pools.json").read_text(encoding="utf-8"))
+    read: dict[str, Any] = json.loads(
+        Path(__file__).with_name("pools.json").read_text(encoding="utf-8")
+    )
     return read
 
 
@@ -252,7 +313,12 @@ def phone(rng: random.Random, province: str) -> tuple[str, str]:
     if kind < 0.18:
         area = pools()["areacode"][province[:2]]
         area += str(rng.randint(11, 99)) if len(area) == 2 else ""
-        number = area + rng.choices(["-", ""], (9, 1))[0] + str(rng.randint(2, 8)) + digits(rng.choice([6, 7, 7]))
+        number = (
+            area
+            + rng.choices(["-", ""], (9, 1))[0]
+            + str(rng.randint(2, 8))
+            + digits(rng.choice([6, 7, 7]))
+        )
         number += rng.choices(["", "-", "转"], (66, 22, 12))[0]
         number += str(rng.randint(100, 8999)) if not number[-1].isdigit() else ""
         return number, number
@@ -260,8 +326,14 @@ def phone(rng: random.Random, province: str) -> tuple[str, str]:
     typed_number = plain
     if rng.random() < 0.12:
         first, second = rng.choice([(3, 7), (3, 7), (3, 7), (4, 7), (3, 11)])
-        typed_number = rng.choice("- ").join(filter(None, (plain[:first], plain[first:second], plain[second:])))
-    prefix = rng.choice(["+86", "+86 ", "+86-", "86-", "86 ", "0086", "0086-"]) if rng.random() < 0.07 else ""
+        typed_number = rng.choice("- ").join(
+            filter(None, (plain[:first], plain[first:second], plain[second:]))
+        )
+    prefix = (
+        rng.choice(["+86", "+86 ", "+86-", "86-", "86 ", "0086", "0086-"])
+        if rng.random() < 0.07
+        else ""
+    )
     return prefix + typed_number, plain
 
 
@@ -272,18 +344,30 @@ def draw(place: Place, layout: str, rng: random.Random) -> Record:
     """A random record at the place that reads clearly in the layout."""
     while True:
         region, city, district = typed(place, rng)
-        glue = rng.choices(["", " ", "-", "/"], (34, 48, 10, 8) if "{r}" in layout else (88, 12, 0, 0))[0]
+        glue = rng.choices(
+            ["", " ", "-", "/"], (34, 48, 10, 8) if "{r}" in layout else (88, 12, 0, 0)
+        )[0]
         held: list[str] = []
         kind = "banner" if place.district.endswith("旗") else deck_of(place)
-        parts = expand(f"detail_{'district' if kind == 'direct' else kind}", rng, brief(district), held).split("|")
+        parts = expand(
+            f"detail_{'district' if kind == 'direct' else kind}", rng, brief(district), held
+        ).split("|")
         gender = rng.choice("mf")
         name = expand("male" if gender == "m" else "female", rng, "", held)
         title = expand(f"{gender}title", rng) if rng.random() < 0.07 else ""
         number, gold_phone = phone(rng, place.province)
         gap = rng.choices(["", " "], (76, 24))[0]
-        gold = dict(zip(KEYS, (place.province, city, district, gap.join(parts), name, gold_phone), strict=True))
+        gold = dict(
+            zip(
+                KEYS,
+                (place.province, city, district, gap.join(parts), name, gold_phone),
+                strict=True,
+            )
+        )
         hinge = " " if glue or rng.random() < 0.05 else ""
-        record = Record(region, glue, hinge, tuple(parts), gap, name, title, number, gold, frozenset(held))
+        record = Record(
+            region, glue, hinge, tuple(parts), gap, name, title, number, gold, frozenset(held)
+        )
         if clear(layout, record):
             return record
 
@@ -294,7 +378,9 @@ def clear(layout: str, record: Record) -> bool:
     last = detail[-1]
     if "{e}" in layout and len(detail) < 2:
         return False
-    if re.search(r"\{[ad]\}\{n\}", layout):  # 3号楼张三 reads well; 花园张三, 3号房玄龄, 5楼东方红 do not
+    if re.search(
+        r"\{[ad]\}\{n\}", layout
+    ):  # 3号楼张三 reads well; 花园张三, 3号房玄龄, 5楼东方红 do not
         closed = re.search("[0-9号室楼层栋幢]$", last)
         if not closed or record.name[0] in "东西南北单房路苑和连应全":
             return False
@@ -302,14 +388,18 @@ def clear(layout: str, record: Record) -> bool:
         return False
     if "{n}{a}" in layout:  # 张三广东省… reads well; 张三广东…, 张三深圳…, 刘河北京市… do not
         joined, length = record.name + record.region[0], len(record.name)
-        if record.region[0] != record.gold["province"] or any(0 < joined.find(p) < length for p in provinces()):
+        if record.region[0] != record.gold["province"] or any(
+            0 < joined.find(p) < length for p in provinces()
+        ):
             return False
     return record.name not in address
 
 
 def words(place: Place, rng: random.Random) -> dict[str, str]:
     """A text for every slot of a layout that is no part of the record: labels, what is sent, a postcode."""
-    drawn = {slot: expand(slot, rng) for slot in ("LA", "LN", "LP", "LR", "LD", "EA", "EN", "EP", "s")}
+    drawn = {
+        slot: expand(slot, rng) for slot in ("LA", "LN", "LP", "LR", "LD", "EA", "EN", "EP", "s")
+    }
     return drawn | {"z": f"{pools()['postcode'][place.province[:2]]}{rng.randint(0, 99):02d}00"}
 
 
@@ -349,7 +439,11 @@ def lines(layouts: Sequence[str], rows: int, seed: str, taken: str = "") -> list
     by_deck: dict[str, list[Place]] = defaultdict(list)
     for place in places():
         by_deck[deck_of(place)].append(place)
-    todo = [place for kind, share in DECKS.items() for place in deck(by_deck[kind], round(rows * share), rng)]
+    todo = [
+        place
+        for kind, share in DECKS.items()
+        for place in deck(by_deck[kind], round(rows * share), rng)
+    ]
     rng.shuffle(todo)
     plan = (list(layouts) * (rows // len(layouts) + 1))[:rows]
     made: dict[str, Row] = {}
@@ -383,7 +477,12 @@ def files() -> dict[str, list[dict[str, Any]]]:
     return {
         "seeds.jsonl": [{"id": row_id({"text": row.text}), "text": row.text} for row in seeds],
         "gold.jsonl": [
-            {"id": row_id({"text": row.text}), "text": row.text, "slice": part, "gold": row.record.gold}
+            {
+                "id": row_id({"text": row.text}),
+                "text": row.text,
+                "slice": part,
+                "gold": row.record.gold,
+            }
             for row, part in gold
         ],
     }

@@ -29,8 +29,7 @@ def main() -> None:
         [answers] = engine.predict(str(merged), [chats], *how, seed=p.seed, **drawn)
         which = [(row["id"], sample) for row in asked for sample in range(p.pairs.samples)]
         found = [
-            {"id": id, "sample": sample}
-            | {key: one[key] for key in ("answer", "finish_reason")}
+            {"id": id, "sample": sample} | {key: one[key] for key in ("answer", "finish_reason")}
             for (id, sample), one in zip(which, answers, strict=True)
         ]
     folder = jsonl.fresh_folder(t.data / "4-samples")

@@ -35,7 +35,9 @@ def main() -> None:
     if sum(counts) != len(kept) + len(own) + twice:
         raise AssertionError(f"{len(kept)} kept and {len(own)} own rows, but {counts} on the sides")
     jsonl.write_jsonl(t.data / "4-train.jsonl", (split.lesson(t, one.row) for one in train))
-    jsonl.write_jsonl(t.data / "4-valid.jsonl", (split.lesson(t, one.row) for one in sides["valid"]))
+    jsonl.write_jsonl(
+        t.data / "4-valid.jsonl", (split.lesson(t, one.row) for one in sides["valid"])
+    )
     jsonl.write_jsonl(t.data / "4-test.jsonl", (split.test(t, one.row) for one in sides["test"]))
     print(
         f"split: {len(kept):,} kept + {len(own) + twice:,} own rows = {len(train):,} train "

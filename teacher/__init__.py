@@ -80,7 +80,11 @@ def _paint(copy: str, start: int, end: int, mark: str) -> str:
 
 def _take_phone(copy: str, text: str) -> tuple[str, str]:
     """The copy with every phone number painted over, and the first one under the contract ("" if there is none)."""
-    found = [*PHONES.finditer(copy)] or [*GLUED_PHONE.finditer(copy)][-1:] or [*LABELLED_PHONE.finditer(copy)][:1]
+    found = (
+        [*PHONES.finditer(copy)]
+        or [*GLUED_PHONE.finditer(copy)][-1:]
+        or [*LABELLED_PHONE.finditer(copy)][:1]
+    )
     phone = ""
     for match in found:
         groups = match.groupdict()
@@ -88,7 +92,9 @@ def _take_phone(copy: str, text: str) -> tuple[str, str]:
         start = match.start(kind)
         number, extension = text[start : match.end(kind)], text[match.start("x") : match.end()]
         phone = phone or (re.sub(r"[^\d]", "", number) if kind == "m" else number) + extension
-        copy = _paint(copy, start if match.re is LABELLED_PHONE else match.start(), match.end(), PHONE)
+        copy = _paint(
+            copy, start if match.re is LABELLED_PHONE else match.start(), match.end(), PHONE
+        )
     return copy, phone.strip()
 
 
@@ -114,7 +120,9 @@ def _mark_labels(copy: str) -> str:
             letter = groups["one"] or next(g for g in "ntar" if groups[g])
             kind = ONE_LETTER[letter.lower()]
             known = kind in (NAME, TEL) or (groups["a"] or "").lower().startswith("add")
-            accept = colon or known and (apart or bool(re.match(rf"[\d+\x01-\x07]|{HAN}", copy[end:])))
+            accept = (
+                colon or known and (apart or bool(re.match(rf"[\d+\x01-\x07]|{HAN}", copy[end:])))
+            )
         if accept:
             copy = _paint(copy, start, end, kind)
     return copy
@@ -193,7 +201,9 @@ def _name_candidates(
     place = chunk[1] in (ANCHOR, ADDRESS)
     for i, (start, end) in enumerate(pieces):
         word, last = copy[start:end], i == len(pieces) - 1
-        near = (last and copy[chunk.end() : chunk.end() + 1] == PHONE) or (not i and chunk[1] == PHONE)
+        near = (last and copy[chunk.end() : chunk.end() + 1] == PHONE) or (
+            not i and chunk[1] == PHONE
+        )
         if PERSON.fullmatch(word) or (end in titled and re.fullmatch(f"[{SURNAMES}]", word)):
             alone = (3 if chunk[1] == ANCHOR and start > chunk.start(2) else 1) if place else 10
             among = (5 if last else -3 if i else 2) if place else 8 if last or not i else 4
@@ -204,10 +214,19 @@ def _name_candidates(
                 rest, name = word[:-size], word[-size:]
                 if rest and PERSON.fullmatch(name):
                     fits = 3 * bool(ENDS_PLACE.search(rest))
-                    yield Span(1 + fits + _looks(name) / 2 + 10 * (end in titled) + near, end - size, end)
+                    yield Span(
+                        1 + fits + _looks(name) / 2 + 10 * (end in titled) + near, end - size, end
+                    )
         elif (prose := IN_PROSE.fullmatch(word)) and (not place or last):
-            yield Span(5 + _looks(prose["name"]), start + prose.start("name"), start + prose.end("name"))
-        elif not place and re.fullmatch(rf"{HAN}{{2,4}}", word) and len(pieces) == 1 and not PLACE.search(word):
+            yield Span(
+                5 + _looks(prose["name"]), start + prose.start("name"), start + prose.end("name")
+            )
+        elif (
+            not place
+            and re.fullmatch(rf"{HAN}{{2,4}}", word)
+            and len(pieces) == 1
+            and not PLACE.search(word)
+        ):
             yield Span(0.5 + 10 * (end in titled), start, end)
         elif not place and near and re.fullmatch(r"[A-Za-z]{2,}", word):
             first = pieces[0][0]
@@ -229,7 +248,12 @@ def _location(copy: str, text: str, name: Span | None, anchor: Anchor | None) ->
     """What stands behind the administrative part and in other address fields, as typed; else the longest stray text."""
     if name:  # what follows a name inside an address is address still
         marks = [c for c in copy[: name.start] if c <= OTHER]
-        copy = _paint(copy, name.start, name.end, ANCHOR if marks and marks[-1] in (ANCHOR, ADDRESS) else OTHER)
+        copy = _paint(
+            copy,
+            name.start,
+            name.end,
+            ANCHOR if marks and marks[-1] in (ANCHOR, ADDRESS) else OTHER,
+        )
     parts: list[str] = []
     rest: list[str] = [""]
     for chunk in CHUNK.finditer(copy):
@@ -256,7 +280,9 @@ def _slice(text: str, start: int, end: int) -> str:
 
 def extract(text: str) -> dict[str, str]:
     """The six keys of the address contract, read from raw delivery text; a key not found is ""."""
-    copy, phone = _take_phone(OTHER_NUMBER.sub(lambda m: OTHER * len(m.group()), text.translate(NORMAL)), text)
+    copy, phone = _take_phone(
+        OTHER_NUMBER.sub(lambda m: OTHER * len(m.group()), text.translate(NORMAL)), text
+    )
     copy = _mark_labels(copy)
     anchor = find_anchor(copy)
     if anchor:
@@ -268,7 +294,13 @@ def extract(text: str) -> dict[str, str]:
     name = _find_name(copy, {match.start() for match in titles})
     location = _location(copy, text, name, anchor)
     levels = anchor.levels if anchor else ("", "", "")
-    return dict(zip(KEYS, (*levels, location, text[name.start : name.end] if name else "", phone), strict=True))
+    return dict(
+        zip(
+            KEYS,
+            (*levels, location, text[name.start : name.end] if name else "", phone),
+            strict=True,
+        )
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ the flaws
@@ -306,7 +338,11 @@ def spoil(row: dict[str, str], seed: str) -> str:
 def _mistaken(row: dict[str, str], detail: float) -> dict[str, str]:
     """Another city for a county-level city (the rule that models confuse most), else a sister district."""
     places = gazetteer()
-    own = [c for c, n in places.names.items() if n == row["district"] and places.names[c[:2]] == row["province"]]
+    own = [
+        c
+        for c, n in places.names.items()
+        if n == row["district"] and places.names[c[:2]] == row["province"]
+    ]
     if not own:
         return {}
     own.sort(key=lambda c: places.names.get(c[:4]) != row["city"])

@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 MUNICIPALITIES = ("11", "12", "31", "50")
 OUT_OF_SCOPE = ("71", "81", "82")  # the gazetteer has no level below Taiwan, Hong Kong and Macau
-PLACEHOLDER = re.compile(r"市辖区$|县$|.*直辖县级行政区划$")  # rows of the gazetteer that are not places
-ETHNIC = re.compile(r"(?:(?:朝鲜|土家|哈尼|傈僳|景颇|布依|蒙古|柯尔克孜|哈萨克|[藏羌苗彝白傣壮回侗])族?)+自治州$")
+PLACEHOLDER = re.compile(
+    r"市辖区$|县$|.*直辖县级行政区划$"
+)  # rows of the gazetteer that are not places
+ETHNIC = re.compile(
+    r"(?:(?:朝鲜|土家|哈尼|傈僳|景颇|布依|蒙古|柯尔克孜|哈萨克|[藏羌苗彝白傣壮回侗])族?)+自治州$"
+)
 
 
 class Form(NamedTuple):
@@ -25,7 +29,9 @@ class Form(NamedTuple):
 class Gazetteer(NamedTuple):
     names: dict[str, str]  # code prefix -> official name
     forms: dict[str, list[Form]]  # what may be typed -> what it may mean
-    lengths: dict[str, list[int]]  # first character -> lengths of the forms that begin with it, longest first
+    lengths: dict[
+        str, list[int]
+    ]  # first character -> lengths of the forms that begin with it, longest first
     districts: dict[str, list[str]]  # prefecture or municipality -> codes of its districts
 
 
@@ -35,7 +41,9 @@ def gazetteer() -> Gazetteer:
     names: dict[str, str] = {}
     spec = find_spec("cpca")  # the package is found but not imported: it would import pandas
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the package cpca is not installed: the scripted teacher reads its gazetteer")
+        raise ModuleNotFoundError(
+            "the package cpca is not installed: the scripted teacher reads its gazetteer"
+        )
     with (Path(spec.origin).parent / "resources" / "adcodes.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             code = row["adcode"][:6].removesuffix("00")
@@ -52,7 +60,9 @@ def gazetteer() -> Gazetteer:
     for code, name in names.items():
         if len(code) == 6:
             add(name, Form(2, code, True))
-            districts.setdefault(code[:2] if code[:2] in MUNICIPALITIES else code[:4], []).append(code)
+            districts.setdefault(code[:2] if code[:2] in MUNICIPALITIES else code[:4], []).append(
+                code
+            )
             continue
         if len(code) == 2:
             shorts = [re.sub(r"(?:壮族|回族|维吾尔)?自治区$|省$|市$", "", name)]
@@ -69,7 +79,9 @@ def gazetteer() -> Gazetteer:
     lengths: dict[str, set[int]] = {}
     for name in forms:
         lengths.setdefault(name[0], set()).add(len(name))
-    return Gazetteer(names, forms, {c: sorted(n, reverse=True) for c, n in lengths.items()}, districts)
+    return Gazetteer(
+        names, forms, {c: sorted(n, reverse=True) for c, n in lengths.items()}, districts
+    )
 
 
 class Anchor(NamedTuple):
@@ -119,7 +131,9 @@ def _anchors_at(text: str, start: int, places: Gazetteer) -> Iterator[Anchor]:
     for end0, province in [*((e, f) for e, f in first if f.level == 0), (start, None)]:
         at1 = _gap(text, end0, start)
         prefix0, score0 = (province.code, 3 if province.full else 2) if province else ("", 0)
-        cities = [(e, f) for e, f in _forms_at(text, at1) if f.level == 1 and f.code.startswith(prefix0)]
+        cities = [
+            (e, f) for e, f in _forms_at(text, at1) if f.level == 1 and f.code.startswith(prefix0)
+        ]
         for end1, city in [*cities, (end0, None)]:
             if not province and not city and all(f.level < 2 for _, f in first):
                 continue
@@ -137,7 +151,9 @@ def _anchors_at(text: str, start: int, places: Gazetteer) -> Iterator[Anchor]:
             if not city or city.code in MUNICIPALITIES and not matches and not province:
                 continue
             names = places.names[city.code[:2]], places.names[city.code]
-            if city.code not in places.districts:  # 东莞市 and its like: no districts, so they repeat themselves
+            if (
+                city.code not in places.districts
+            ):  # 东莞市 and its like: no districts, so they repeat themselves
                 end = _again(text, end1, names[1])
                 yield Anchor(score1 + (3 if city.full else 2), start, end, (*names, names[1]))
             elif not matches:  # a district younger than the gazetteer, as typed

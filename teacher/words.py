@@ -5,7 +5,9 @@ import re
 # What is recognised is overwritten with one of these marks, so a position in the copy stays a position in the text.
 PHONE, NAME, TEL, ADDRESS, REMARK, ANCHOR, OTHER = "\x01\x02\x03\x04\x05\x06\x07"
 FULL_WIDTH = {chr(c + 0xFEE0): chr(c) for c in range(0x21, 0x7F)}
-NORMAL = str.maketrans(FULL_WIDTH | dict(zip("　\t【】「」『』〔〕—–。“”①②③④⑤⑥", '  [][][][]--,""      ', strict=True)))
+NORMAL = str.maketrans(
+    FULL_WIDTH | dict(zip("　\t【】「」『』〔〕—–。“”①②③④⑤⑥", '  [][][][]--,""      ', strict=True))
+)
 
 OTHER_NUMBER = re.compile(
     r"(?:订单号?|单号|编号|身份证号?|QQ号?|微信号?|邮编|邮政编码|postcode|zip)\s*[:#]?\s*[A-Za-z\d-]{4,}",
@@ -21,7 +23,9 @@ LANDLINE = (
     r"(?:\(0\d{2,3}\)|0\d{2,3})[- ]{0,2}\d{3,4}[- ]?\d{4}|(?:(?<=86[- ])|(?<=\+86))[1-9]\d{1,2}-\d{7,8}|"
     r"[48]00(?:[- ]?\d{3}[- ]?\d{4}|-\d{4}-\d{3})"
 )
-EXTENSION = r"(?P<x>(?:\s?(?:转|ext\.?|分机号?)\s?:?\d{1,6}|-\d{1,5}(?![\d号栋幢楼室弄层座#]|-\d))?)"
+EXTENSION = (
+    r"(?P<x>(?:\s?(?:转|ext\.?|分机号?)\s?:?\d{1,6}|-\d{1,5}(?![\d号栋幢楼室弄层座#]|-\d))?)"
+)
 PHONES = re.compile(rf"{COUNTRY}(?:(?P<m>{MOBILE})|(?P<l>{LANDLINE}))(?!\d){EXTENSION}", re.I)
 GLUED_PHONE = re.compile(
     rf"(?:(?P<m>[12]\d{{2}}[- ]?\d{{4}}[- ]?\d{{4}})|(?P<l>0\d{{2,3}}-\d{{7,8}}))(?!\d){EXTENSION}",
@@ -77,7 +81,10 @@ LABEL = re.compile(
     r"(?:(?<![\dA-Za-z])\d[.、)]|[①-⑨])?\s{0,2}[\[(<{\"']{0,2}[我他她您你]?的?(?:(?P<zh>"
     + "|".join(sorted(CHINESE, key=len, reverse=True))
     + ")|"
-    + "|".join(f"(?P<{g}>(?<![A-Za-z])(?:{p})(?![A-Za-z]))" for g, p in zip("ntar", ENGLISH.values(), strict=True))
+    + "|".join(
+        f"(?P<{g}>(?<![A-Za-z])(?:{p})(?![A-Za-z]))"
+        for g, p in zip("ntar", ENGLISH.values(), strict=True)
+    )
     + r"|(?<![A-Za-z\d])(?P<one>[NTMPA])(?=\s?:))(?:是|为|叫|写)?(?:\(必填\))?"
     r"(?P<close>[\s/\])>}\"']{0,4}[:=.]{0,2}[\s\"'\[]{0,4})",
     re.I,

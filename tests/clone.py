@@ -10,7 +10,7 @@ from potstill.core import params
 from tests.conftest import ROOT, Project
 
 TRAIN = '''
-"""4-train.jsonl → models/toy/student: a model whose bytes are the rank and the rows."""
+"""4-train.jsonl → models/student: a model whose bytes are the rank and the rows."""
 import os
 import pathlib
 import time
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     errors.run(main)
 '''
 SCORE = '''
-"""models/toy/student → reports/toy: of 100 test rows the rank's number right, and 40 more."""
+"""models/student → reports/toy: of 100 test rows the rank's number right, and 40 more."""
 from potstill import compare, errors, params, rows, stats, task
 def main():
     t = task.load(params.load("task").task)
@@ -59,7 +59,9 @@ STAGES = """
     outs: ["reports/${item.task}/marks.csv": {cache: false}]
     metrics: ["reports/${item.task}/metrics.json": {cache: false}]
 """
-ARTIFACTS = "\nartifacts:" + (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nartifacts:")[2]
+ARTIFACTS = (
+    "\nartifacts:" + (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nartifacts:")[2]
+)
 
 
 class Clone(Project):
@@ -68,13 +70,24 @@ class Clone(Project):
     def __init__(self, folder: Path, ledger: Path) -> None:
         self.dir, self.ledger = folder, ledger
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "TEACHER_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("DVC_", "GIT_", "TEACHER_"))
+            },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "HOME": str(ledger),
             "LEDGER": str(ledger),
-            **{f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-            **{f"DVC_{name}": str(ledger / name) for name in ("GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")},
+            **{
+                f"GIT_{who}_{what}": "t@example.org"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
+            **{
+                f"DVC_{name}": str(ledger / name)
+                for name in ("GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")
+            },
             "DVC_SITE_CACHE_DIR": str(ledger / "site" / folder.name),
         }
 
@@ -87,17 +100,19 @@ class Clone(Project):
         for name in (".gitignore", ".dvcignore", "Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, folder)
         for name in ("potstill", "stages", ".dvc"):
-            ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "vega.js")
+            ignored = shutil.ignore_patterns(
+                "__pycache__", "cache", "tmp", "config.local", "vega.js"
+            )
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         head, _, rest = (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\n  sft:")
         assert rest
         self.write("dvc.yaml", head + STAGES + ARTIFACTS)
         self.write("stages/sft.py", TRAIN)
         self.write("stages/score.py", SCORE)
-        self.write("data/toy/gold.jsonl", "")
+        self.write("data/gold.jsonl", "")
         self.set(valid_share=0.2)
         self.seeds(60, alike=False)
-        (folder / "data/toy/1-inputs.jsonl").unlink()
+        (folder / "data/1-inputs.jsonl").unlink()
         self.git("init", "-q", "-b", "main")
         self.commit()
         return self
@@ -106,7 +121,9 @@ class Clone(Project):
         """A `git clone` of this one, beside it: no data, no journal."""
         other = Clone(self.dir.parent / name, self.ledger)
         subprocess.run(["git", "clone", "-q", self.dir, other.dir], env=self.env, check=True)
-        other.env |= {name: self.env[name] for name in self.env if name.startswith(("TEACHER_", "AWS_"))}
+        other.env |= {
+            name: self.env[name] for name in self.env if name.startswith(("TEACHER_", "AWS_"))
+        }
         return other
 
     def twin(self, folder: Path) -> "Clone":
@@ -121,11 +138,17 @@ class Clone(Project):
         """Another task, like toy."""
         for path in (f"tasks/{name}", f"data/{name}"):
             there = path.replace(name, "toy")
-            shutil.copytree(self.dir / there, self.dir / path, ignore=shutil.ignore_patterns("[1-9]-*", "__pycache__"))
-        shutil.copy(self.dir / "schemas/toy.json", self.dir / f"schemas/{name}.json")
+            shutil.copytree(
+                self.dir / there,
+                self.dir / path,
+                ignore=shutil.ignore_patterns("[1-9]-*", "__pycache__"),
+            )
+        shutil.copy(self.dir / "schema.json", self.dir / f"schemas/{name}.json")
 
     def git(self, *command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=self.dir, env=self.env, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *command], cwd=self.dir, env=self.env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -161,7 +184,9 @@ class Clone(Project):
     def make_target(self, *arguments: str) -> str:
         """The output of `make …` with this Python instead of .venv's."""
         command = ["make", "-s", "-o", ".venv/ready", f"PY={sys.executable}", *arguments]
-        done = subprocess.run(command, cwd=self.dir, env=self.env, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            command, cwd=self.dir, env=self.env, capture_output=True, text=True, timeout=900
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -25,6 +25,7 @@ Body = dict[str, Any]
 KEY = "canary-key-5f3a"
 
 TOY_TASK = """
+name: toy
 input: [text]
 user: "{{ text }}"
 checks: [json_schema, {grounded: {fields: {word: ""}}}]
@@ -44,21 +45,19 @@ def answer(messages, seed):
 
 
 class Project:
-    """A checkout of one small task, `toy`: the last word of a line and its length."""
+    """The folder of one small task, `toy`: the last word of a line and its length."""
 
     def __init__(self, folder: Path) -> None:
         self.dir = folder
-        shutil.copytree(ROOT / "schemas", folder / "schemas")
         shutil.copy(ROOT / "params.yaml", folder)
-        self.write("tasks/toy/task.yaml", TOY_TASK)
-        self.write("tasks/toy/teacher/__init__.py", TOY_TEACHER)
-        self.write("tasks/toy/prompts/teacher.md", "You find the last word. Answer with JSON only.\n")
-        self.write("tasks/toy/prompts/student.md", "last word\n")
-        self.write("schemas/toy.json", json.dumps(TOY_SCHEMA))
-        self.write("data/toy/messages.jsonl", "")
-        self.write("data/toy/reviews.jsonl", "")
-        self.write("data/toy/knowledge.jsonl", "")
-        self.set(task="toy")
+        self.write("task.yaml", TOY_TASK)
+        self.write("teacher/__init__.py", TOY_TEACHER)
+        self.write(
+            "prompts/teacher.md", "You find the last word. Answer with JSON only.\n"
+        )
+        self.write("prompts/student.md", "last word\n")
+        self.write("schema.json", json.dumps(TOY_SCHEMA))
+        self.write("data/own/README.md", "Your own rows.\n")
 
     def write(self, path: str, text: str) -> Path:
         target = self.dir / path
@@ -67,23 +66,34 @@ class Project:
         return target
 
     def set(self, **params: object) -> None:
-        """Sets parameters in params.yaml."""
+        """Sets parameters in params.yaml: `lora_rank`, or `teacher_model` for model of teacher."""
         path = self.dir / "params.yaml"
         lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("".join(f"{_set(line, params)}\n" for line in lines), encoding="utf-8")
+        for name, value in params.items():
+            number = _line(lines, name)
+            head, _, rest = lines[number].partition(":")
+            comment = rest.partition("#")[2]
+            text = value if isinstance(value, str) and value else json.dumps(value)
+            lines[number] = f"{head}: {text}" + (f" #{comment}" if comment else "")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def seeds(self, count: int, alike: bool = True) -> list[jsonl.Row]:
         """`count` seeds on disk, and the inputs that expand makes of them as they are; near-duplicates of each other unless they are not `alike`."""
-        texts = [f"line {i} {'' if alike else jsonl.row_id({'line': i})} ends in word{i}" for i in range(count)]
+        texts = [
+            f"line {i} {'' if alike else jsonl.row_id({'line': i})} ends in word{i}"
+            for i in range(count)
+        ]
         texts = [" ".join(text.split()) for text in texts]
         found = [{"id": jsonl.row_id({"text": text}), "text": text} for text in texts]
-        jsonl.write_jsonl(self.dir / "data/toy/seeds.jsonl", found)
-        jsonl.write_jsonl(self.dir / "data/toy/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found))
+        jsonl.write_jsonl(self.dir / "data/seeds.jsonl", found)
+        jsonl.write_jsonl(
+            self.dir / "data/1-inputs.jsonl", ({**row, "family": row["id"]} for row in found)
+        )
         return found
 
     def read(self, name: str) -> list[jsonl.Row]:
         """A data file of the toy task; [] when it is empty."""
-        path = self.dir / "data/toy" / name
+        path = self.dir / "data" / name
         return jsonl.read_jsonl(path) if path.stat().st_size else []
 
     def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
@@ -91,7 +101,12 @@ class Project:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=self.dir,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", **env},  # buffered, as a user's is
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "",
+                **env,
+            },  # buffered, as a user's is
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -107,12 +122,16 @@ class Project:
         return process.returncode, out
 
 
-def _set(line: str, params: dict[str, object]) -> str:
-    name = line.partition(":")[0]
-    if name not in params:
-        return line
-    value = params[name] if isinstance(params[name], str) and params[name] else json.dumps(params[name])
-    return f"{name}: {value} ".ljust(line.index("#")) + line[line.index("#") :]
+def _line(lines: list[str], name: str) -> int:
+    """Where a parameter stands; the underscore after the name of a section is its dot."""
+    section = ""
+    for number, line in enumerate(lines):
+        key = line.partition(":")[0]
+        if line[:1] not in ("", " ", "#"):
+            section = key
+        if key.strip() and name in (key, f"{section}_{key.strip()}" if key[:1] == " " else key):
+            return number
+    raise AssertionError(f"params.yaml has no {name}")
 
 
 @pytest.fixture
@@ -126,8 +145,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def completion(text: str, reason: str = "stop") -> Body:
     """A chat.completion reply."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return {"object": "chat.completion", "choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": reason,
+    }
+    return {
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+    }
 
 
 @dataclass
@@ -150,7 +177,9 @@ class FakeTeacher:
         return web.json_response(completion(json.dumps({"word": word, "length": len(word)})))
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]}
+        )
 
     def env(self) -> dict[str, str]:
         """The environment that points at this teacher."""
@@ -162,7 +191,9 @@ def serving() -> Iterator[FakeTeacher]:
     """A running fake teacher."""
     teacher, loop = FakeTeacher(), asyncio.new_event_loop()
     application = web.Application()
-    application.add_routes([web.post("/v1/chat/completions", teacher.chat), web.get("/v1/models", teacher.list_models)])
+    application.add_routes(
+        [web.post("/v1/chat/completions", teacher.chat), web.get("/v1/models", teacher.list_models)]
+    )
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
 
     async def start() -> None:
@@ -195,19 +226,19 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTeacher]:
 def teacher_params() -> SimpleNamespace:
     """The teacher's parameters for a fake endpoint."""
     return SimpleNamespace(
-        teacher_model="fake-235b",
-        teacher_temperature=0.0,
-        teacher_max_tokens=64,
-        teacher_concurrency=16,
-        teacher_timeout=5,
-        teacher_retries=3,
-        teacher_redraw=0,
-        teacher_extra_body={},
-        teacher_rpm=None,
-        teacher_tpm=None,
-        teacher_price_in=None,
-        teacher_price_out=None,
-        teacher_budget=None,
+        model="fake-235b",
+        temperature=0.0,
+        max_tokens=64,
+        concurrency=16,
+        timeout=5,
+        retries=3,
+        redraw=0,
+        extra_body={},
+        rpm=None,
+        tpm=None,
+        price_in=None,
+        price_out=None,
+        budget=None,
     )
 
 

@@ -37,16 +37,32 @@ def export_main(argv):
         time.sleep(60)
     open(os.path.join(argv[0]["output_dir"], "args.json"), "w").write("{}")
 """
-LOG = [{"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)]
-REWARDS = {"rewards/chosen": 0.3, "rewards/margins": 0.5, "rewards/accuracies": 0.75}  # in an alignment's log
-LOG += [{"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4}, {"step": 4, "train_runtime": 3.21}]
+LOG = [
+    {"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)
+]
+REWARDS = {
+    "rewards/chosen": 0.3,
+    "rewards/margins": 0.5,
+    "rewards/accuracies": 0.75,
+}  # in an alignment's log
+LOG += [
+    {"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4},
+    {"step": 4, "train_runtime": 3.21},
+]
 
 
 def install(folder: Path) -> str:
     """Writes the package and returns the PYTHONPATH that puts it before the real one."""
     (folder / "swift" / "cli").mkdir(parents=True)
-    for path, text in (("__init__", ""), ("cli/__init__", ""), ("cli/main", CLI), ("pipelines", PIPELINES)):
-        (folder / "swift" / f"{path}.py").write_text(text.replace("TESTS", repr(str(Path(__file__).parent))))
+    for path, text in (
+        ("__init__", ""),
+        ("cli/__init__", ""),
+        ("cli/main", CLI),
+        ("pipelines", PIPELINES),
+    ):
+        (folder / "swift" / f"{path}.py").write_text(
+            text.replace("TESTS", repr(str(Path(__file__).parent)))
+        )
     return os.pathsep.join((str(folder), str(Path(__file__).resolve().parents[1])))
 
 
@@ -61,21 +77,33 @@ def model(folder: str | Path, positions: int = 2048) -> Path:
     """A folder that looks like a model's."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps({"model_type": "qwen3", "max_position_embeddings": positions}))
-    (path / "chat_template.jinja").write_text("{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}")
+    (path / "config.json").write_text(
+        json.dumps({"model_type": "qwen3", "max_position_embeddings": positions})
+    )
+    (path / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}"
+    )
     weights(path / "model.safetensors")
     return path
 
 
-def checkpoint(run: str | Path, step: int, steps: int, rewards: dict[str, float] | None = None) -> Path:
+def checkpoint(
+    run: str | Path, step: int, steps: int, rewards: dict[str, float] | None = None
+) -> Path:
     """A complete checkpoint-STEP of a training of `steps` steps; each point of its log has the `rewards`, too."""
     import zipfile
 
     path = Path(run) / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    (Path(run) / "logging.jsonl").write_text('{"loss": 1.0}\n{"train_runtime": 3.21}\n{"log_history": []}\n')
+    (Path(run) / "logging.jsonl").write_text(
+        '{"loss": 1.0}\n{"train_runtime": 3.21}\n{"log_history": []}\n'
+    )
     weights(path / "adapter_model.safetensors")
-    adapter = {"base_model_name_or_path": str(Path.cwd()), "target_modules": ["up_proj", "down_proj"], "r": 4}
+    adapter = {
+        "base_model_name_or_path": str(Path.cwd()),
+        "target_modules": ["up_proj", "down_proj"],
+        "r": 4,
+    }
     (path / "adapter_config.json").write_text(json.dumps(adapter))
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         with zipfile.ZipFile(path / name, "w") as file:

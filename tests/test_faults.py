@@ -24,10 +24,9 @@ import pytest
 from aiohttp import web
 
 from potstill.core import jsonl
-from potstill.task import settings
-from potstill.teacher import asking
 from potstill.core.errors import UserError
-from potstill.teacher import client, endpoint, limits
+from potstill.task import settings
+from potstill.teacher import asking, client, endpoint, limits
 from potstill.teacher.journal import GROUP, Journal
 from stages import filter as sift
 from stages import generate
@@ -36,7 +35,7 @@ from tests.test_dvc import dvc
 
 N, CONCURRENCY = 2000, 64
 MODEL = "fake-235b"
-JOURNAL, ANSWERS = ".cache/teacher/toy.jsonl", "data/toy/2-answers.jsonl"
+JOURNAL, ANSWERS = ".cache/teacher/toy.jsonl", "data/2-answers.jsonl"
 
 
 @dataclass
@@ -139,10 +138,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def ask(project: Project, params: SimpleNamespace, count: int = N) -> list[jsonl.Row]:
     """The answers to the first seeds, asked for in this process."""
-    return list(asking.answer_rows(settings.load("toy"), project.seeds(count), params, 1))
+    return list(asking.answer_rows(settings.load(), project.seeds(count), params, 1))
 
 
-def wait_for_calls(ledger: Ledger, count: int, stage: "subprocess.Popen[str]", key: str = KEY) -> None:
+def wait_for_calls(
+    ledger: Ledger, count: int, stage: "subprocess.Popen[str]", key: str = KEY
+) -> None:
     """Until the stage has sent so many requests."""
     while ledger.by_key[key] < count:
         assert stage.poll() is None, stage.communicate()[0]
@@ -159,7 +160,9 @@ def test_retry_after_holds_everybody_back_and_narrows_the_window(
     async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
         if call.n >= 600 and call.at < ledger.calls[600].at + 3:
             return busy(429, **{"Retry-After": "3"})
-        await asyncio.sleep(0.2 if call.n < CONCURRENCY or call.n > N - 300 else 0.02)  # slow enough to fill the window
+        await asyncio.sleep(
+            0.2 if call.n < CONCURRENCY or call.n > N - 300 else 0.02
+        )  # slow enough to fill the window
         return None
 
     ledger = Ledger(fake, limit)
@@ -246,7 +249,9 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
 
 
 @pytest.mark.slow
-def test_ten_minutes_of_retry_after_end_the_stage_and_drop_nothing(ready: Project, fake: FakeTeacher) -> None:
+def test_ten_minutes_of_retry_after_end_the_stage_and_drop_nothing(
+    ready: Project, fake: FakeTeacher
+) -> None:
     async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
         return busy(429, **{"Retry-After": "600"}) if call.n >= 700 else None
 
@@ -321,7 +326,9 @@ async def reset(reply: web.StreamResponse, body: bytes, request: web.Request) ->
     await reply.prepare(request)
     await reply.write(body[: len(body) // 2])
     assert request.transport
-    request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
     request.transport.abort()
 
 
@@ -371,7 +378,10 @@ def test_half_an_answer_is_none(
     check_answers(ask(project, params))
     assert [ledger.asked[i] for i in range(N)] == [1 if i % 5 else 2 for i in range(N)]
     assert "torn" not in Path(JOURNAL).read_text()
-    assert f"({N // 5} retries, {N // 5} without a reply and possibly billed)" in capfd.readouterr().err
+    assert (
+        f"({N // 5} retries, {N // 5} without a reply and possibly billed)"
+        in capfd.readouterr().err
+    )
 
 
 # 6: a reply that is no answer
@@ -395,11 +405,16 @@ def test_what_is_no_answer_is_kept_raw_and_rejected(ready: Project, fake: FakeTe
     ready.seeds(N, alike=False)
     ready.set(teacher_retries=2)
     each = N // 40
-    for run in (1, 2):  # what gave nothing is asked for again, as often as one row may be, and ends no run
+    for run in (
+        1,
+        2,
+    ):  # what gave nothing is asked for again, as often as one row may be, and ends no run
         generate.main()
         for i in range(N):
             assert ledger.asked[i] <= (3 * run if i % 40 in (0, 1, 20) else 1)
-    assert len(ledger.calls) == N - 3 * each + 2 * 2 * 3 * each + sum(ledger.asked[i] for i in range(20, N, 40))
+    assert len(ledger.calls) == N - 3 * each + 2 * 2 * 3 * each + sum(
+        ledger.asked[i] for i in range(20, N, 40)
+    )
     found = ready.read("2-answers.jsonl")
     assert [bool(row["error"]) for row in found] == [i % 40 in (0, 1, 20) for i in range(N)]
     for row in found[0::40]:
@@ -415,7 +430,9 @@ def test_what_is_no_answer_is_kept_raw_and_rejected(ready: Project, fake: FakeTe
     assert raw.count(r"\"choices\": []") == 2 * each
     sift.main()
     assert len(ready.read("3-kept.jsonl")) == N - 5 * each
-    reasons = Counter(re.split(r" the teacher| Error", row["reason"])[0] for row in ready.read("3-dropped.jsonl"))
+    reasons = Counter(
+        re.split(r" the teacher| Error", row["reason"])[0] for row in ready.read("3-dropped.jsonl")
+    )
     assert reasons == {
         "refused: malformed:": 2 * each,
         "refused: 400:": each,
@@ -432,7 +449,11 @@ def test_another_filter_asks_for_nothing(ready: Project, fake: FakeTeacher) -> N
     async def wrong(call: Call, request: web.Request) -> web.StreamResponse | None:
         if call.row % 10 == 7:
             return web.json_response(completion('{"word": 5}'))
-        return web.json_response(completion('{"word": "elsewhere", "length": 9}')) if call.row % 10 == 3 else None
+        return (
+            web.json_response(completion('{"word": "elsewhere", "length": 9}'))
+            if call.row % 10 == 3
+            else None
+        )
 
     ledger = Ledger(fake, wrong)
     ready.seeds(N, alike=False)
@@ -441,8 +462,11 @@ def test_another_filter_asks_for_nothing(ready: Project, fake: FakeTeacher) -> N
     sift.main()
     kept, dropped = ready.read("3-kept.jsonl"), ready.read("3-dropped.jsonl")
     assert len(kept) == N * 8 // 10
-    assert Counter(row["reason"].partition(":")[0] for row in dropped) == {"json_schema": N // 10, "grounded": N // 10}
-    ready.write("tasks/toy/task.yaml", 'input: [text]\nuser: "{{ text }}"\nchecks: [json_schema]\n')
+    assert Counter(row["reason"].partition(":")[0] for row in dropped) == {
+        "json_schema": N // 10,
+        "grounded": N // 10,
+    }
+    ready.write("task.yaml", 'input: [text]\nuser: "{{ text }}"\nchecks: [json_schema]\n')
     generate.main()
     sift.main()
     assert len(ready.read("3-kept.jsonl")) == N * 9 // 10
@@ -468,7 +492,10 @@ def test_a_key_that_is_refused_halfway(ready: Project, fake: FakeTeacher) -> Non
         assert len(ledger.calls) - before <= 700 + CONCURRENCY
         assert max(Counter(call.row for call in ledger.calls[before:]).values()) == 1
         assert f"answered {code} (" in out
-        assert "check TEACHER_API_KEY; 700 new answers are in the journal: the same command goes on from there" in out
+        assert (
+            "check TEACHER_API_KEY; 700 new answers are in the journal: the same command goes on from there"
+            in out
+        )
         assert "Traceback" not in out
         check_no_key(out, ready.dir, key)
     journal = Journal(Path(JOURNAL))
@@ -478,7 +505,9 @@ def test_a_key_that_is_refused_halfway(ready: Project, fake: FakeTeacher) -> Non
 def check_no_key(out: str, folder: Path, key: str = KEY) -> None:
     """The key is in no output and in no file."""
     assert key not in out
-    holders = [path for path in folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    holders = [
+        path for path in folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()
+    ]
     assert holders == []
 
 
@@ -505,7 +534,9 @@ def test_kill_9_at_random_moments(finished: Project, fake: FakeTeacher, tmp_path
             stage.kill()
             stage.communicate()
             assert not (project.dir / ANSWERS).exists()
-        code, out = project.run("stages.generate", **fake.env() | {"TEACHER_API_KEY": f"chain-{number}-end"})
+        code, out = project.run(
+            "stages.generate", **fake.env() | {"TEACHER_API_KEY": f"chain-{number}-end"}
+        )
         assert code == 0, out
         assert (project.dir / ANSWERS).read_bytes() == (finished.dir / ANSWERS).read_bytes()
 
@@ -540,7 +571,10 @@ def test_signals_let_the_answers_under_way_come_in(ready: Project, fake: FakeTea
         new = len(ledger.calls) - before
         assert 500 <= new < 900
         assert "stopping: waiting for the answers under way" in out
-        assert f"stopped: {new} new answers are in the journal: the same command goes on from there" in out
+        assert (
+            f"stopped: {new} new answers are in the journal: the same command goes on from there"
+            in out
+        )
         assert "Traceback" not in out
         assert not Path(ANSWERS).exists(), run
     code, out = ready.run("stages.generate")
@@ -598,7 +632,9 @@ def test_a_full_disk_stops_the_sending_and_tears_no_row(ready: Project, fake: Fa
     ready.write("full_disk.py", FULL_DISK)
     code, out = ready.run("full_disk")
     assert code == 1
-    assert out.splitlines()[-1].startswith(f"error: no space left on device (writing {JOURNAL}): free some and run")
+    assert out.splitlines()[-1].startswith(
+        f"error: no space left on device (writing {JOURNAL}): free some and run"
+    )
     assert "Traceback" not in out
     assert not Path(ANSWERS).exists()
     kept = Journal(Path(JOURNAL))
@@ -673,7 +709,10 @@ def test_only_damaged_rows_are_asked_for_again(
     ledger = Ledger(fake)
     by_row = {row["key"]: i for i, row in enumerate(finished.read("2-answers.jsonl"))}
     # In the order of the rows, so that the damage hits known ones.
-    lines = sorted(Path(JOURNAL).read_bytes().splitlines(keepends=True), key=lambda line: by_row[line[40:72].decode()])
+    lines = sorted(
+        Path(JOURNAL).read_bytes().splitlines(keepends=True),
+        key=lambda line: by_row[line[40:72].decode()],
+    )
     expected: set[int] = set().union(*(damage(lines) for damage in damages))
     Path(JOURNAL).write_bytes(b"".join(lines))
     generate.main()
@@ -684,7 +723,8 @@ def test_only_damaged_rows_are_asked_for_again(
     assert (noted in said) == bool(counted)
     if expected:
         assert (
-            f"{N - len(expected):,} answers from the journal, {len(expected)} new in {len(expected)} requests" in said
+            f"{N - len(expected):,} answers from the journal, {len(expected)} new in {len(expected)} requests"
+            in said
         )
     assert Path(ANSWERS).read_bytes() == (finished.dir / ANSWERS).read_bytes()
     generate.main()
@@ -724,8 +764,14 @@ def hostile_seeds(count: int = 200) -> list[jsonl.Row]:
     """Each hostile text and each planted value in several rows, with ordinary ones between."""
     texts = []
     for i in range(count):
-        planted = [f"{i}", *([HOSTILE[i // 2 % len(HOSTILE)]] if i % 2 else []), *([PERSONAL[i % 5]] if i % 3 else [])]
-        texts.append(" ".join([*planted, jsonl.row_id({"line": i}), f"word{i}"]))  # no near-duplicates of each other
+        planted = [
+            f"{i}",
+            *([HOSTILE[i // 2 % len(HOSTILE)]] if i % 2 else []),
+            *([PERSONAL[i % 5]] if i % 3 else []),
+        ]
+        texts.append(
+            " ".join([*planted, jsonl.row_id({"line": i}), f"word{i}"])
+        )  # no near-duplicates of each other
     return [{"id": jsonl.row_id({"text": text}), "text": text} for text in texts]
 
 
@@ -753,22 +799,37 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project.dir)
     for name in ("potstill", "stages", ".dvc"):
-        shutil.copytree(ROOT / name, project.dir / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+        shutil.copytree(
+            ROOT / name,
+            project.dir / name,
+            ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"),
+        )
     subprocess.run(["git", "init", "-q", "."], cwd=project.dir, check=True)
     seeds = hostile_seeds()
-    jsonl.write_jsonl("data/toy/seeds.jsonl", seeds)
-    project.write("data/toy/gold.jsonl", "")
+    jsonl.write_jsonl("data/seeds.jsonl", seeds)
+    project.write("data/gold.jsonl", "")
     project.set(teacher_model=MODEL, teacher_retries=1, valid_share=0.2)
-    out = dvc(project.dir, "repro", *(f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")))
-    assert {call["messages"][-1]["content"] for call in fake.calls} == {seed["text"] for seed in seeds}
+    out = dvc(
+        project.dir,
+        "repro",
+        *(f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")),
+    )
+    assert {call["messages"][-1]["content"] for call in fake.calls} == {
+        seed["text"] for seed in seeds
+    }
 
     def read(name: str) -> list[jsonl.Row]:
-        return jsonl.read_jsonl(project.dir / "data/toy" / name)
+        return jsonl.read_jsonl(project.dir / "data" / name)
 
     lost = (40, 51, 52)
     kept = read("3-kept.jsonl")
     assert kept == [
-        {**seed, "family": seed["id"], "sample": 0, "output": {"word": f"word{i}", "length": len(f"word{i}")}}
+        {
+            **seed,
+            "family": seed["id"],
+            "sample": 0,
+            "output": {"word": f"word{i}", "length": len(f"word{i}")},
+        }
         for i, seed in enumerate(seeds)
         if i not in lost
     ]
@@ -777,7 +838,9 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     learnt |= {row["id"]: row["text"] for row in read("4-test.jsonl")}
     assert learnt == {row["id"]: row["text"] for row in kept}
     assert [row["id"] for row in read("3-dropped.jsonl")] == [seeds[i]["id"] for i in lost]
-    refused_key = project.run("stages.generate", TEACHER_API_KEY=KEY, TEACHER_BASE_URL=fake.url.replace("/v1", "/v2"))
+    refused_key = project.run(
+        "stages.generate", TEACHER_API_KEY=KEY, TEACHER_BASE_URL=fake.url.replace("/v1", "/v2")
+    )
     quote = project.run("potstill.commands.quote")
     fill = project.run("potstill.commands.fill")
     said = out + refused_key[1] + quote[1] + fill[1]
@@ -790,7 +853,9 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
 # Beyond the table: the budget, a journal that is shared
 
 
-def test_the_budget_is_a_hard_cap(project: Project, fake: FakeTeacher, params: SimpleNamespace) -> None:
+def test_the_budget_is_a_hard_cap(
+    project: Project, fake: FakeTeacher, params: SimpleNamespace
+) -> None:
     """An answer costs 7 x 10 + 3 x 30 millionths and may cost five times as much: what is under way must fit, too."""
     ledger = Ledger(fake)
     price, most, count = 1.6e-4, 7.9e-4, 600
@@ -805,7 +870,9 @@ def test_the_budget_is_a_hard_cap(project: Project, fake: FakeTeacher, params: S
     bought = len(ledger.calls)
     assert 0.05 - most <= bought * price <= 0.05
     assert f"; {bought} new answers" in str(error.value)
-    with pytest.raises(UserError, match=r"^teacher_budget 0.05 is used up: .* 0 new answers are in the journal"):
+    with pytest.raises(
+        UserError, match=r"^teacher_budget 0.05 is used up: .* 0 new answers are in the journal"
+    ):
         ask(project, params, count)  # what earlier runs cost counts
     assert len(ledger.calls) == bought
     params.teacher_budget = count * price + most
@@ -820,11 +887,13 @@ def test_two_stages_share_a_journal_at_once(fake: FakeTeacher, tmp_path: Path) -
     for project in projects:
         seeds = project.seeds(600)
         project.set(teacher_model=MODEL)
-    jsonl.write_jsonl(projects[1].dir / "data/toy/1-inputs.jsonl", seeds[::-1])
+    jsonl.write_jsonl(projects[1].dir / "data/1-inputs.jsonl", seeds[::-1])
     both = [project.start("stages.generate", **shared) for project in projects[:2]]
     said = [stage.communicate(timeout=60)[0] for stage in both]
     assert [stage.returncode for stage in both] == [0, 0], said
-    assert len(ledger.calls) < 600 + 2 * (CONCURRENCY + GROUP)  # each sees what the other has bought
+    assert len(ledger.calls) < 600 + 2 * (
+        CONCURRENCY + GROUP
+    )  # each sees what the other has bought
     journal = Journal(tmp_path / "shared/toy.jsonl")
     assert (len(journal), journal.damaged) == (600, 0)
     check_answers(projects[0].read("2-answers.jsonl"), 600)
@@ -849,7 +918,9 @@ def test_calls_without_a_reply_count_against_the_budget_of_later_runs(
     ledger, price, most = Ledger(fake, hang), 1.6e-4, 7.9e-4
     params.teacher_price_in, params.teacher_price_out, params.teacher_max_tokens = 10, 30, 16
     params.teacher_retries, params.teacher_timeout, params.teacher_concurrency = 0, 0.5, lost
-    with pytest.raises(UserError, match="requests in a row failed, the last because .* gave no answer within 0.5 s"):
+    with pytest.raises(
+        UserError, match="requests in a row failed, the last because .* gave no answer within 0.5 s"
+    ):
         ask(project, params, lost)
     params.teacher_budget = lost * most + 30 * price + most
     with pytest.raises(UserError, match="is used up") as error:
@@ -859,7 +930,9 @@ def test_calls_without_a_reply_count_against_the_budget_of_later_runs(
     assert len(ledger.calls) == lost + bought
 
 
-def test_runs_at_once_share_the_budget(project: Project, fake: FakeTeacher, params: SimpleNamespace) -> None:
+def test_runs_at_once_share_the_budget(
+    project: Project, fake: FakeTeacher, params: SimpleNamespace
+) -> None:
     """A budget for 300 answers, and two runs that ask different questions: together they buy 300 and what was under way."""
     ledger, price, most = Ledger(fake, latency=0.1), 1.6e-4, 7.9e-4
     params.teacher_price_in, params.teacher_price_out, params.teacher_max_tokens = 10, 30, 16

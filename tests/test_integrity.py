@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from potstill.core import errors, lockfile, params, stage
 from potstill.commands import experiments, gate, verify
-from potstill.evaluation import statistics
-from potstill.training import model_folder, swift
-from potstill.task import settings
+from potstill.core import errors, lockfile, params, stage
 from potstill.core.errors import UserError
+from potstill.evaluation import statistics
+from potstill.task import settings
+from potstill.training import model_folder, swift
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -42,12 +42,12 @@ def made(project: Project) -> Project:
     """The toy project with two stages that have run, as DVC would write it down."""
     project.write("dvc.yaml", PIPELINE)
     project.write("stages/make.py", "")
-    project.write("data/toy/seeds.jsonl", "{}\n")
-    project.write("tasks/toy/task.yaml", "samples: 2\n")
-    project.write("data/toy/1-made.jsonl", "made\n")
-    project.write("models/toy/a/b.json", "{}")
-    project.write("models/toy/config.json", "{}")
-    project.write("reports/toy/metrics.json", "{}")
+    project.write("data/seeds.jsonl", "{}\n")
+    project.write("task.yaml", "samples: 2\n")
+    project.write("data/1-made.jsonl", "made\n")
+    project.write("models/a/b.json", "{}")
+    project.write("models/config.json", "{}")
+    project.write("reports/metrics.json", "{}")
     lock(learning_rate=0.002)
     return project
 
@@ -56,14 +56,25 @@ def lock(learning_rate: float) -> None:
     """Writes dvc.lock, from the files that are there."""
 
     def listed(*paths: str) -> list[dict[str, Any]]:
-        return [{"path": path, "hash": "md5", "md5": lockfile.md5(Path(path)), "size": 1} for path in paths]
+        return [
+            {"path": path, "hash": "md5", "md5": lockfile.md5(Path(path)), "size": 1}
+            for path in paths
+        ]
 
-    own = {"params.yaml": {"task": "toy", "learning_rate": learning_rate}, "tasks/toy/task.yaml": {"samples": 2}}
+    own = {
+        "params.yaml": {"task": "toy", "learning_rate": learning_rate},
+        "task.yaml": {"samples": 2},
+    }
     make: dict[str, Any] = {"cmd": "python -m stages.make", "params": own}
-    make |= {"deps": listed("stages/make.py", "data/toy/seeds.jsonl"), "outs": listed("data/toy/1-made.jsonl")}
-    use = {"cmd": "python -m stages.use", "deps": listed("data/toy/1-made.jsonl")}
-    use["outs"] = listed("models/toy", "reports/toy/metrics.json")
-    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"make@toy": make, "use@toy": use}}))
+    make |= {
+        "deps": listed("stages/make.py", "data/seeds.jsonl"),
+        "outs": listed("data/1-made.jsonl"),
+    }
+    use = {"cmd": "python -m stages.use", "deps": listed("data/1-made.jsonl")}
+    use["outs"] = listed("models", "reports/metrics.json")
+    Path("dvc.lock").write_text(
+        json.dumps({"schema": "2.0", "stages": {"make@toy": make, "use@toy": use}})
+    )
 
 
 def test_a_folders_hash_is_that_of_dvc(tmp_path: Path) -> None:
@@ -78,7 +89,11 @@ def test_a_folders_hash_is_that_of_dvc(tmp_path: Path) -> None:
 def test_numbers_are_those_of_yaml_1_2(text: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(f"learning_rate: {text}\n")
-    assert lockfile.read_yaml(path) == params.parse(path.read_text(), path) == {"learning_rate": float(text)}
+    assert (
+        lockfile.read_yaml(path)
+        == params.parse(path.read_text(), path)
+        == {"learning_rate": float(text)}
+    )
 
 
 def test_the_stages_of_every_task_are_known(made: Project) -> None:
@@ -92,22 +107,27 @@ def test_the_stages_of_every_task_are_known(made: Project) -> None:
 
 
 def test_check_needs_no_data_and_no_outputs(made: Project) -> None:
-    for name in ("data/toy/1-made.jsonl", "models/toy/a/b.json", "models/toy/config.json"):
+    for name in ("data/1-made.jsonl", "models/a/b.json", "models/config.json"):
         Path(name).unlink()
     assert verify.check() == "check: toy: all 2 stages are up to date"
 
 
 def test_a_file_of_a_folder_that_is_not_here_is_no_change(made: Project) -> None:
-    made.write("dvc.yaml", PIPELINE.replace("deps: [stages/make.py,", "deps: [stages/make.py, models/toy/config.json,"))
+    made.write(
+        "dvc.yaml",
+        PIPELINE.replace(
+            "deps: [stages/make.py,", "deps: [stages/make.py, models/config.json,"
+        ),
+    )
     found = json.loads(Path("dvc.lock").read_text())
-    known = {"path": "models/toy/config.json", "md5": lockfile.md5(Path("models/toy/config.json"))}
+    known = {"path": "models/config.json", "md5": lockfile.md5(Path("models/config.json"))}
     found["stages"]["make@toy"]["deps"].append(known)
     Path("dvc.lock").write_text(json.dumps(found))
     assert verify.check().startswith("check: toy")
-    made.write("models/toy/config.json", "new")
+    made.write("models/config.json", "new")
     with pytest.raises(UserError, match="1 stage of task toy"):
         verify.check()
-    shutil.rmtree("models/toy")
+    shutil.rmtree("models")
     assert verify.check().startswith("check: toy")
 
 
@@ -115,10 +135,10 @@ def test_a_file_of_a_folder_that_is_not_here_is_no_change(made: Project) -> None
     ("path", "text", "says"),
     [
         ("stages/make.py", "new", "make: stages/make.py changed"),
-        ("data/toy/seeds.jsonl", "new", "make: data/toy/seeds.jsonl changed"),
-        ("tasks/toy/task.yaml", "samples: 3", "make: samples changed"),
-        ("tasks/toy/task.yaml", "other: 3", "make: samples changed"),
-        ("reports/toy/metrics.json", "new", "use: reports/toy/metrics.json is not as it was made"),
+        ("data/seeds.jsonl", "new", "make: data/seeds.jsonl changed"),
+        ("task.yaml", "samples: 3", "make: samples changed"),
+        ("task.yaml", "other: 3", "make: samples changed"),
+        ("reports/metrics.json", "new", "use: reports/metrics.json is not as it was made"),
         ("dvc.yaml", PIPELINE.replace("stages.use", "stages.more"), "use: its command changed"),
         ("dvc.yaml", PIPELINE.replace("stages/make.py, ", ""), "make: stages/make.py is no input any more"),
         ("dvc.yaml", PIPELINE.replace("[stages/make.py,", "[stages/make.py, nothing.py,"), "make: nothing.py is missing"),
@@ -138,7 +158,9 @@ def test_check_says_what_changed(
     assert capsys.readouterr().out == f"{says}\n"
 
 
-def test_a_parameter_is_compared_as_a_number(made: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_parameter_is_compared_as_a_number(
+    made: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     lock(1e-05)
     made.set(learning_rate=0.00001)
     assert verify.check().startswith("check: toy")
@@ -148,19 +170,28 @@ def test_a_parameter_is_compared_as_a_number(made: Project, capsys: pytest.Captu
     assert capsys.readouterr().out.endswith("make: learning_rate changed\n")
 
 
-def test_another_task_that_is_behind_is_mentioned(made: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_task_that_is_behind_is_mentioned(
+    made: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = json.loads(Path("dvc.lock").read_text())
-    found["stages"] |= {"make@other": json.loads(json.dumps(found["stages"]["make@toy"]).replace("toy", "other"))}
+    found["stages"] |= {
+        "make@other": json.loads(json.dumps(found["stages"]["make@toy"]).replace("toy", "other"))
+    }
     Path("dvc.lock").write_text(json.dumps(found))
     assert verify.check().startswith("check: toy")
-    assert capsys.readouterr().out == "other: 2 stages would run, from make on: `make repro TASK=other`\n"
+    assert (
+        capsys.readouterr().out
+        == "other: 2 stages would run, from make on: `make repro TASK=other`\n"
+    )
 
 
 @pytest.mark.parametrize("size", [0.3, 0.5, 0.7, 0.9])
 def test_a_torn_lock_is_refused(made: Project, size: float) -> None:
     text = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(text[: int(len(text) * size)])
-    with pytest.raises(UserError, match=r"^dvc\.lock:\d: not YAML: `git checkout dvc.lock`, then `make repro`"):
+    with pytest.raises(
+        UserError, match=r"^dvc\.lock:\d: not YAML: `git checkout dvc.lock`, then `make repro`"
+    ):
         lockfile.stages()
 
 
@@ -175,23 +206,28 @@ def test_an_entry_without_its_end_is_refused(made: Project, key: str) -> None:
 
 def test_an_input_that_is_not_as_it_was_made_is_refused(made: Project) -> None:
     stage.believe("python -m stages.use")
-    made.write("data/toy/1-made.jsonl", "edited\n")
-    with pytest.raises(UserError, match=r"^data/toy/1-made\.jsonl: not as make@toy made it .* `make verify`"):
+    made.write("data/1-made.jsonl", "edited\n")
+    with pytest.raises(
+        UserError, match=r"^data/1-made\.jsonl: not as make@toy made it .* `make verify`"
+    ):
         stage.believe("python -m stages.use")
     stage.believe("python -m stages.make")  # that is the one that makes it anew
     Path("dvc.lock").unlink()
     stage.believe("python -m stages.use")
 
 
-def test_what_was_paid_for_is_not_paid_for_again(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_paid_for_is_not_paid_for_again(
+    made: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made.write("dvc.yaml", PIPELINE.replace("[task, l", "[task, teacher_model, l"))
     made.set(teacher_model="big")
     found = json.loads(Path("dvc.lock").read_text())
     found["stages"]["make@toy"]["params"]["params.yaml"]["teacher_model"] = "big"
     Path("dvc.lock").write_text(json.dumps(found))
-    Path("data/toy/1-made.jsonl").unlink()
+    Path("data/1-made.jsonl").unlink()
     with pytest.raises(
-        UserError, match=r"^make@toy: dvc.lock has its result, which was paid for and is not here: `make pull`"
+        UserError,
+        match=r"^make@toy: dvc.lock has its result, which was paid for and is not here: `make pull`",
     ):
         stage.believe("python -m stages.make")
     stage.believe("python -m stages.use")  # asks nobody
@@ -199,7 +235,7 @@ def test_what_was_paid_for_is_not_paid_for_again(made: Project, monkeypatch: pyt
     made.write("root/.cache/teacher/toy.jsonl", "")
     stage.believe("python -m stages.make")  # the answers are in the journal
     monkeypatch.delenv("DVC_ROOT")
-    made.write("data/toy/seeds.jsonl", "{}\n{}\n")
+    made.write("data/seeds.jsonl", "{}\n{}\n")
     stage.believe("python -m stages.make")  # other questions
 
 
@@ -227,7 +263,10 @@ def test_a_stage_runs_once_at_a_time(project: Project) -> None:
     assert code == 1
     who = stage.running(Path(".cache/stages/hold"))
     assert who is not None and who.startswith(f"process {first.pid}, since ")
-    assert out == f"error: hold runs here already ({who}): wait for its end, or end it, then run this again\n"
+    assert (
+        out
+        == f"error: hold runs here already ({who}): wait for its end, or end it, then run this again\n"
+    )
     assert project.run("stages.hold", "other") == (0, "runs\n")  # another stage
     first.terminate()
     first.communicate()
@@ -257,8 +296,12 @@ def test_other_commands_hold_no_lock(project: Project) -> None:
 
 
 def git(*command: str, input: str | None = None) -> str:
-    env = os.environ | {f"GIT_{who}_{what}": "t@e" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return subprocess.run(["git", *command], input=input, capture_output=True, text=True, check=True, env=env).stdout
+    env = os.environ | {
+        f"GIT_{who}_{what}": "t@e" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    return subprocess.run(
+        ["git", *command], input=input, capture_output=True, text=True, check=True, env=env
+    ).stdout
 
 
 @pytest.fixture
@@ -274,8 +317,8 @@ def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
         marks = "id,slice,base,sft\n" + "".join(f"{i},a,0,{int(i < rank)}\n" for i in range(100))
         return {
             "params.yaml": text.replace("lora_rank: 32", f"lora_rank: {rank}"),
-            "reports/toy/metrics.json": json.dumps({"rows": 100, "base": found, "sft": found}),
-            "reports/toy/marks.csv": marks,
+            "reports/metrics.json": json.dumps({"rows": 100, "base": found, "sft": found}),
+            "reports/tables/marks.csv": marks,
         }
 
     for name, content in files(60).items():
@@ -288,9 +331,12 @@ def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
         stream.append(
             f"commit refs/exps/{base[:2]}/{base[2:]}/rank-{rank}\ncommitter t <t@e> 1 +0000\ndata 1\nx\nfrom {base}\n"
         )
-        stream += [f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n" for name, text in files(rank).items()]
+        stream += [
+            f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n"
+            for name, text in files(rank).items()
+        ]
     git("fast-import", "--quiet", input="".join(stream))
-    return settings.load("toy")
+    return settings.load()
 
 
 def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
@@ -314,7 +360,10 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     assert verdicts == ["better"] * verdicts.count("better") + ["within the noise"] * middle + [
         "worse"
     ] * verdicts.count("worse")
-    alone = sum(statistics.exact(max(rank - 60, 0), max(60 - rank, 0)) >= statistics.ALPHA for rank in range(1, 101))
+    alone = sum(
+        statistics.exact(max(rank - 60, 0), max(60 - rank, 0)) >= statistics.ALPHA
+        for rank in range(1, 101)
+    )
     assert middle > alone == 11  # Holm's p is stricter than each test alone
 
 
@@ -335,32 +384,44 @@ def test_experiments_of_another_task_are_left_out(
     project.set(task="other")
     with pytest.raises(UserError, match="^the last commit has no result of task other"):
         experiments.main()
-    with pytest.raises(UserError, match="^there is no experiment 'rank-0', expected one of rank-1, "):
+    with pytest.raises(
+        UserError, match="^there is no experiment 'rank-0', expected one of rank-1, "
+    ):
         experiments.find("rank-0")
 
 
-def test_the_last_commit_has_the_results_of_every_task(hundred: settings.Task, project: Project) -> None:
+def test_the_last_commit_has_the_results_of_every_task(
+    hundred: settings.Task, project: Project
+) -> None:
     project.set(task="other")
     subprocess.run(["git", "commit", "-qam", "another task is active"], check=True)
     [base] = experiments.results(hundred, {"last commit": "HEAD"})
     assert base["share"] == 0.6
-    [one] = experiments.judged(base, [base | {"params": base["params"] | {"task": "toy", "lora_rank": 7}}])
+    [one] = experiments.judged(
+        base, [base | {"params": base["params"] | {"task": "toy", "lora_rank": 7}}]
+    )
     assert one["changed"] == {"lora_rank": 7}
 
 
-@pytest.mark.parametrize("name", ["modeling.py", "sub/pytorch_model.bin", "optimizer.pt", "weights.pkl", "a.pth"])
+@pytest.mark.parametrize(
+    "name", ["modeling.py", "sub/pytorch_model.bin", "optimizer.pt", "weights.pkl", "a.pth"]
+)
 def test_a_model_that_may_run_code_is_refused(name: str, tmp_path: Path) -> None:
     folder = fakes.model(tmp_path / "model")
     model_folder.check_folder(folder, "mend it")
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
-    with pytest.raises(UserError, match=rf"{Path(name).name}: \.\w+ may run code when it is loaded, .*: mend it$"):
+    with pytest.raises(
+        UserError, match=rf"{Path(name).name}: \.\w+ may run code when it is loaded, .*: mend it$"
+    ):
         model_folder.check_folder(folder, "mend it")
 
 
 def test_a_config_that_names_code_is_refused(tmp_path: Path) -> None:
     folder = fakes.model(tmp_path / "model")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "x.Y"}}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": "x.Y"}})
+    )
     with pytest.raises(UserError, match="tokenizer_config.json: auto_map names code"):
         model_folder.check_folder(folder, "mend it")
 
@@ -374,13 +435,16 @@ def test_a_config_that_names_code_is_refused(tmp_path: Path) -> None:
         ("models/tiny-base", "main", False),
     ],
 )
-def test_a_model_of_the_hub_is_pinned(project: Project, model: str, revision: str, refused: bool) -> None:
+def test_a_model_of_the_hub_is_pinned(
+    project: Project, model: str, revision: str, refused: bool
+) -> None:
     project.set(model=model, model_revision=revision)
     if not refused:
         assert params.load("model").model == model
         return
     with pytest.raises(
-        UserError, match=rf"^params\.yaml:\d+: model_revision is {revision}, expected the commit of {model} on the hub"
+        UserError,
+        match=rf"^params\.yaml:\d+: model_revision is {revision}, expected the commit of {model} on the hub",
     ):
         params.load("model")
 
@@ -391,7 +455,9 @@ def test_a_model_of_the_hub_is_pinned(project: Project, model: str, revision: st
 def test_every_profile_pins_its_model(profile: str) -> None:
     found = lockfile.read_yaml(ROOT / profile)
     assert (
-        "/" not in found.get("model", "") or len(found["model_revision"]) == 40 or found["model"].startswith("models/")
+        "/" not in found.get("model", "")
+        or len(found["model_revision"]) == 40
+        or found["model"].startswith("models/")
     )
 
 
@@ -399,15 +465,30 @@ def test_every_profile_pins_its_model(profile: str) -> None:
 def test_ms_swift_runs_no_code_of_a_model(tmp_path: Path) -> None:
     """Past our own refusals: the process that trains and merges loads a model whose config names code."""
     folder = fakes.model(tmp_path / "model")
-    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}})
+    )
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     yaml = tmp_path / "export.yaml"
     yaml.write_text(
-        json.dumps({"model": str(folder), "model_type": "qwen3", "merge_lora": True, "adapters": [str(folder)]})
+        json.dumps(
+            {
+                "model": str(folder),
+                "model_type": "qwen3",
+                "merge_lora": True,
+                "adapters": [str(folder)],
+            }
+        )
     )
-    env = os.environ | model_folder.environment(hub=False) | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    env = (
+        os.environ
+        | model_folder.environment(hub=False)
+        | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    )
     child = subprocess.Popen(
-        [sys.executable, "-m", "potstill.training.swift", "export", str(yaml)], env=env, stdin=subprocess.PIPE
+        [sys.executable, "-m", "potstill.training.swift", "export", str(yaml)],
+        env=env,
+        stdin=subprocess.PIPE,
     )
     assert child.wait(300)  # its stdin stays open: the child ends by itself
     assert not (tmp_path / "ran").exists()
@@ -418,7 +499,10 @@ def test_pickled_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import torch
     from transformers import dynamic_module_utils, modeling_utils
 
-    for module, name in ((dynamic_module_utils, "get_class_in_module"), (modeling_utils, "check_torch_load_is_safe")):
+    for module, name in (
+        (dynamic_module_utils, "get_class_in_module"),
+        (modeling_utils, "check_torch_load_is_safe"),
+    ):
         monkeypatch.setattr(module, name, getattr(module, name))  # put back in the end
     torch.save({"x": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
     assert modeling_utils.load_state_dict(tmp_path / "pytorch_model.bin")
@@ -432,5 +516,9 @@ def test_the_workflow_calls_targets_that_there_are() -> None:
     text = (ROOT / ".github/workflows/ci.yml").read_text()
     jobs = lockfile.read_yaml(ROOT / ".github/workflows/ci.yml")["jobs"]
     assert set(jobs) == {"test", "results"}
-    called = {words[1] for words in map(str.split, text.replace("run: ", "\n").splitlines()) if words[:1] == ["make"]}
+    called = {
+        words[1]
+        for words in map(str.split, text.replace("run: ", "\n").splitlines())
+        if words[:1] == ["make"]
+    }
     assert called == {"check", "gate", "setup"} <= targets

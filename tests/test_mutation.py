@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from potstill.inference import engine, parity
-from potstill.core import params, jsonl
+from potstill.core import jsonl, params
 from potstill.core.errors import UserError
+from potstill.inference import engine, parity
 from tests import fakes
 from tests.conftest import ROOT, Body, Project, completion, serving
 
 SPECS = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")["stages"]
 STAGES = [stage for stage in SPECS if stage != "merge"]  # in order; merge reads no rows
 # judge reads nothing without judge_model, and writes nothing; report shows what score has read before it
-LEFT_OUT = ("judge", "report", "5-judge.jsonl")
+LEFT_OUT = ("judge", "report", "5-judge/verdicts.jsonl")
 MADE = re.compile(r"data/\$\{item\.task\}/([1-9]-.+\.jsonl)")
 READ = [
     (stage, match[1])
@@ -48,7 +48,12 @@ def run(stage: str) -> str:
 
 
 def predict(
-    model: str, batches: list[list[Any]], *_: object, n: int = 1, timed: list[float] | None = None, **drawn: object
+    model: str,
+    batches: list[list[Any]],
+    *_: object,
+    n: int = 1,
+    timed: list[float] | None = None,
+    **drawn: object,
 ) -> list[list[jsonl.Row]]:
     """A stand-in for vLLM that is right every other time, and never where it draws."""
     if timed is not None:
@@ -60,10 +65,14 @@ def predict(
         text = json.dumps(found, separators=(",", ":"))
         return {"answer": text, "finish_reason": "stop", "prompt_tokens": 7, "completion_tokens": 3}
 
-    return [[answer(chat, i) for i, chat in enumerate(batch) for _ in range(n)] for batch in batches]
+    return [
+        [answer(chat, i) for i, chat in enumerate(batch) for _ in range(n)] for batch in batches
+    ]
 
 
-async def wrong_at_times(number: int, body: Body, request: web.Request) -> web.StreamResponse | None:
+async def wrong_at_times(
+    number: int, body: Body, request: web.Request
+) -> web.StreamResponse | None:
     """Every fifth input gets an answer that no check lets pass."""
     asked = body["messages"][-1]["content"]
     return web.json_response(completion(f"no JSON: {asked}")) if asked[-1] in "49" else None
@@ -80,31 +89,47 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for name in ("DVC_ROOT", "TEACHER_JOURNAL"):
             patch.delenv(name, raising=False)
         patch.setattr(engine, "predict", predict)
-        patch.setattr(parity, "with_adapter", lambda model, revision, adapter, chats, *_: predict(model, [chats])[0])
+        patch.setattr(
+            parity,
+            "with_adapter",
+            lambda model, revision, adapter, chats, *_: predict(model, [chats])[0],
+        )
         patch.setattr(parity, "other_tokens", lambda *_: iter(()))
         teacher.behave = wrong_at_times
         project = Project(folder)
         project.seeds(60, alike=False)
-        project.write("data/toy/gold.jsonl", "")
-        project.write("tasks/toy/prompts/rejected.md", "You find a wrong word.\n")
+        project.write("data/gold.jsonl", "")
+        project.write("prompts/rejected.md", "You find a wrong word.\n")
         project.set(
-            teacher_model="fake-235b", valid_share=0.2, test_share=0.2, models=["base", "sft", "dpo"], pair_samples=1
+            teacher_model="fake-235b",
+            valid_share=0.2,
+            test_share=0.2,
+            models=["base", "sft", "dpo"],
+            pair_samples=1,
         )
         project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
         project.write("dvc.lock", "stages: {}\n")
-        for model in ("models/tiny-base", "models/toy/sft/merged"):
+        for model in ("models/tiny-base", "models/sft/merged"):
             fakes.model(model)
         said = {}
         for stage in STAGES:
             said[stage] = run(stage)
-            if stage == "expand":  # the seeds were enough: replies as a larger expand_rows would have brought
-                jsonl.write_jsonl("data/toy/1-calls.jsonl", map(call, range(6)))
+            if (
+                stage == "expand"
+            ):  # the seeds were enough: replies as a larger expand_rows would have brought
+                jsonl.write_jsonl("data/1-expand/calls.jsonl", map(call, range(6)))
         yield said
 
 
 def call(number: int) -> jsonl.Row:
     """A reply that expand took inputs from."""
-    asked = {"id": f":{number}", "sample": 0, "key": f"{number:032x}", "model": "fake-235b", "max_tokens": 64}
+    asked = {
+        "id": f":{number}",
+        "sample": 0,
+        "key": f"{number:032x}",
+        "model": "fake-235b",
+        "max_tokens": 64,
+    }
     reply = {
         "answer": json.dumps({"inputs": [f"line {number}"]}),
         "finish_reason": "stop",
@@ -133,7 +158,11 @@ def change(edit: Callable[[jsonl.Row, jsonl.Row], jsonl.Row]) -> Callable[[Lines
 
     def corrupt(lines: Lines, at: int) -> Lines:
         row, other = (json.loads(lines[i % len(lines)]) for i in (at, at + 1))
-        return lines[:at] + [json.dumps(edit(row, other), ensure_ascii=False).encode()] + lines[at + 1 :]
+        return (
+            lines[:at]
+            + [json.dumps(edit(row, other), ensure_ascii=False).encode()]
+            + lines[at + 1 :]
+        )
 
     return corrupt
 
@@ -145,7 +174,11 @@ def text_of(row: jsonl.Row) -> str:
 
 def output_of(row: jsonl.Row) -> str:
     """The key of a row that holds what was answered, or is expected."""
-    return next(key for key in ("messages", "output", "expected", "answer", "text", "rejected") if key in row)
+    return next(
+        key
+        for key in ("messages", "output", "expected", "answer", "text", "rejected")
+        if key in row
+    )
 
 
 def swapped(lines: Lines, at: int) -> Lines:
@@ -165,10 +198,14 @@ CORRUPTIONS: dict[str, Callable[[Lines, int], Lines]] = {
     "another id": change(lambda row, _: row | {"id": "0123456789abcdef"}),
     "id of another type": change(lambda row, _: row | {"id": 7}),
     "no id": change(lambda row, _: {key: value for key, value in row.items() if key != "id"}),
-    "no text": change(lambda row, _: {key: value for key, value in row.items() if key != text_of(row)}),
+    "no text": change(
+        lambda row, _: {key: value for key, value in row.items() if key != text_of(row)}
+    ),
     "text of another type": change(lambda row, _: row | {text_of(row): 7}),
     "text of another row": change(lambda row, other: row | {text_of(row): other[text_of(row)]}),
-    "output of another row": change(lambda row, other: row | {output_of(row): other[output_of(row)]}),
+    "output of another row": change(
+        lambda row, other: row | {output_of(row): other[output_of(row)]}
+    ),
     "a list": lambda lines, at: lines[:at] + [b"[" + lines[at] + b"]"] + lines[at + 1 :],
 }
 AS_COUNTS = {"delete"}  # no row can say that another one is missing; the counts can
@@ -185,31 +222,45 @@ def outcome(stage: str, ran: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 @pytest.mark.parametrize(("stage", "name"), READ)
-def test_a_corrupted_row_is_found(ran: dict[str, str], stage: str, name: str, corruption: str) -> None:
-    path = Path("data/toy", name)
+def test_a_corrupted_row_is_found(
+    ran: dict[str, str], stage: str, name: str, corruption: str
+) -> None:
+    path = Path("data", name)
     for place in (0, 0.5, 1):
         with kept():
             lines = path.read_bytes().splitlines()
-            path.write_bytes(b"\n".join(CORRUPTIONS[corruption](lines, int(place * (len(lines) - 1)))) + b"\n")
+            path.write_bytes(
+                b"\n".join(CORRUPTIONS[corruption](lines, int(place * (len(lines) - 1)))) + b"\n"
+            )
             found = outcome(stage, ran)
-        assert found.startswith("UserError") or (found == "other counts" and corruption in AS_COUNTS), (place, found)
+        assert found.startswith("UserError") or (
+            found == "other counts" and corruption in AS_COUNTS
+        ), (place, found)
 
 
 WITH_INPUTS = re.compile(
     "[13]-.*|4-test.*"
 )  # the id of a row of messages or predictions cannot be told from the row itself
-BY_IDS = [pair for pair in READ if WITH_INPUTS.match(pair[1]) and pair[0].startswith(("generate", "split", "predict"))]
+BY_IDS = [
+    pair
+    for pair in READ
+    if WITH_INPUTS.match(pair[1]) and pair[0].startswith(("generate", "split", "predict"))
+]
 BUGS = [name for name in CORRUPTIONS if re.search("id|text|duplicate", name)]
 
 
 @pytest.mark.parametrize("corruption", BUGS)
 @pytest.mark.parametrize(("stage", "name"), [*BY_IDS, ("score", "4-test.jsonl")])
-def test_a_row_that_was_wrong_when_it_was_sealed(ran: dict[str, str], stage: str, name: str, corruption: str) -> None:
-    path = Path("data/toy", name)
+def test_a_row_that_was_wrong_when_it_was_sealed(
+    ran: dict[str, str], stage: str, name: str, corruption: str
+) -> None:
+    path = Path("data", name)
     with kept():
         lines = [json.dumps(row, ensure_ascii=False).encode() for row in jsonl.read_jsonl(path)]
         lines = CORRUPTIONS[corruption](lines, len(lines) // 2)
-        path.write_text("".join(f"{jsonl._seal(line.decode())}\n" for line in lines), encoding="utf-8")
+        path.write_text(
+            "".join(f"{jsonl._seal(line.decode())}\n" for line in lines), encoding="utf-8"
+        )
         found = outcome(stage, ran)
     assert found.startswith("UserError"), found
 
@@ -219,7 +270,13 @@ def test_what_is_tried() -> None:
     assert {"2-answers.jsonl", "3-kept.jsonl", "4-train.jsonl", "4-valid.jsonl", "4-test.jsonl"} < {
         name for _, name in READ
     }
-    assert {"filter", "split", "sft", "predict-base", "predict-sft", "predict-teacher", "score"} <= {
-        stage for stage, _ in READ
-    }
+    assert {
+        "filter",
+        "split",
+        "sft",
+        "predict-base",
+        "predict-sft",
+        "predict-teacher",
+        "score",
+    } <= {stage for stage, _ in READ}
     assert len(BY_IDS) >= 4

@@ -19,7 +19,13 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 SEEDS, GOLD = 120, 40
-QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "save_steps": 5, "eval_steps": 5, "logging_steps": 1}
+QUICK = {
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "save_steps": 5,
+    "eval_steps": 5,
+    "logging_steps": 1,
+}
 DATA = "data/address/"
 
 
@@ -29,11 +35,17 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.dir = folder / "checkout"
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "TEACHER_", "GIT_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("DVC_", "TEACHER_", "GIT_"))
+            },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,
             **{
-                f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+                f"GIT_{who}_{what}": "test@example.org"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
             },
             **{
                 f"DVC_{name}": str(folder / name)
@@ -110,7 +122,10 @@ class Checkout:
 
     def state(self) -> dict[str, bytes]:
         """What a run must not change when nothing is new: the lock, the metrics, the journal of the teacher's answers."""
-        return {name: (self.dir / name).read_bytes() for name in ("dvc.lock", METRICS, ".cache/teacher/address.jsonl")}
+        return {
+            name: (self.dir / name).read_bytes()
+            for name in ("dvc.lock", METRICS, ".cache/teacher/address.jsonl")
+        }
 
 
 METRICS = "reports/address/metrics.json"
@@ -151,16 +166,21 @@ def test_a_run_makes_everything(checkout: Checkout) -> None:
     out = checkout.dvc("repro")
     assert sorted(ran(out)) == sorted(STAGES)
     metrics = json.loads(checkout.read(METRICS))
-    unseen = sum('"unseen_layout"' in line for line in checkout.read(DATA + "gold.jsonl").splitlines())
+    unseen = sum(
+        '"unseen_layout"' in line for line in checkout.read(DATA + "gold.jsonl").splitlines()
+    )
     assert metrics["rows"] == GOLD - unseen
     for model in ("teacher", "base", "sft"):
         assert metrics[model]["right"] + metrics[model]["wrong"] == metrics["rows"]
         assert metrics[model]["unseen_layout"]["rows"] == unseen
-        assert re.search(rf"(?m)^{model} .* {metrics['rows']} rows .*\d+ right .*\d+ wrong", out), out
+        assert re.search(rf"(?m)^{model} .* {metrics['rows']} rows .*\d+ right .*\d+ wrong", out), (
+            out
+        )
     assert metrics["teacher"]["accuracy"] > 0.75
     assert metrics["sft"]["prompt_tokens"] < metrics["base"]["prompt_tokens"]
     answers, kept, dropped = (
-        len(checkout.read(f"{DATA}{name}.jsonl").splitlines()) for name in ("2-answers", "3-kept", "3-dropped")
+        len(checkout.read(f"{DATA}{name}.jsonl").splitlines())
+        for name in ("2-answers", "3-kept", "3-dropped")
     )
     assert answers == kept + dropped == SEEDS
     for name in ("train_loss.png", "eval_loss.png"):
@@ -173,7 +193,9 @@ def test_a_run_makes_everything(checkout: Checkout) -> None:
         (str(min(100, learnt)), "1"),
     ]
     assert metrics["examples"]["prompt_tokens"] > metrics["base"]["prompt_tokens"]
-    assert "of the test rows are right after the training" in checkout.read("reports/address/report.html")
+    assert "of the test rows are right after the training" in checkout.read(
+        "reports/address/report.html"
+    )
     checkout.commit()
 
 
@@ -193,7 +215,9 @@ def test_predict_and_score_alone_run_nothing_again(checkout: Checkout) -> None:
 def test_an_experiment_trains_and_scores_only(checkout: Checkout) -> None:
     out = checkout.dvc("exp", "run", "--name", "rank-16", "-S", "lora_rank=16")
     after = {"sft", "merge", "sample", "align", "predict-sft", "parity", "ship", "score", "report"}
-    assert set(ran(out)) - {"judge"} == after  # judge only where an answer changed, which few rows need not show
+    assert (
+        set(ran(out)) - {"judge"} == after
+    )  # judge only where an answer changed, which few rows need not show
     assert re.findall(r"(\w+): nothing to do, models has no dpo", out) == ["sample", "align"]
     adapter = json.loads(checkout.read("models/address/sft/adapter/adapter_config.json"))
     assert adapter["r"] == 16
@@ -202,7 +226,9 @@ def test_an_experiment_trains_and_scores_only(checkout: Checkout) -> None:
 def test_experiments_and_metrics_read_well(checkout: Checkout) -> None:
     shown = checkout.dvc("exp", "show", "--csv", "--no-pager")
     head, *rows = shown.splitlines()
-    assert {"lora_rank", "sft.accuracy", "base.accuracy"} <= {cell.split(":")[-1] for cell in head.split(",")}
+    assert {"lora_rank", "sft.accuracy", "base.accuracy"} <= {
+        cell.split(":")[-1] for cell in head.split(",")
+    }
     assert any("rank-16" in row for row in rows)
     assert re.search(r"sft\.accuracy +\|", checkout.dvc("metrics", "diff", "--all", "--md"))
     checkout.dvc("plots", "show", "--out", "plots")
@@ -230,21 +256,43 @@ def line(number: int, new: bytes) -> Callable[[bytes], bytes]:
 
 def put(name: str, value: str) -> Callable[[bytes], bytes]:
     """An edit: the parameter gets the value."""
-    return lambda content: re.sub(rf"(?m)^{name}: \S+".encode(), f"{name}: {value}".encode(), content)
+    return lambda content: re.sub(
+        rf"(?m)^{name}: \S+".encode(), f"{name}: {value}".encode(), content
+    )
 
 
 REPRO = ("dvc", "repro")
 BAD = {
-    "broken seed": (DATA + "seeds.jsonl", line(7, b'{"id": '), REPRO, r"data/address/seeds\.jsonl:7: not JSON"),
-    "seed not UTF-8": (DATA + "seeds.jsonl", line(7, b'{"id": "\xb9\xe3"}'), REPRO, r"seeds\.jsonl:7: .* not UTF-8"),
+    "broken seed": (
+        DATA + "seeds.jsonl",
+        line(7, b'{"id": '),
+        REPRO,
+        r"data/address/seeds\.jsonl:7: not JSON",
+    ),
+    "seed not UTF-8": (
+        DATA + "seeds.jsonl",
+        line(7, b'{"id": "\xb9\xe3"}'),
+        REPRO,
+        r"seeds\.jsonl:7: .* not UTF-8",
+    ),
     "seed twice": (
         DATA + "seeds.jsonl",
         lambda c: c + c.splitlines()[0] + b"\n",
         REPRO,
         r"seeds\.jsonl:121: id \w+ .*line 1",
     ),
-    "broken gold row": (DATA + "gold.jsonl", line(3, b"{]"), REPRO, r"data/address/gold\.jsonl:3: not JSON"),
-    "gold not UTF-8": (DATA + "gold.jsonl", line(3, b'{"id": "\xff"}'), REPRO, r"gold\.jsonl:3: .* not UTF-8"),
+    "broken gold row": (
+        DATA + "gold.jsonl",
+        line(3, b"{]"),
+        REPRO,
+        r"data/address/gold\.jsonl:3: not JSON",
+    ),
+    "gold not UTF-8": (
+        DATA + "gold.jsonl",
+        line(3, b'{"id": "\xff"}'),
+        REPRO,
+        r"gold\.jsonl:3: .* not UTF-8",
+    ),
     "gold row twice": (
         DATA + "gold.jsonl",
         lambda c: c + c.splitlines()[1] + b"\n",
@@ -257,8 +305,18 @@ BAD = {
         ("stages.filter",),
         r"params\.yaml:\d+: .*'lora_rnak'",
     ),
-    "out of range": ("params.yaml", put("lora_rank", "100"), REPRO, r"params\.yaml:\d+: lora_rank is 100, .* 1 to 64"),
-    "no such task": ("", None, ("potstill.commands.profile", "--task", "nosuch"), r"no task 'nosuch' .* address"),
+    "out of range": (
+        "params.yaml",
+        put("lora_rank", "100"),
+        REPRO,
+        r"params\.yaml:\d+: lora_rank is 100, .* 1 to 64",
+    ),
+    "no such task": (
+        "",
+        None,
+        ("potstill.commands.profile", "--task", "nosuch"),
+        r"no task 'nosuch' .* address",
+    ),
     "no such model": (
         "params.yaml",
         put("model", "models/nosuch"),
@@ -276,7 +334,9 @@ def test_bad_input_gets_one_sentence(checkout: Checkout, case: str) -> None:
     if edit:
         checkout.write(name, edit(good))
     try:
-        code, out = checkout.run(*command, TEACHER_BASE_URL="http://127.0.0.1:9/v1", TEACHER_API_KEY="none")
+        code, out = checkout.run(
+            *command, TEACHER_BASE_URL="http://127.0.0.1:9/v1", TEACHER_API_KEY="none"
+        )
     finally:
         if edit:
             checkout.write(name, good)

@@ -34,9 +34,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "WARNING"}
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(ROOT / "models/tiny-base")]
-    command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--api-key", KEY]
+    settings = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(ROOT / "models/tiny-base"),
+    ]
+    command += [
+        "--served-model-name",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--api-key",
+        KEY,
+    ]
     command += ["--enforce-eager", "--dtype", "float32", "--max-model-len", "1024"]
     # On a CPU vLLM 0.32 dies of a seeded request whose prompt it reads in parts.
     command += ["--max-num-batched-tokens", "8192"]
@@ -76,8 +95,14 @@ def _answers(url: str) -> bool:
 def test_structured_output_from_a_real_server(project: Project, server: str) -> None:
     """The model has never seen the task: that every whole answer obeys the schema is the server's structured output."""
     project.seeds(24)
-    project.write("schemas/toy.json", json.dumps(SCHEMA))
-    project.set(teacher_model="auto", teacher_max_tokens=96, teacher_good_share=0.0, samples=2, teacher_temperature=0.7)
+    project.write("schema.json", json.dumps(SCHEMA))
+    project.set(
+        teacher_model="auto",
+        teacher_max_tokens=96,
+        teacher_good_share=0.0,
+        samples=2,
+        teacher_temperature=0.7,
+    )
     env = {"TEACHER_BASE_URL": server, "TEACHER_API_KEY": KEY}
     code, out = project.run("stages.generate", **env)
     assert code == 0, out
@@ -91,7 +116,11 @@ def test_structured_output_from_a_real_server(project: Project, server: str) -> 
     assert all(row["model"] == "tiny" and row["error"] is None for row in found)
     journal = Path(".cache/teacher/toy.jsonl").read_bytes()
     code, again = project.run("stages.generate", **env)
-    assert (code, project.read("2-answers.jsonl"), Path(".cache/teacher/toy.jsonl").read_bytes()) == (0, found, journal)
+    assert (
+        code,
+        project.read("2-answers.jsonl"),
+        Path(".cache/teacher/toy.jsonl").read_bytes(),
+    ) == (0, found, journal)
     assert "48 answers from the journal, none asked" in again
     code, refused = project.run(
         "stages.generate", **(env | {"TEACHER_API_KEY": "wrong-key"}), TEACHER_JOURNAL="elsewhere"

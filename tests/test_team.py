@@ -22,7 +22,7 @@ from tests.clone import Clone
 from tests.conftest import FakeTeacher, serving
 
 pytestmark = pytest.mark.slow
-METRICS = "reports/toy/metrics.json"
+METRICS = "reports/metrics.json"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,9 @@ def result(clone: Clone) -> tuple[str, object]:
     return (clone.dir / METRICS).read_text(), clone.lock()["sft@toy"]["outs"]
 
 
-def test_every_way_to_run_an_experiment_gives_the_same(mine: Clone, done: Clone, tmp_path: Path) -> None:
+def test_every_way_to_run_an_experiment_gives_the_same(
+    mine: Clone, done: Clone, tmp_path: Path
+) -> None:
     mine.make_target("exp", "S=lora_rank=16")
     direct = result(mine)
     assert json.loads(direct[0])["sft"]["accuracy"] == 0.56
@@ -92,11 +94,15 @@ def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """A real sshd on loopback: its port, and the key that it accepts. Without one the test is skipped, or fails in CI."""
     found = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
     if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no sshd: on Debian, `apt-get install openssh-server`")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no sshd: on Debian, `apt-get install openssh-server`"
+        )
     home = tmp_path / "ssh"
     home.mkdir(mode=0o700)
     for name in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / name], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / name], check=True
+        )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (home / "config").write_text(
@@ -107,7 +113,9 @@ def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd separates its privileges
     known = tmp_path / ".ssh/known_hosts"
     known.parent.mkdir(mode=0o700)
-    known.write_text(f"[127.0.0.1]:{port} {' '.join((home / 'host.pub').read_text().split()[:2])}\n")
+    known.write_text(
+        f"[127.0.0.1]:{port} {' '.join((home / 'host.pub').read_text().split()[:2])}\n"
+    )
     server = subprocess.Popen([found, "-D", "-e", "-f", home / "config"], stderr=subprocess.PIPE)
     try:
         _await(port)
@@ -125,7 +133,9 @@ def s3() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/box", method="PUT")).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"http://{host}:{port}/box", method="PUT")
+    ).close()
     yield f"http://{host}:{port}"
     server.stop()
 
@@ -140,7 +150,9 @@ def _await(port: int) -> None:
             time.sleep(0.05)
 
 
-def remote(clone: Clone, kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> list[tuple[str, ...]]:
+def remote(
+    clone: Clone, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> list[tuple[str, ...]]:
     """Sets a remote `box` of the kind in .dvc/config; gives what .dvc/config.local of each clone needs beside it."""
     if kind == "folder":
         clone.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
@@ -148,9 +160,15 @@ def remote(clone: Clone, kind: str, tmp_path: Path, request: pytest.FixtureReque
     if kind == "ssh":
         port, key = request.getfixturevalue("sshd")
         user = os.environ.get("USER") or getpass.getuser()
-        clone.do("dvc", "remote", "add", "-d", "box", f"ssh://{user}@127.0.0.1:{port}{tmp_path}/box")
+        clone.do(
+            "dvc", "remote", "add", "-d", "box", f"ssh://{user}@127.0.0.1:{port}{tmp_path}/box"
+        )
         return [("keyfile", str(key)), ("allow_agent", "false")]
-    clone.env |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
+    clone.env |= {
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     clone.do("dvc", "remote", "add", "-d", "box", "s3://box/potstill")
     clone.do("dvc", "remote", "modify", "box", "endpointurl", request.getfixturevalue("s3"))
     return []
@@ -178,10 +196,12 @@ def test_a_colleague_who_pulls_runs_nothing_again(
     set_local(clone, local)
     mine.make_target("share", f"EXP={name}")
     trained = mine.trainings()
-    assert "error: expand@toy: dvc.lock has its result, which was paid for" in clone.fail("dvc", "repro")
+    assert "error: expand@toy: dvc.lock has its result, which was paid for" in clone.fail(
+        "dvc", "repro"
+    )
     clone.git("checkout", "-q", "--", ".")
     out = clone.make_target("pull")
-    assert "data/toy/2-answers.jsonl: 60 answers, 60 of them new" in out
+    assert "data/2-answers.jsonl: 60 answers, 60 of them new" in out
     assert "data/other/2-answers.jsonl: 60 answers, 60 of them new" in out
     assert "all 6 stages are up to date" in clone.make_target("check")
     assert "is as it was made" in clone.make_target("verify")
@@ -202,7 +222,9 @@ def test_a_colleague_who_pulls_runs_nothing_again(
 def test_two_clones_share_at_once(mine: Clone, tmp_path: Path) -> None:
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     mine.commit()
-    subprocess.run(["git", "clone", "-q", "--bare", mine.dir, tmp_path / "hub.git"], env=mine.env, check=True)
+    subprocess.run(
+        ["git", "clone", "-q", "--bare", mine.dir, tmp_path / "hub.git"], env=mine.env, check=True
+    )
     mine.make_target("share")
     pair = [mine.clone(name) for name in ("one", "two")]
     for clone in pair:
@@ -214,7 +236,10 @@ def test_two_clones_share_at_once(mine: Clone, tmp_path: Path) -> None:
         for clone, rank in zip(pair, ranks, strict=True)
     ]
     assert [run.communicate(timeout=600)[1] or run.returncode for run in runs] == [0, 0]
-    runs = [clone.start("potstill.commands.share", "push", f"rank-{rank}") for clone, rank in zip(pair, ranks, strict=True)]
+    runs = [
+        clone.start("potstill.commands.share", "push", f"rank-{rank}")
+        for clone, rank in zip(pair, ranks, strict=True)
+    ]
     said = [run.communicate(timeout=600)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     third = mine.clone("three")
@@ -236,7 +261,13 @@ def test_what_was_never_shared_is_named(mine: Clone, tmp_path: Path) -> None:
     mine.make_target("share")
     student = mine.lock()["sft@toy"]["outs"][0]["md5"]  # type: ignore[index]
     sums = dict(lockfile.objects(mine.dir / ".dvc/cache/files/md5", student))
-    damage(next((tmp_path / "box/files/md5").glob(f"{sums['model.safetensors'][:2]}/{sums['model.safetensors'][2:]}")))
+    damage(
+        next(
+            (tmp_path / "box/files/md5").glob(
+                f"{sums['model.safetensors'][:2]}/{sums['model.safetensors'][2:]}"
+            )
+        )
+    )
     assert "damaged there" in clone.fail("potstill.commands.share", "pull")
 
 
@@ -256,18 +287,18 @@ def test_a_flipped_byte_in_the_cache_is_named_and_nothing_is_made_of_it(mine: Cl
     cache = mine.dir / ".dvc/cache/files/md5"
     sum = dict(lockfile.objects(cache, md5))["model.safetensors"]
     damage(cache / sum[:2] / sum[2:])
-    shutil.rmtree(mine.dir / "models/toy/student")
-    mine.do("dvc", "checkout", "models/toy/student")  # exit code 0
+    shutil.rmtree(mine.dir / "models/student")
+    mine.do("dvc", "checkout", "models/student")  # exit code 0
     out = mine.fail("potstill.commands.verify")
     assert f".dvc/cache/files/md5/{sum[:2]}/{sum[2:]}: damaged" in out
-    assert "it is models/toy/student/model.safetensors" in out
+    assert "it is models/student/model.safetensors" in out
     assert (
-        f"mend it: rm -rf .dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/toy/student/model.safetensors && make pull"
+        f"mend it: rm -rf .dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/student/model.safetensors && make pull"
         in out
     )
     out = mine.fail("dvc", "repro", "--force", "--single-item", "score@toy")
-    assert "error: models/toy/student: not as sft@toy made it" in out
-    shutil.rmtree(mine.dir / "models/toy/student")
+    assert "error: models/student: not as sft@toy made it" in out
+    shutil.rmtree(mine.dir / "models/student")
     (cache / sum[:2] / sum[2:]).unlink()
     mine.do("dvc", "repro")
     assert "is as it was made" in mine.do("potstill.commands.verify")
@@ -292,7 +323,9 @@ def test_a_full_disk_while_dvc_commits(tmp_path: Path) -> None:
         clone.set(teacher_model="fake-235b")
         cache = clone.dir / ".dvc/cache"
         cache.mkdir(exist_ok=True)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", cache], capture_output=True)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", cache], capture_output=True
+        )
         if mounted.returncode:
             pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
         try:
@@ -308,7 +341,9 @@ def test_a_full_disk_while_dvc_commits(tmp_path: Path) -> None:
                 if half:
                     (clone.dir / half).unlink()
                 else:
-                    assert what.endswith("half an object, left by a `dvc` that was killed, or by a full disk")
+                    assert what.endswith(
+                        "half an object, left by a `dvc` that was killed, or by a full disk"
+                    )
             assert "is as it was made" in clone.do("potstill.commands.verify")
         finally:
             subprocess.run(["umount", cache], check=True)
@@ -381,8 +416,12 @@ def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -
 
 
 def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
-    (fakes.model(mine.dir / "models/tiny-base") / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    (mine.dir / "reports/toy/hops.csv").write_text("hop,rows,differ,flips,passed\nmerged,60,0,0,1\n")
+    (fakes.model(mine.dir / "models/tiny-base") / "README.md").write_text(
+        "---\nlicense: apache-2.0\n---\n"
+    )
+    (mine.dir / "reports/tables/hops.csv").write_text(
+        "hop,rows,differ,flips,passed\nmerged,60,0,0,1\n"
+    )
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     mine.commit()
     assert "expected one such as v1.0.0" in mine.fail("potstill.commands.release", "1.0")
@@ -390,27 +429,45 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
     assert mine.git("tag") == "toy@v1.0.0"
     mine.make_target("share")
     assert "there is a tag toy@v1.0.0 already" in mine.fail("potstill.commands.release", "v1.0.0")
-    mine.do("dvc", "artifacts", "get", str(mine.dir), "toy", "--rev", "v1.0.0", "-o", str(tmp_path / "got"))
-    assert {path.name for path in (tmp_path / "got").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    mine.do(
+        "dvc",
+        "artifacts",
+        "get",
+        str(mine.dir),
+        "toy",
+        "--rev",
+        "v1.0.0",
+        "-o",
+        str(tmp_path / "got"),
+    )
+    assert {path.name for path in (tmp_path / "got").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
     card = (tmp_path / "got/README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     for said in (
         "| sft | short | 100, all | 72.0% | 62.5% to 79.9% |",
         "You find the last word.",
         "lora_rank: 32",
-        "models/toy/student",
+        "models/student",
     ):
         assert said in card
     assert "is as it was made" in mine.do("potstill.commands.verify")
     (mine.dir / "releases/toy/README.md").unlink()
     assert "releases/toy: not as it was made" in mine.fail("potstill.commands.verify")
-    damage(mine.dir / "models/toy/student/model.safetensors")
+    damage(mine.dir / "models/student/model.safetensors")
     assert "not the model that dvc.lock names" in mine.fail("potstill.commands.release", "v1.0.1")
-    (mine.dir / "models/toy/student/modeling.py").write_text("")
+    (mine.dir / "models/student/modeling.py").write_text("")
     assert "modeling.py: .py may run code" in mine.fail("potstill.commands.release", "v1.0.1")
 
 
 def test_share_speaks_for_itself(mine: Clone, tmp_path: Path) -> None:
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
-    assert "there is no experiment 'nosuch'" in mine.fail("potstill.commands.share", "push", "nosuch")
-    assert "expected `python -m potstill.commands.share push|pull [EXPERIMENT]`" in mine.fail("potstill.commands.share")
+    assert "there is no experiment 'nosuch'" in mine.fail(
+        "potstill.commands.share", "push", "nosuch"
+    )
+    assert "expected `python -m potstill.commands.share push|pull [EXPERIMENT]`" in mine.fail(
+        "potstill.commands.share"
+    )

@@ -35,7 +35,9 @@ def facts(task: Task, *, label: str, field: str | None = None) -> Rule:
     field `label` and whose `when` is found in the input; an answer that none applies to fails. All their `states` stand there,
     nothing of their `never`, and each number stands in one of them or in the input."""
     names = inputs(task, None)
-    known = [_known(settings.KNOWLEDGE, number, row) for number, row in enumerate(task.knowledge, 1)]
+    known = [
+        _known(settings.KNOWLEDGE, number, row) for number, row in enumerate(task.knowledge, 1)
+    ]
     if not known:
         raise ValueError(f"{settings.KNOWLEDGE} has no rows, expected the rules to judge by")
 
@@ -47,7 +49,9 @@ def facts(task: Task, *, label: str, field: str | None = None) -> Rule:
                     return failed(f"{any_of[0]} is left out")
             if wrong := next((one for one in rule.never if plain(one) in found), None):
                 return failed(wrong)
-        number = missing("number", _NUMBER, text, "\n".join([source, *(rule.text for rule in rules)]))
+        number = missing(
+            "number", _NUMBER, text, "\n".join([source, *(rule.text for rule in rules)])
+        )
         return failed(number) if number else PASS
 
     def rule(row: Row, value: Any, text: str) -> Finding:
@@ -73,7 +77,9 @@ def _known(path: Path, number: int, row: Row) -> _Known:
         pattern = compiled_pattern(when)
     except ValueError as error:
         raise UserError(f"{where}: when: {error}") from None
-    return _Known(label, pattern, states, never, "\n".join([text, *(one for some in states for one in some)]))
+    return _Known(
+        label, pattern, states, never, "\n".join([text, *(one for some in states for one in some)])
+    )
 
 
 def _texts(where: str, row: Row, name: str, nested: bool) -> list[Any]:
@@ -86,5 +92,7 @@ def _texts(where: str, row: Row, name: str, nested: bool) -> list[Any]:
 
     found = row.get(name, [])
     if not isinstance(found, list) or not all(map(fits, found)):
-        raise UserError(f"{where}: {name} is {found!r}, expected a list of texts that are not empty")
+        raise UserError(
+            f"{where}: {name} is {found!r}, expected a list of texts that are not empty"
+        )
     return found

@@ -18,7 +18,9 @@ KINDS = {
     "place": "",
 }
 # a Chinese numeral is a number when it counts: 三十元, but 二十四节气 and 十全十美 are words
-_COUNTED = re.compile(r"\s*[元块角岁年月日号斤克米里人名个位件条句字次倍天周点分秒折吨亩层楼室栋届届%％]")
+_COUNTED = re.compile(
+    r"\s*[元块角岁年月日号斤克米里人名个位件条句字次倍天周点分秒折吨亩层楼室栋届届%％]"
+)
 
 
 def grounded(
@@ -66,10 +68,19 @@ def grounded(
 def missing(kind: str, pattern: re.Pattern[str], text: str, source: str) -> str | None:
     """The first match in the text that the source has not."""
     if kind == "number":
-        there = {requested_length.number(found) for found in [*pattern.findall(source), *re.findall(r"\d+", source)]}
+        there = {
+            requested_length.number(found)
+            for found in [*pattern.findall(source), *re.findall(r"\d+", source)]
+        }
         for match in pattern.finditer(text):
-            counts = match[0][0].isdigit() or (len(match[0]) > 1 and _COUNTED.match(text, match.end()))
-            if counts and (value := requested_length.number(match[0])) is not None and value not in there:
+            counts = match[0][0].isdigit() or (
+                len(match[0]) > 1 and _COUNTED.match(text, match.end())
+            )
+            if (
+                counts
+                and (value := requested_length.number(match[0])) is not None
+                and value not in there
+            ):
                 return match[0]
         return None
     words = {plain(word) for word in pattern.findall(source)} if kind == "latin" else plain(source)
@@ -87,7 +98,9 @@ def _places() -> dict[str, list[str]]:
     from importlib.metadata import distribution
     from pathlib import Path
 
-    table = Path(str(distribution("cpca").locate_file("cpca/resources/adcodes.csv")))  # import cpca would load pandas
+    table = Path(
+        str(distribution("cpca").locate_file("cpca/resources/adcodes.csv"))
+    )  # import cpca would load pandas
     found: dict[str, list[str]] = {}
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -100,7 +113,9 @@ def _places() -> dict[str, list[str]]:
 
 def _stem(name: str) -> str:
     return re.sub(
-        "(?<=..)(?:特别行政区|(?:壮族|回族|维吾尔)?自治区|[^区县市]{1,6}族自治[州县]|地区|[省市区县])$", "", name
+        "(?<=..)(?:特别行政区|(?:壮族|回族|维吾尔)?自治区|[^区县市]{1,6}族自治[州县]|地区|[省市区县])$",
+        "",
+        name,
     )
 
 

@@ -66,7 +66,9 @@ def verdicts(task: Task, row: Row, text: str, training: bool = False) -> list[Ve
     if reason:
         return [Verdict(name, False, reason, 1.0) for name, _ in rules]
     found = ((name, rule(row, parsed, text)) for name, rule in rules)
-    return [Verdict(name, passed, why and f"{name}: {why}", off) for name, (passed, why, off) in found]
+    return [
+        Verdict(name, passed, why and f"{name}: {why}", off) for name, (passed, why, off) in found
+    ]
 
 
 def parse(task: Task, text: str) -> tuple[Any, str | None]:
@@ -118,10 +120,16 @@ def _compile(task: Task) -> _Compiled:
         train = options.pop("train", {})
         for given in (options, train):
             if not isinstance(given, dict):
-                raise UserError(f"{where}: {name}: option train is {given!r}, expected a mapping of options")
+                raise UserError(
+                    f"{where}: {name}: option train is {given!r}, expected a mapping of options"
+                )
             _check_options(task, f"{where}: {name}", CHECKS[name], given, is_json)
         metric.append((name, _rule(task, f"{where}: {name}", CHECKS[name], options)))
-        same = metric[-1] if not train else (name, _rule(task, f"{where}: {name}", CHECKS[name], {**options, **train}))
+        same = (
+            metric[-1]
+            if not train
+            else (name, _rule(task, f"{where}: {name}", CHECKS[name], {**options, **train}))
+        )
         training.append(same)
     return _Compiled(task, listed, is_json, (metric, training))
 
@@ -132,19 +140,29 @@ def _entry(where: str, entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]
     if name not in CHECKS:
         raise UserError(f"{where}: unknown check {name!r}, known are {', '.join(CHECKS)}")
     if not isinstance(options, dict):
-        raise UserError(f"{where}: {name}: options are {options!r}, expected a mapping such as {{field: title}}")
+        raise UserError(
+            f"{where}: {name}: options are {options!r}, expected a mapping such as {{field: title}}"
+        )
     return str(name), dict(options)
 
 
 # what task.yaml may say, by the type of the option
 _TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number, 0 or more", lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 0),
+    int: (
+        "a whole number, 0 or more",
+        lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 0,
+    ),
     bool: ("true or false", lambda x: isinstance(x, bool)),
     str: ("a text", lambda x: isinstance(x, str)),
-    list[str]: ("a list of texts", lambda x: isinstance(x, list) and x != [] and all(isinstance(y, str) for y in x)),
+    list[str]: (
+        "a list of texts",
+        lambda x: isinstance(x, list) and x != [] and all(isinstance(y, str) for y in x),
+    ),
     dict[str, str]: (
         "a mapping of texts to texts",
-        lambda x: isinstance(x, dict) and x != {} and all(isinstance(y, str) for y in (*x, *x.values())),
+        lambda x: (
+            isinstance(x, dict) and x != {} and all(isinstance(y, str) for y in (*x, *x.values()))
+        ),
     ),
 }
 
@@ -155,18 +173,33 @@ def _check_options(
     known = _options(check)
     for name, value in given.items():
         if name not in known:
-            raise UserError(f"{where}: unknown option {name!r}, known are {', '.join([*known, 'train'])}")
+            raise UserError(
+                f"{where}: unknown option {name!r}, known are {', '.join([*known, 'train'])}"
+            )
         wanted = known[name].annotation
-        types = [_TYPES[x] for x in (get_args(wanted) if isinstance(wanted, UnionType) else [wanted]) if x in _TYPES]
+        types = [
+            _TYPES[x]
+            for x in (get_args(wanted) if isinstance(wanted, UnionType) else [wanted])
+            if x in _TYPES
+        ]
         if not any(fits(value) for _, fits in types):
-            raise UserError(f"{where}: option {name} is {value!r}, expected {' or '.join(says for says, _ in types)}")
+            raise UserError(
+                f"{where}: option {name} is {value!r}, expected {' or '.join(says for says, _ in types)}"
+            )
         if name in ("field", "fields", "label"):
-            _check_fields(task, f"{where}: option {name}", list(value) if name == "fields" else [value], is_json)
+            _check_fields(
+                task,
+                f"{where}: option {name}",
+                list(value) if name == "fields" else [value],
+                is_json,
+            )
 
 
 def _check_fields(task: Task, where: str, fields: list[str], is_json: bool) -> None:
     if not is_json:
-        raise UserError(f"{where} is given, but the answers are plain text: list json_schema among the checks")
+        raise UserError(
+            f"{where} is given, but the answers are plain text: list json_schema among the checks"
+        )
     known = task.schema.get("properties", {})
     for field in fields:
         if known and field not in known:
@@ -181,7 +214,9 @@ def _options(check: Callable[..., rules.Rule]) -> dict[str, inspect.Parameter]:
     return {name: option for name, option in found.items() if option.kind is option.KEYWORD_ONLY}
 
 
-def _rule(task: Task, where: str, check: Callable[..., rules.Rule], options: dict[str, Any]) -> rules.Rule:
+def _rule(
+    task: Task, where: str, check: Callable[..., rules.Rule], options: dict[str, Any]
+) -> rules.Rule:
     for name, option in _options(check).items():
         if option.default is option.empty and name not in options:
             raise UserError(f"{where}: option {name} is missing")

@@ -60,7 +60,9 @@ _OTHER = re.compile(
     r"(?:第|(?<![之目以])前|原文|[这那](?:一?[段篇封首条句则份个])?|各(?:自|段|句|条|行|篇|项|点|控制|在|约)*"
     r"|每[一个小]?(?:[句行段条首篇则联个点项章节封]|部分|标题)[^，,。；;！!？?\n]{0,6})\s*$"
 )
-_FIXED = re.compile(r"(?:的?(?:成语|词|诗|句|口诀|短语|联|真言)|路口|架|绣|军|街|文(?![章案字本])|令)")
+_FIXED = re.compile(
+    r"(?:的?(?:成语|词|诗|句|口诀|短语|联|真言)|路口|架|绣|军|街|文(?![章案字本])|令)"
+)
 
 
 def count(text: str) -> int:
@@ -74,7 +76,12 @@ def number(text: str) -> Decimal | None:
     if text[:1].isdigit():
         value = Decimal(text.rstrip("百千万").replace(",", ""))
         return value * UNITS[text[-1]] if text[-1] in UNITS else value
-    if len(text) > 1 and text[0] not in "零〇" and "〇" in text.replace("零", "〇") and all(c in DIGITS for c in text):
+    if (
+        len(text) > 1
+        and text[0] not in "零〇"
+        and "〇" in text.replace("零", "〇")
+        and all(c in DIGITS for c in text)
+    ):
         return Decimal("".join(str(DIGITS[c]) for c in text))
     text = "一" + text if text[:1] in UNITS else text
     if "万" not in text:
@@ -92,7 +99,9 @@ def _section(text: str) -> Decimal | None:
     thousand, hundred, late, ten, zero, one = match.groups(default="")
     hundred = hundred or late
     value = sum(DIGITS[d] * unit for d, unit in ((thousand, 1000), (hundred, 100), (ten, 10)) if d)
-    short = 1 if ten or zero or not (thousand or hundred) else 10 if hundred else 100  # 一百二 is 120, 一百零二 is 102
+    short = (
+        1 if ten or zero or not (thousand or hundred) else 10 if hundred else 100
+    )  # 一百二 is 120, 一百零二 is 102
     return Decimal(value + DIGITS[one] * short if one else value)
 
 
@@ -100,7 +109,11 @@ def _section(text: str) -> Decimal | None:
 def asked(request: str) -> tuple[Length, ...]:
     """The length that a request asks for: () when it asks for none, several when they cannot all be the answer's. A lower
     and an upper bound are joined."""
-    found = list(dict.fromkeys(length for match in _MENTION.finditer(request) if (length := _length(request, match))))
+    found = list(
+        dict.fromkeys(
+            length for match in _MENTION.finditer(request) if (length := _length(request, match))
+        )
+    )
     lows = [length.low for length in found if length.high is None]
     highs = [length.high for length in found if length.low is None]
     if len(found) == 2 and lows and highs and (lows[0] or 0) <= (highs[0] or 0):
@@ -113,7 +126,12 @@ def _length(text: str, match: re.Match[str]) -> Length | None:
     before = text[max(0, start - 16) : start]
     counted = _COUNT.search(before)
     if not (match["unit_b"] if match["b"] else match["unit"]) and not (
-        counted and (match["most"] or match["least"] or re.match(r"[，,。；;！!？?)）\s]|之间|左右|$", text[end:]))
+        counted
+        and (
+            match["most"]
+            or match["least"]
+            or re.match(r"[，,。；;！!？?)）\s]|之间|左右|$", text[end:])
+        )
     ):
         return None
     if match["a"][0] in UNITS and before[-1:] in tuple("几数上好近成") and not counted:

@@ -14,7 +14,9 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, squeeze
 from potstill.task.settings import Task
 
-Finding = tuple[bool | None, str | None, float]  # passed, or None for unscored; why not; distance, 0 is perfect
+Finding = tuple[
+    bool | None, str | None, float
+]  # passed, or None for unscored; why not; distance, 0 is perfect
 Rule = Callable[[Row, Any, str], Finding]
 PASS: Finding = (True, None, 0.0)
 
@@ -46,7 +48,9 @@ def inputs(task: Task, name: str | None) -> list[str]:
     """The input fields that a check looks at: the one named, or all. Raises ValueError when the task has no such field."""
     fields: list[str] = task.config["input"]
     if name is not None and name not in fields:
-        raise ValueError(f"option input is {name!r}, expected one of the task's input fields, {', '.join(fields)}")
+        raise ValueError(
+            f"option input is {name!r}, expected one of the task's input fields, {', '.join(fields)}"
+        )
     return fields if name is None else [name]
 
 
@@ -86,14 +90,25 @@ def json_schema(task: Task) -> Rule:
             return failed("answer: nested too deep")
         if error is None:
             return PASS
-        return failed(f"{error.json_path.removeprefix('$').removeprefix('.') or 'answer'}: {error.validator}")
+        return failed(
+            f"{error.json_path.removeprefix('$').removeprefix('.') or 'answer'}: {error.validator}"
+        )
 
     return rule
 
 
 # Keywords that both libraries read alike, beside those of `_alike_keyword`. Not among them: multipleOf (0.3 of 0.1), not, oneOf, if
 # (they turn a difference elsewhere, such as half a surrogate pair, into a pass) and all that is rare.
-_ALIKE = {"type", "required", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
+_ALIKE = {
+    "type",
+    "required",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+}
 _ALIKE |= {"pattern", "format"}
 _ALIKE |= {"title", "description", "default", "examples"}
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -106,7 +121,9 @@ def quick_validator(schema: Any) -> Callable[[Any], bool] | None:
         return None
     from jsonschema_rs import Draft202012Validator
 
-    obeys = Draft202012Validator(schema, validate_formats=False, keywords={"pattern": _Pattern}).is_valid
+    obeys = Draft202012Validator(
+        schema, validate_formats=False, keywords={"pattern": _Pattern}
+    ).is_valid
 
     def quick(value: Any) -> bool:
         try:
@@ -132,8 +149,13 @@ def _alike(schema: Any) -> bool:
     if isinstance(schema, bool):
         return True
     items = schema.get("items")
-    texts = isinstance(items, dict) and items.get("type") == "string"  # 2**63 and 2.0**63 are equal to jsonschema alone
-    return all(texts if key == "uniqueItems" else _alike_keyword(key, value) for key, value in schema.items())
+    texts = (
+        isinstance(items, dict) and items.get("type") == "string"
+    )  # 2**63 and 2.0**63 are equal to jsonschema alone
+    return all(
+        texts if key == "uniqueItems" else _alike_keyword(key, value)
+        for key, value in schema.items()
+    )
 
 
 def _alike_keyword(key: str, value: Any) -> bool:
@@ -188,7 +210,11 @@ def same(found: object, expected: object) -> bool:
             and all(same(found[key], value) for key, value in expected.items())
         )
     if isinstance(expected, list):
-        return isinstance(found, list) and len(found) == len(expected) and all(map(same, found, expected))
+        return (
+            isinstance(found, list)
+            and len(found) == len(expected)
+            and all(map(same, found, expected))
+        )
     return isinstance(found, bool) == isinstance(expected, bool) and found == expected
 
 
@@ -197,12 +223,18 @@ def max_chars(task: Task, *, limit: int, field: str | None = None) -> Rule:
 
     def judge(row: Row, text: str) -> Finding:
         count = requested_length.count(text)
-        return PASS if count <= limit else failed(f"{count} characters, at most {limit}", count - limit)
+        return (
+            PASS
+            if count <= limit
+            else failed(f"{count} characters, at most {limit}", count - limit)
+        )
 
     return of(field, judge)
 
 
-def length_within(task: Task, *, tolerance: int = 0, input: str | None = None, field: str | None = None) -> Rule:
+def length_within(
+    task: Task, *, tolerance: int = 0, input: str | None = None, field: str | None = None
+) -> Rule:
     """As long as the request asks (the field `input` of the row, or all input fields). `tolerance` is for a number that is
     named (80字, 约80字); a bound (50字以内, 30-80字) is kept to the character."""
     fields = inputs(task, input)
@@ -221,7 +253,12 @@ def length_within(task: Task, *, tolerance: int = 0, input: str | None = None, f
 
 
 def excludes(
-    task: Task, *, words: list[str], when: str | None = None, input: str | None = None, field: str | None = None
+    task: Task,
+    *,
+    words: list[str],
+    when: str | None = None,
+    input: str | None = None,
+    field: str | None = None,
 ) -> Rule:
     """None of the words stands in it; white space, case and width ignored. With the pattern `when`, only where that is found in
     the input (the field `input`, or any of them)."""
@@ -240,23 +277,36 @@ def excludes(
 
 
 def covers(
-    task: Task, *, pattern: str, when: str | None = None, input: str | None = None, field: str | None = None
+    task: Task,
+    *,
+    pattern: str,
+    when: str | None = None,
+    input: str | None = None,
+    field: str | None = None,
 ) -> Rule:
     """What the pattern finds in the input (its first group, or all that matches) stands in the answer, white space, case and width
     ignored. With the pattern `when`, only where that is found in the input: the others pass."""
-    fields, compiled, asked = inputs(task, input), compiled_pattern(pattern), compiled_pattern(when or "")
+    fields, compiled, asked = (
+        inputs(task, input),
+        compiled_pattern(pattern),
+        compiled_pattern(when or ""),
+    )
 
     def judge(row: Row, text: str) -> Finding:
         if not any(asked.search(row[name]) for name in fields):
             return PASS
         wanted = [
-            match[1] if compiled.groups else match[0] for name in fields for match in compiled.finditer(row[name])
+            match[1] if compiled.groups else match[0]
+            for name in fields
+            for match in compiled.finditer(row[name])
         ]
         wanted = [one for one in wanted if one and plain(one)]
         if not wanted:
             return unscored("the input has nothing that the pattern finds")
         found = plain(text)
-        return next((failed(f"{one} is left out") for one in wanted if plain(one) not in found), PASS)
+        return next(
+            (failed(f"{one} is left out") for one in wanted if plain(one) not in found), PASS
+        )
 
     return of(field, judge)
 
@@ -295,7 +345,10 @@ def one_sentence(task: Task, *, field: str | None = None) -> Rule:
         if len(text.splitlines()) > 1:
             return failed("several lines")
         ends = [match for match in _END.finditer(text) if match.end() < len(text)]
-        inner = sum(match[0][-1] not in "”’」』）)】》\"'" or text[match.end()] in "“‘「『" for match in ends)
+        inner = sum(
+            match[0][-1] not in "”’」』）)】》\"'" or text[match.end()] in "“‘「『"
+            for match in ends
+        )
         if inner:
             return failed(f"{inner + 1} sentences")
         return PASS if re.search(r"\w", text) else failed("no word")
@@ -313,7 +366,13 @@ HAN = "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\
 _FOREIGN = re.compile(rf"[^\W\d_{HAN}]+")
 
 
-def language(task: Task, *, allow: list[str] | None = None, from_input: bool = False, field: str | None = None) -> Rule:
+def language(
+    task: Task,
+    *,
+    allow: list[str] | None = None,
+    from_input: bool = False,
+    field: str | None = None,
+) -> Rule:
     """Chinese: no letters of another script (Latin, Cyrillic, kana, hangul, …) but for the words of `allow` and, with
     `from_input`, those of the input; case and width ignored."""
     allowed = {plain(word) for entry in allow or [] for word in _FOREIGN.findall(entry)}
@@ -322,7 +381,9 @@ def language(task: Task, *, allow: list[str] | None = None, from_input: bool = F
     def judge(row: Row, text: str) -> Finding:
         if not _FOREIGN.search(text):
             return PASS
-        known = allowed.union(*({plain(word) for word in _FOREIGN.findall(row[name])} for name in fields))
+        known = allowed.union(
+            *({plain(word) for word in _FOREIGN.findall(row[name])} for name in fields)
+        )
         for word in _FOREIGN.findall(text):
             if plain(word) not in known and any(c.isalpha() for c in word):
                 return failed(word)
@@ -333,11 +394,15 @@ def language(task: Task, *, allow: list[str] | None = None, from_input: bool = F
 
 _MARKS = "[。，、；：！？,;:!?｡､…—.]"
 _TWO_MARKS = re.compile(rf"{_MARKS}\s*{_MARKS}")  # a quick look, before _DOUBLED
-_DOUBLED = re.compile(r"[。，、；：,;:！？!?｡､]\s*[。，、；：,;｡､]|！\s*！|？\s*？|!\s*!|\?\s*\?|…{3,}|\.{7,}|—{3,}")
+_DOUBLED = re.compile(
+    r"[。，、；：,;:！？!?｡､]\s*[。，、；：,;｡､]|！\s*！|？\s*？|!\s*!|\?\s*\?|…{3,}|\.{7,}|—{3,}"
+)
 _WORDS = re.compile(r"[\W_]+")
 
 
-def repetition(task: Task, *, characters: int = 5, phrases: int = 3, field: str | None = None) -> Rule:
+def repetition(
+    task: Task, *, characters: int = 5, phrases: int = 3, field: str | None = None
+) -> Rule:
     """No punctuation twice, no character `characters` times in a row (but digits), no phrase of two characters or more
     `phrases` times in a row, whatever punctuation stands between them."""
     if min(characters, phrases) < 2:
@@ -352,7 +417,9 @@ def repetition(task: Task, *, characters: int = 5, phrases: int = 3, field: str 
                 return failed(match[0])
         words = _WORDS.sub("", text)
         spare = len(words) - 1 - len(set(pairwise(words)))
-        if spare < 2 * phrases - 3:  # a text that repeats a phrase has at least so many pairs of characters twice
+        if (
+            spare < 2 * phrases - 3
+        ):  # a text that repeats a phrase has at least so many pairs of characters twice
             return PASS
         phrase = _repeated(words, phrases)
         return failed(f"{phrase} {phrases} times") if phrase else PASS
@@ -367,7 +434,11 @@ def _repeated(text: str, times: int) -> str | None:
         before = seen.setdefault(text[at : at + 2], [])
         for start in before:
             phrase = text[start:at]
-            if at - start > 1 and text.startswith(phrase * (times - 1), at) and not phrase.isdigit():
+            if (
+                at - start > 1
+                and text.startswith(phrase * (times - 1), at)
+                and not phrase.isdigit()
+            ):
                 return phrase
         before.append(at)
     return None

@@ -11,7 +11,9 @@ def overlap(answers: list[str], expected: list[str]) -> dict[str, float]:
 
     pairs = list(zip(answers, expected, strict=True))
     found = {
-        "rouge_l": fmean(2 * LCSseq.similarity(a, b) / (len(a) + len(b)) if a or b else 1.0 for a, b in pairs),
+        "rouge_l": fmean(
+            2 * LCSseq.similarity(a, b) / (len(a) + len(b)) if a or b else 1.0 for a, b in pairs
+        ),
         "bleu": BLEU(tokenize="char").corpus_score(answers, [expected]).score / 100,
         "chrf": CHRF().corpus_score(answers, [expected]).score / 100,
     }

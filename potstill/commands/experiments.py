@@ -25,10 +25,16 @@ from potstill.task import settings
 def refs() -> dict[str, str]:
     """The commit of each of DVC's experiments (refs/exps/<baseline>/<name>), by name."""
     listed = subprocess.run(
-        ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"], capture_output=True, text=True
+        ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"],
+        capture_output=True,
+        text=True,
     )
     found = [line.split() for line in listed.stdout.splitlines()]
-    return {ref.split("/")[4]: sha for ref, sha in found if ref.count("/") == 4 and len(ref.split("/")[2]) == 2}
+    return {
+        ref.split("/")[4]: sha
+        for ref, sha in found
+        if ref.count("/") == 4 and len(ref.split("/")[2]) == 2
+    }
 
 
 def find(name: str) -> str:
@@ -44,7 +50,9 @@ def find(name: str) -> str:
 def blobs(names: list[str]) -> list[bytes | None]:
     """The contents of `<commit>:<path>` each, paths from the root of git's tree, None where there is none: one process for all."""
     asked = "".join(f"{name}\n" for name in names).encode()
-    out = subprocess.run(["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True).stdout
+    out = subprocess.run(
+        ["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True
+    ).stdout
     found: list[bytes | None] = []
     for _ in names:
         head, _, out = out.partition(b"\n")
@@ -60,13 +68,19 @@ def blobs(names: list[str]) -> list[bytes | None]:
 def results(t: settings.Task, commits: dict[str, str]) -> list[Row]:
     """What each commit says of the task, {"name", "params", "model", "right", "share", "low", "high"}; a commit that has
     no result is left out, and so is an experiment of another task; HEAD holds the results of every task, whichever is active."""
-    prefix = subprocess.run(["git", "rev-parse", "--show-prefix"], capture_output=True, text=True).stdout.strip()
+    prefix = subprocess.run(
+        ["git", "rev-parse", "--show-prefix"], capture_output=True, text=True
+    ).stdout.strip()
     files = ("params.yaml", f"{t.reports}/metrics.json", f"{t.reports}/marks.csv")
     contents = iter(blobs([f"{sha}:{prefix}{file}" for sha in commits.values() for file in files]))
     found = []
     for name, params, metrics, marks in zip(commits, contents, contents, contents, strict=True):
         values = yaml.load(params, lockfile.Loader) if params else {}
-        if (values.get("task") != t.name and commits[name] != "HEAD") or metrics is None or marks is None:
+        if (
+            (values.get("task") != t.name and commits[name] != "HEAD")
+            or metrics is None
+            or marks is None
+        ):
             continue
         measured = json.loads(metrics)
         model = score.student(measured)
@@ -83,7 +97,9 @@ def judged(base: Row, others: list[Row]) -> list[Row]:
     for one in others:
         p, how = gate.difference(base["right"], one["right"])
         changed = {
-            key: value for key, value in one["params"].items() if key != "task" and base["params"].get(key) != value
+            key: value
+            for key, value in one["params"].items()
+            if key != "task" and base["params"].get(key) != value
         }
         table.append(one | {"p": p, "how": how, "changed": changed})
     worst = 0.0
@@ -118,7 +134,9 @@ def sweep(jobs: int, settings: list[str]) -> None:
     for number, values in enumerate(each, 1):
         print(f"sweep: {number} of {len(each)}: {' '.join(values)}", flush=True)
         way = "--temp" if jobs == 1 else "--queue"
-        if subprocess.call([*run, way, *(word for value in values for word in ("--set-param", value))]):
+        if subprocess.call(
+            [*run, way, *(word for value in values for word in ("--set-param", value))]
+        ):
             failed.append(" ".join(values))
     if jobs > 1 and subprocess.call([*run, "--run-all", "--jobs", str(jobs)]):
         failed.append(f"one of {jobs} at once")
@@ -142,7 +160,9 @@ def main() -> None:
             f"the last commit has no result of task {t.name} to compare with: `make repro`, then commit dvc.lock and reports"
         )
     if not found[1:]:
-        raise UserError(f"no experiment of task {t.name} has a result: `make exp S='lora_rank=16'` makes one")
+        raise UserError(
+            f"no experiment of task {t.name} has a result: `make exp S='lora_rank=16'` makes one"
+        )
     print(*lines(found[0], judged(found[0], found[1:])), sep="\n")
     if left := len(known) + 1 - len(found):
         print(f"{left} experiments are of another task, or have no result")

@@ -25,7 +25,9 @@ def judge(t: settings.Task, least: float | None, revision: str) -> str:
     name = next(word for word in score.WORDS if word in metrics[model])
     said = f"{model} has {name} {share:.1%} ({low:.1%} to {high:.1%})"
     if least is not None and share < least:
-        raise UserError(f"{t.reports}/metrics.json: {said}, expected {least:.1%} (gate.min_accuracy in params.yaml) or more")
+        raise UserError(
+            f"{t.reports}/metrics.json: {said}, expected {least:.1%} (gate.min_accuracy in params.yaml) or more"
+        )
     hops = t.reports / "hops.csv"
     for hop in compare.read_csv(read_text(hops), str(hops)):
         if hop["passed"] != "1":
@@ -45,7 +47,9 @@ def judge(t: settings.Task, least: float | None, revision: str) -> str:
     was = sum(old.values()) / len(old)
     against = f"{revision} has {was:.1%} ({how} p = {p:.2g})"
     if share < was and p < statistics.ALPHA:
-        raise UserError(f"{t.reports}/metrics.json: {said}, but {against}: it has become worse by more than noise")
+        raise UserError(
+            f"{t.reports}/metrics.json: {said}, but {against}: it has become worse by more than noise"
+        )
     return f"gate: {said}; {against}"
 
 
@@ -57,8 +61,12 @@ def right(t: settings.Task, marks: list[dict[str, str]], model: str) -> dict[str
 def difference(old: dict[str, bool], new: dict[str, bool]) -> tuple[float, str]:
     """The p-value of the difference of two results, and how it was found."""
     if new.keys() == old.keys():
-        fixed, broken = (sum(new[id] is after and old[id] is not after for id in new) for after in (True, False))
-        return statistics.exact(fixed, broken), f"{fixed:,} rows fixed, {broken:,} broken, exact McNemar"
+        fixed, broken = (
+            sum(new[id] is after and old[id] is not after for id in new) for after in (True, False)
+        )
+        return statistics.exact(
+            fixed, broken
+        ), f"{fixed:,} rows fixed, {broken:,} broken, exact McNemar"
     shares = ((sum(rows.values()), len(rows)) for rows in (old, new))
     return statistics.fisher(*shares), "other test rows, Fisher's exact"
 
@@ -77,7 +85,9 @@ def _committed(revision: str, path: Path) -> str | None:
         raise UserError(
             f"git has no revision {revision!r}: give a commit, a branch or a tag, such as AGAINST=origin/main"
         )
-    found = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True, check=False)
+    found = subprocess.run(
+        ["git", "show", f"{revision}:./{path}"], capture_output=True, check=False
+    )
     return None if found.returncode else found.stdout.decode()
 
 

@@ -32,7 +32,12 @@ def convert(t: settings.Task, found: own_rows.File) -> tuple[list[jsonl.Row], li
     for row in found.rows:
         input = {t.config["input"][0]: row["instruction"]}
         if "output" in row:
-            lesson = {"messages": [*t.messages("student", input), {"role": "assistant", "content": row["output"]}]}
+            lesson = {
+                "messages": [
+                    *t.messages("student", input),
+                    {"role": "assistant", "content": row["output"]},
+                ]
+            }
             chats[jsonl.row_id(lesson)] = {"id": jsonl.row_id(lesson), **lesson}
         else:
             seeds[jsonl.row_id(input)] = {"id": jsonl.row_id(input), **input}

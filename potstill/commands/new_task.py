@@ -18,13 +18,23 @@ def scaffold(name: str) -> list[Path]:
         raise errors.UserError(
             f"NAME is {name!r}, expected small letters, digits, - and _, a letter or digit first: make new-task NAME=invoice"
         )
-    homes = {"data": Path("data", name), "schema.json": Path("schemas", f"{name}.json"), "task": Path("tasks", name)}
+    homes = {
+        "data": Path("data", name),
+        "schema.json": Path("schemas", f"{name}.json"),
+        "task": Path("tasks", name),
+    }
     for there in (*homes.values(), Path("models", name), Path("reports", name)):
         if there.exists():
-            raise errors.UserError(f"{there} is there already: choose another NAME, or move it away first")
+            raise errors.UserError(
+                f"{there} is there already: choose another NAME, or move it away first"
+            )
     made = []
     for part, home in homes.items():  # the folder that makes it a task comes last
-        sources = sorted(path for path in (TEMPLATE / part).rglob("*") if path.is_file() and path.suffix != ".pyc")
+        sources = sorted(
+            path
+            for path in (TEMPLATE / part).rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        )
         for source in sources or [TEMPLATE / part]:
             made.append(home / source.relative_to(TEMPLATE / part))
             jsonl.write_text(made[-1], source.read_text(encoding="utf-8").replace("NAME", name))
@@ -39,7 +49,10 @@ def main() -> None:
     )
     for command, why in (
         (f"make repro TASK={name}", "the example as it is, offline, in a minute or two"),
-        (f"make import FILE=inputs.json TASK={name}", f"your own inputs, once data/{name}/seeds.jsonl is gone"),
+        (
+            f"make import FILE=inputs.json TASK={name}",
+            f"your own inputs, once data/{name}/seeds.jsonl is gone",
+        ),
         ("make quote", "what a real teacher would cost; docs/tutorial.md has the whole way"),
     ):
         print(f"  {command:{len(name) + 36}}# {why}")

@@ -31,8 +31,14 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
     document = yaml.load(text)
     changed = {name: value for name, value in changes.items() if before.get(name) != value}
     document.update(changed)
-    comments = [token for token in (of[2] for of in document.ca.items.values()) if token and token.value[0] == "#"]
-    column = min((comment.column for comment in comments), default=0)  # a value that was too long has moved its own
+    comments = [
+        token
+        for token in (of[2] for of in document.ca.items.values())
+        if token and token.value[0] == "#"
+    ]
+    column = min(
+        (comment.column for comment in comments), default=0
+    )  # a value that was too long has moved its own
     for comment in comments:
         comment.column = column
     out = io.StringIO()
@@ -42,11 +48,15 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
 
 
 def _null(representer: Any, value: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")  # its own way is to write nothing
+    return representer.represent_scalar(
+        "tag:yaml.org,2002:null", "null"
+    )  # its own way is to write nothing
 
 
 def _list(representer: Any, value: list[Any]) -> Any:
-    return representer.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)  # in one line, as it was
+    return representer.represent_sequence(
+        "tag:yaml.org,2002:seq", value, flow_style=True
+    )  # in one line, as it was
 
 
 def main() -> None:
@@ -55,7 +65,11 @@ def main() -> None:
             source, changes = settings.load(name).dir / "task.yaml", {"task": name}
         case [profile, *rest] if len(rest) <= 1 and not profile.startswith("-"):
             t = settings.load(rest[0] if rest else params.load("task").task)
-            there = {path.stem: path for folder in (SHARED, t.dir / "profiles") for path in folder.glob("*.yaml")}
+            there = {
+                path.stem: path
+                for folder in (SHARED, t.dir / "profiles")
+                for path in folder.glob("*.yaml")
+            }
             if profile not in there:
                 raise errors.UserError(
                     f"task {t.name} has no profile {profile!r}; there are: {', '.join(sorted(there)) or 'none'}"
@@ -63,7 +77,9 @@ def main() -> None:
             source = there[profile]
             changes = {"task": t.name, **params.parse(params.read_text(source), source)}
         case _:
-            raise errors.UserError("expected `python -m potstill.commands.profile NAME [TASK]` or `--task TASK`")
+            raise errors.UserError(
+                "expected `python -m potstill.commands.profile NAME [TASK]` or `--task TASK`"
+            )
     changed = apply(changes, source)
     print(*changed, f"params.yaml: {len(changed)} values changed, now as in {source}", sep="\n")
 

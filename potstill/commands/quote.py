@@ -26,7 +26,9 @@ class Line:
         return self.requests - self.held
 
 
-def line(stage: str, questions: asking.Questions, journal: Journal | None, used: Used, room: int) -> Line:
+def line(
+    stage: str, questions: asking.Questions, journal: Journal | None, used: Used, room: int
+) -> Line:
     """Counts one stage's requests against the journal; without one, all are to be asked."""
     ratio = used.prompt_tokens / used.estimated if used.estimated else 1.0
     answer = used.completion_tokens / used.answers if used.answers else room
@@ -35,7 +37,9 @@ def line(stage: str, questions: asking.Questions, journal: Journal | None, used:
         if journal is not None and journal.has(request.key, room):
             found.held += 1
         else:
-            found.tokens_in += ratio * sum(estimate(message["content"]) for message in request.messages)
+            found.tokens_in += ratio * sum(
+                estimate(message["content"]) for message in request.messages
+            )
             found.tokens_out += answer
     return found
 
@@ -57,7 +61,9 @@ def expansion(
         asker, its, schema = (t, p, None) if kind == "teacher" else expand.asking(t, p, kind)
         samples = p.generate.samples if kind == "teacher" else 1
         answers, missing = [], []
-        for row, sample, request in asking.Questions(asker, asked, its, model, samples, kind, schema):
+        for row, sample, request in asking.Questions(
+            asker, asked, its, model, samples, kind, schema
+        ):
             answer = journal.find(request.key, its.teacher.max_tokens)
             guess = sum(estimate(message["content"]) for message in request.messages)
             if answer is None:
@@ -80,7 +86,9 @@ def expansion(
     except Missing:
         left = found.requests - found.held
         found.tokens_in = left * (own.prompt_tokens / own.answers if own.answers else prompts)
-        found.tokens_out = left * (own.completion_tokens / own.answers if own.answers else p.expand.max_tokens)
+        found.tokens_out = left * (
+            own.completion_tokens / own.answers if own.answers else p.expand.max_tokens
+        )
         return found, None, own
     found.requests = report["calls"]
     return found, given, own
@@ -112,11 +120,23 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
     if gold.exists() and gold.stat().st_size:
         asks["predict-teacher"] = (jsonl.read_jsonl(gold, ("id", *t.config["input"])), 1)
     lines = [
-        line(stage, asking.Questions(t, asked, p, model, samples), journal, rest, p.teacher.max_tokens)
+        line(
+            stage,
+            asking.Questions(t, asked, p, model, samples),
+            journal,
+            rest,
+            p.teacher.max_tokens,
+        )
         for stage, (asked, samples) in asks.items()
     ]
     if given is None:  # what is still to be written is taken to be like the seeds
-        one = line("generate", asking.Questions(t, seeds, p, model, p.generate.samples), None, rest, p.teacher.max_tokens)
+        one = line(
+            "generate",
+            asking.Questions(t, seeds, p, model, p.generate.samples),
+            None,
+            rest,
+            p.teacher.max_tokens,
+        )
         more = max(0, p.expand.rows - len(seeds))
         lines[0].requests += more * p.generate.samples
         lines[0].tokens_in += more / len(seeds) * one.tokens_in
@@ -139,9 +159,14 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
             f"written, taken to be like the {len(seeds):,} seeds"
         )
     elif p.expand.rows:
-        out.append(f"generate: the {len(given):,} inputs that expand gives, all of whose calls are in the journal")
+        out.append(
+            f"generate: the {len(given):,} inputs that expand gives, all of whose calls are in the journal"
+        )
     asked = sum(one.asked for one in lines)
-    tokens_in, tokens_out = sum(one.tokens_in for one in lines), sum(one.tokens_out for one in lines)
+    tokens_in, tokens_out = (
+        sum(one.tokens_in for one in lines),
+        sum(one.tokens_out for one in lines),
+    )
     time = seconds(asked, tokens_in + tokens_out, used, p)
     if used.answers:
         out.append(f"Tokens and time by the {used.answers:,} answers of this model in the journal.")
@@ -150,13 +175,17 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
             f"No answer of this model is in the journal yet: tokens in are guessed from the prompts' length, tokens out are the most, "
             f"teacher.max_tokens {p.teacher.max_tokens:,} each."
         )
-    out.append("time: " + ("unknown before the first answers" if time is None else f"about {_time(time)}"))
+    out.append(
+        "time: " + ("unknown before the first answers" if time is None else f"about {_time(time)}")
+    )
     cost, spent = (
         budget.cost(tokens_in, tokens_out),
         budget.cost(used.prompt_tokens + used.lost_in, used.completion_tokens + used.lost_out),
     )
     if cost is None or spent is None:
-        out.append("cost: unknown; set teacher.price_in and teacher.price_out, the prices of a million tokens")
+        out.append(
+            "cost: unknown; set teacher.price_in and teacher.price_out, the prices of a million tokens"
+        )
     else:
         out.append(f"cost: {cost:.2f} to come, {spent:.2f} spent so far")
         if p.teacher.budget is not None:

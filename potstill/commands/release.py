@@ -74,10 +74,18 @@ MD5, a folder's is that of its list of files (DVC).
 """
 
 
-def card(t: settings.Task, version: str, stages: dict[str, lockfile.Stage], p: dict[str, Any], commit: str) -> str:
+def card(
+    t: settings.Task,
+    version: str,
+    stages: dict[str, lockfile.Stage],
+    p: dict[str, Any],
+    commit: str,
+) -> str:
     """The model card, Markdown with Hugging Face's front matter."""
     found = jsonl.read_json(t.reports / "metrics.json")
-    funnel = jsonl.read_json(t.data / "3-funnel.json") if (t.data / "3-funnel.json").is_file() else {}
+    funnel = (
+        jsonl.read_json(t.data / "3-funnel.json") if (t.data / "3-funnel.json").is_file() else {}
+    )
     there = {name: t.data / f"4-{name}.jsonl" for name in ("train", "valid", "test")}
     data = "".join(
         f"- {name}: {sum(1 for _ in jsonl.read_lines(path)):,} rows\n"
@@ -85,10 +93,18 @@ def card(t: settings.Task, version: str, stages: dict[str, lockfile.Stage], p: d
         if path.is_file() and path.stat().st_size
     )
     if funnel:
-        dropped = ", ".join(f"{count:,} {why}" for why, count in funnel["dropped"].items()) or "none"
+        dropped = (
+            ", ".join(f"{count:,} {why}" for why, count in funnel["dropped"].items()) or "none"
+        )
         data = f"The teacher gave {funnel['in']:,} answers to {funnel['inputs']:,} inputs; {funnel['kept']:,} were kept, dropped: {dropped}.\n\n{data}"
-    recipe = vars(t.settled(SimpleNamespace(**(stages["sft"].lock or {}).get("params", {}).get("params.yaml", {}))))
-    made = {path: md5 for one in stages.values() for path, md5 in one.made().items() if path in one.outs}
+    recipe = vars(
+        t.settled(
+            SimpleNamespace(**(stages["sft"].lock or {}).get("params", {}).get("params.yaml", {}))
+        )
+    )
+    made = {
+        path: md5 for one in stages.values() for path, md5 in one.made().items() if path in one.outs
+    }
     used = {
         dep["path"]: dep["md5"]
         for dep in (stages["sft"].lock or {}).get("deps", [])
@@ -111,17 +127,23 @@ def card(t: settings.Task, version: str, stages: dict[str, lockfile.Stage], p: d
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         task=t.name,
         version=version,
-        teacher=f"the scripted teacher of {t.dir}" if p["teacher.model"] == "scripted" else p["teacher.model"],
+        teacher=f"the scripted teacher of {t.dir}"
+        if p["teacher.model"] == "scripted"
+        else p["teacher.model"],
         base=base,
         student=read_text(Path("prompts") / "student.md").strip(),
         prompt=read_text(Path("prompts") / "teacher.md").strip(),
         data=data,
         commit=commit,
         results="\n".join(_results(t, found)),
-        training="\n".join(f"- {name}: {json.dumps(value)}" for name, value in recipe.items() if value is not None),
+        training="\n".join(
+            f"- {name}: {json.dumps(value)}" for name, value in recipe.items() if value is not None
+        ),
         licence=f"The weights derive from {p['model']}: {said}. The repository is {own}; the teacher's terms may bind what is made of its answers.",
         hashes="\n".join(
-            f"- `{path}`: {md5}" for path, md5 in (used | made).items() if path.startswith(("models/", f"{t.data}/4-"))
+            f"- `{path}`: {md5}"
+            for path, md5 in (used | made).items()
+            if path.startswith(("models/", f"{t.data}/4-"))
         ),
     )
 
@@ -132,7 +154,9 @@ def _results(t: settings.Task, found: dict[str, Any]) -> Iterator[str]:
     for model in (model for model in score.MODELS if model in found):
         parts = {headline: found[model] | {"rows": found["rows"]}}
         parts |= {
-            name: one for name, one in found[model].items() if isinstance(one, dict) and {"rows", "low"} <= one.keys()
+            name: one
+            for name, one in found[model].items()
+            if isinstance(one, dict) and {"rows", "low"} <= one.keys()
         }
         prompt = "long" if model in ("base", "examples", "teacher") else "short"
         for name, one in parts.items():

@@ -41,14 +41,27 @@ def report(found: dict[int, dict[str, list[bool]]]) -> dict[str, Any]:
     """Shares by training rows, and the paired test of each two neighbours; 0 rows are the base with the long prompt."""
     counts = sorted(found)
     points = [
-        {"split.train_rows": count, **{name: round(sum(one) / len(one), 4) for name, one in found[count].items()}}
+        {
+            "split.train_rows": count,
+            **{name: round(sum(one) / len(one), 4) for name, one in found[count].items()},
+        }
         for count in counts
     ]
     tests = [
-        {"from": low, "to": high, **{name: statistics.mcnemar(found[low][name], found[high][name]) for name in found[low]}}
+        {
+            "from": low,
+            "to": high,
+            **{
+                name: statistics.mcnemar(found[low][name], found[high][name]) for name in found[low]
+            },
+        }
         for low, high in pairwise(counts)
     ]
-    return {"rows": len(next(iter(found[counts[0]].values()))), "points": points, "mcnemar_p": tests}
+    return {
+        "rows": len(next(iter(found[counts[0]].values()))),
+        "points": points,
+        "mcnemar_p": tests,
+    }
 
 
 def write(folder: Path, made: dict[str, Any], title: str) -> None:
@@ -57,8 +70,14 @@ def write(folder: Path, made: dict[str, Any], title: str) -> None:
 
     names = [name for name in made["points"][0] if name != "split.train_rows"]
     jsonl.write_json(folder / "scale_curve.json", made)
-    lines = [",".join(str(point[name]) for name in ("split.train_rows", *names)) for point in made["points"]]
-    jsonl.write_text(folder / "scale_curve.csv", "\n".join([",".join(["split.train_rows", *names]), *lines]) + "\n")
+    lines = [
+        ",".join(str(point[name]) for name in ("split.train_rows", *names))
+        for point in made["points"]
+    ]
+    jsonl.write_text(
+        folder / "scale_curve.csv",
+        "\n".join([",".join(["split.train_rows", *names]), *lines]) + "\n",
+    )
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for name, colour in zip(names, COLOURS, strict=False):
@@ -77,7 +96,9 @@ def write(folder: Path, made: dict[str, Any], title: str) -> None:
 def main() -> None:
     given = sys.argv[1:] or [str(count) for count in ROWS]
     if not all(count.isdecimal() and int(count) for count in given):
-        raise errors.UserError(f"training rows are {' '.join(given)}, expected whole numbers above 0 such as 800 2000")
+        raise errors.UserError(
+            f"training rows are {' '.join(given)}, expected whole numbers above 0 such as 800 2000"
+        )
     p = params.load("split.train_rows")
     t = settings.load()
     found: dict[int, dict[str, list[bool]]] = {}
@@ -99,7 +120,9 @@ def main() -> None:
     write(t.reports, made, f"More training rows, {t.name}")
     print(*Path(t.reports, "scale_curve.csv").read_text(encoding="utf-8").splitlines(), sep="\n")
     for one in made["mcnemar_p"]:
-        values = ", ".join(f"{name} p = {p:.2g}" for name, p in one.items() if name not in ("from", "to"))
+        values = ", ".join(
+            f"{name} p = {p:.2g}" for name, p in one.items() if name not in ("from", "to")
+        )
         print(f"{one['from']} → {one['to']} rows, exact McNemar on {made['rows']} rows: {values}")
     print(f"scale-curve: {t.reports}/scale_curve.png")
 

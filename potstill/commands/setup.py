@@ -47,7 +47,10 @@ def main() -> None:
     key = hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()
     if not (READY.is_file() and READY.read_text() == key):
         start = time.monotonic()
-        print(f"Setting up {VENV.name} from requirements/{build}.lock, once (two to five minutes)", flush=True)
+        print(
+            f"Setting up {VENV.name} from requirements/{build}.lock, once (two to five minutes)",
+            flush=True,
+        )
         make(build, locks)
         READY.write_text(key)
         print(f"{VENV.name} is ready: {time.monotonic() - start:.0f} s", flush=True)
@@ -59,7 +62,9 @@ def use_python_311() -> None:
     if sys.version_info >= (3, 11):  # noqa: UP036 - this file is what finds out
         return
     names = ("python3.13", "python3.12", "python3.11")
-    found = next((name for name in names if shutil.which(name) and not subprocess.call([name, "-V"])), None)
+    found = next(
+        (name for name in names if shutil.which(name) and not subprocess.call([name, "-V"])), None
+    )
     if not found:
         sys.exit(
             f"error: {sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or later: install it, or `make PYTHON=…`"
@@ -71,7 +76,10 @@ def has_gpu() -> bool:
     """Whether nvidia-smi runs and lists a GPU."""
     try:
         return (
-            "GPU" in subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+            "GPU"
+            in subprocess.run(
+                ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
+            ).stdout
         )
     except (OSError, subprocess.SubprocessError):
         return False
@@ -85,7 +93,12 @@ def make(build: str, locks: list[Path]) -> None:
             "error: Python's venv module does not work: install it (on Debian and Ubuntu `apt install python3-venv`)"
         )
     torch, uv = (
-        next(line for path in locks for line in path.read_text().split() if line.startswith(f"{name}=="))
+        next(
+            line
+            for path in locks
+            for line in path.read_text().split()
+            if line.startswith(f"{name}==")
+        )
         for name in ("torch", "uv")
     )
     subprocess.run([*PIP, "--quiet", uv], capture_output=True)  # without it pip installs the rest
@@ -94,9 +107,13 @@ def make(build: str, locks: list[Path]) -> None:
         again = install(torch, "--index-url", TORCH_CPU)
         said = again and said + again
         if said:
-            sys.exit(f"{said}\nerror: neither the configured package index nor {TORCH_CPU} gives {torch}, see above")
+            sys.exit(
+                f"{said}\nerror: neither the configured package index nor {TORCH_CPU} gives {torch}, see above"
+            )
     if said or (said := install(*(word for path in locks for word in ("-r", str(path))))):
-        sys.exit(f"{said}\nerror: the environment could not be installed, see above; `make` tries again")
+        sys.exit(
+            f"{said}\nerror: the environment could not be installed, see above; `make` tries again"
+        )
 
 
 PIP = [str(VENV / "bin/python"), "-m", "pip", "install", "--no-deps", "--disable-pip-version-check"]
@@ -105,12 +122,25 @@ PIP = [str(VENV / "bin/python"), "-m", "pip", "install", "--no-deps", "--disable
 def install(*what: str) -> str:
     """Installs by uv or, when that fails, by pip. Gives what they said when both failed, else nothing."""
     options, variables = settings()
-    uv = [str(VENV / "bin/uv"), "pip", "install", "--no-deps", "--compile-bytecode", "--python", str(VENV), *options]
+    uv = [
+        str(VENV / "bin/uv"),
+        "pip",
+        "install",
+        "--no-deps",
+        "--compile-bytecode",
+        "--python",
+        str(VENV),
+        *options,
+    ]
     env = {"UV_SYSTEM_CERTS": "true", **variables, **os.environ}
     said = ""
     for command in (uv, PIP) if Path(uv[0]).exists() else (PIP,):
         done = subprocess.run(
-            [*command, "--quiet", *what], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*command, "--quiet", *what],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         if not done.returncode:
             return ""
@@ -128,7 +158,10 @@ def settings() -> tuple[list[str], dict[str, str]]:
                 name, _, value = line[len(section) :].partition("=")
                 found[name] = str(ast.literal_eval(value))
     options = [
-        word for name, option in OPTIONS.items() for value in found.get(name, "").split() for word in (option, value)
+        word
+        for name, option in OPTIONS.items()
+        for value in found.get(name, "").split()
+        for word in (option, value)
     ]
     if found.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         options.append("--no-index")
@@ -149,10 +182,23 @@ def lock() -> None:
         "x86_64-manylinux_2_28",
     ]
     options, variables = settings()
-    env = {"UV_CUSTOM_COMPILE_COMMAND": "make lock", "UV_SYSTEM_CERTS": "true", **variables, **os.environ}
-    for name, more in (("cpu", ["--excludes", "cpu-left-out.txt"]), ("cuda", []), ("dev", []), ("quantize", [])):
+    env = {
+        "UV_CUSTOM_COMPILE_COMMAND": "make lock",
+        "UV_SYSTEM_CERTS": "true",
+        **variables,
+        **os.environ,
+    }
+    for name, more in (
+        ("cpu", ["--excludes", "cpu-left-out.txt"]),
+        ("cuda", []),
+        ("dev", []),
+        ("quantize", []),
+    ):
         subprocess.run(
-            [*uv, *options, *more, f"{name}.in", "-o", f"{name}.lock", "--quiet"], cwd=LOCKS, env=env, check=True
+            [*uv, *options, *more, f"{name}.in", "-o", f"{name}.lock", "--quiet"],
+            cwd=LOCKS,
+            env=env,
+            check=True,
         )
 
 

@@ -39,14 +39,16 @@ def push(experiment: str | None) -> str:
         _share_runs(repo, {one.value for one in objects})
         if experiment:
             _git_dvc("exp", "push", "--no-cache", "origin", experiment)
-    said = (
-        f"share: {len(objects):,} objects of {len(wanted)} stages, {len(done.transferred):,} of them new to the remote"
-    )
+    said = f"share: {len(objects):,} objects of {len(wanted)} stages, {len(done.transferred):,} of them new to the remote"
     unsaved = (
         not experiment
-        and subprocess.run(["git", "status", "--porcelain", "dvc.lock", "reports"], capture_output=True).stdout
+        and subprocess.run(
+            ["git", "status", "--porcelain", "dvc.lock", "reports"], capture_output=True
+        ).stdout
     )
-    return said + ("; dvc.lock or reports are not committed: colleagues see what git has" if unsaved else "")
+    return said + (
+        "; dvc.lock or reports are not committed: colleagues see what git has" if unsaved else ""
+    )
 
 
 def pull(experiment: str | None) -> str:
@@ -73,7 +75,9 @@ def pull(experiment: str | None) -> str:
         with repo.lock:
             failed = [str(path) for stage in wanted for path in stage.checkout().get("failed", ())]
     if failed:
-        raise UserError(f"{failed[0]} and {len(failed) - 1} more could not be checked out: `make verify` says why")
+        raise UserError(
+            f"{failed[0]} and {len(failed) - 1} more could not be checked out: `make verify` says why"
+        )
     fill.main()
     return f"pull: {len(objects):,} objects of {len(wanted)} stages are here, {len(done.transferred):,} of them are new"
 
@@ -99,8 +103,12 @@ def _wanted(repo: Any, experiment: str | None) -> list[Any]:
     found = []
     for one in lockfile.stages(experiments.find(experiment) if experiment else None):
         if one.lock and one.outs:
-            stage = create_stage(PipelineStage, repo=repo, path="dvc.yaml", cmd=one.cmd, outs=one.outs)
-            StageLoader.fill_from_lock(stage, {"outs": [out for out in one.lock["outs"] if out["path"] in one.outs]})
+            stage = create_stage(
+                PipelineStage, repo=repo, path="dvc.yaml", cmd=one.cmd, outs=one.outs
+            )
+            StageLoader.fill_from_lock(
+                stage, {"outs": [out for out in one.lock["outs"] if out["path"] in one.outs]}
+            )
             found.append(stage)
     releases = [] if experiment else sorted(Path("releases").glob("*.dvc"))
     return found + [stage for path in releases for stage in repo.stage.load_file(str(path))]
@@ -121,7 +129,10 @@ def _share_runs(repo: Any, shared: set[str]) -> None:
     """Sends those entries of the run-cache whose outputs the remote has now: any others would promise what is not there."""
     from dvc.fs import generic
 
-    here, there = repo.cache.legacy, repo.cloud.get_remote_odb(command="share", hash_name="md5-dos2unix")
+    here, there = (
+        repo.cache.legacy,
+        repo.cloud.get_remote_odb(command="share", hash_name="md5-dos2unix"),
+    )
     for path in Path(here.path, "runs").glob("*/*/*"):
         entry = yaml.load(path.read_bytes(), lockfile.Loader) if path.is_file() else None
         if entry and {out["md5"] for out in entry["outs"]} <= shared:

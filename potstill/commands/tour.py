@@ -15,7 +15,9 @@ from potstill.task import settings
 def tasks() -> list[str]:
     """The tasks there are, by name."""
     return sorted(
-        path.parent.name for path in Path("tasks").glob("*/task.yaml") if not path.parent.name.startswith("_")
+        path.parent.name
+        for path in Path("tasks").glob("*/task.yaml")
+        if not path.parent.name.startswith("_")
     )
 
 
@@ -25,7 +27,9 @@ def line(name: str) -> str:
     if not path.is_file():
         return f"{name:14}not yet run: make repro TASK={name}"
     found = json.loads(path.read_text(encoding="utf-8"))
-    shares = "".join(f"{score.headline(found[model]):10.1%}" for model in ("teacher", "base", "sft"))
+    shares = "".join(
+        f"{score.headline(found[model]):10.1%}" for model in ("teacher", "base", "sft")
+    )
     tokens = "".join(f"{found[model]['prompt_tokens']:10,.0f}" for model in ("base", "sft"))
     return f"{name:14}{found['rows']:6,}{shares}{tokens}"
 
@@ -38,7 +42,9 @@ def main() -> None:
             profile.apply({"task": name}, settings.load(name).dir / "task.yaml")
             print(f"tour: {name}", flush=True)
             if code := subprocess.call([sys.executable, "-m", "dvc", "repro"]):
-                raise errors.UserError(f"{name}: `dvc repro` ended with {code}; its own message stands above")
+                raise errors.UserError(
+                    f"{name}: `dvc repro` ended with {code}; its own message stands above"
+                )
             print(f"tour: {name} took {time.monotonic() - start:.0f} s", flush=True)
     finally:
         profile.apply({"task": before}, params.PATH)

@@ -17,18 +17,32 @@ from potstill.evaluation import score
 from potstill.task import settings
 from potstill.task.settings import Task
 
-FILES = ("seeds", "1-inputs", "gold", "2-answers", "3-kept", "3-dropped", "4-train", "4-valid", "4-test")
+FILES = (
+    "seeds",
+    "1-inputs",
+    "gold",
+    "2-answers",
+    "3-kept",
+    "3-dropped",
+    "4-train",
+    "4-valid",
+    "4-test",
+)
 SAID = {"accept": "accepted", "reject": "rejected", "edit": "edited"}
 STATE = {True: "passed", False: "failed", None: "unscored"}
 WIDTH = 9  # columns of the labels
 
-Found = dict[str, list[tuple[int, Row]]]  # by file: its rows of one id, each with its line; a missing file is not there
+Found = dict[
+    str, list[tuple[int, Row]]
+]  # by file: its rows of one id, each with its line; a missing file is not there
 
 
 def story(t: Task, prefix: str) -> Iterator[str]:
     """The life of the row whose id begins with `prefix`, in lines. Raises UserError when there is none, or several."""
     files = {name: _read(t, name) for name in FILES if (t.data / f"{name}.jsonl").is_file()}
-    predictions = {path.stem: _read(t, path.stem) for path in sorted(t.data.glob("5-predictions-*.jsonl"))}
+    predictions = {
+        path.stem: _read(t, path.stem) for path in sorted(t.data.glob("5-predictions-*.jsonl"))
+    }
     id = _resolve(t, prefix, (row["id"] for some in files.values() for row in some if "id" in row))
     found: Found = {
         name: [(line, row) for line, row in enumerate(some, 1) if row.get("id") == id]
@@ -50,15 +64,21 @@ def _resolve(t: Task, prefix: str, ids: Iterable[str]) -> str:
     """The one id that begins with `prefix`."""
     known = sorted(set(ids))
     if not prefix or not known:
-        such = f", such as `make trace ID={known[0][:8]}`" if known else f" ({t.data} has no rows yet)"
+        such = (
+            f", such as `make trace ID={known[0][:8]}`" if known else f" ({t.data} has no rows yet)"
+        )
         raise UserError(f"ID is {prefix!r}, expected a row's id or how it begins{such}")
     found = [id for id in known if id.startswith(prefix)]
     if prefix in found:
         return prefix
     if not found:
-        raise UserError(f"no row of task {t.name} has an id that begins with {prefix!r}: ids stand in {t.data}/*.jsonl")
+        raise UserError(
+            f"no row of task {t.name} has an id that begins with {prefix!r}: ids stand in {t.data}/*.jsonl"
+        )
     if len(found) > 1:
-        raise UserError(f"{len(found):,} ids begin with {prefix!r}, such as {found[0]} and {found[1]}: give more of it")
+        raise UserError(
+            f"{len(found):,} ids begin with {prefix!r}, such as {found[0]} and {found[1]}: give more of it"
+        )
     return found[0]
 
 
@@ -67,10 +87,15 @@ def _origin(t: Task, found: Found) -> Iterator[str]:
     for name, label in (("seeds", "seed"), ("gold", "gold"), ("1-inputs", "input")):
         for line, _ in found.get(name, []):
             yield _line(label, f"{t.data}/{name}.jsonl:{line}")
-    row = next((row for name in ("1-inputs", "seeds", "gold") for _, row in found.get(name, [])), None)
+    row = next(
+        (row for name in ("1-inputs", "seeds", "gold") for _, row in found.get(name, [])), None
+    )
     if row is None:  # a user's own row: it comes as messages
         return
-    for key in (*(key for key in ("family", "category", "slice") if key in row), *t.config["input"]):
+    for key in (
+        *(key for key in ("family", "category", "slice") if key in row),
+        *t.config["input"],
+    ):
         yield _line(key, str(row[key]))
     for message in t.messages("teacher", row):
         yield _line(f"→ {message['role']}", message["content"])
@@ -120,7 +145,10 @@ def _side(t: Task, found: Found) -> Iterator[str]:
                 yield _line(f"  {message['role']}", message["content"])
             return
     if found.get("3-kept"):
-        yield _line("split", "on no side: not split yet (`dvc repro split`), or beyond split.train_rows of params.yaml")
+        yield _line(
+            "split",
+            "on no side: not split yet (`dvc repro split`), or beyond split.train_rows of params.yaml",
+        )
 
 
 def _predictions(t: Task, found: Found, predictions: Iterable[str]) -> Iterator[str]:
@@ -130,7 +158,10 @@ def _predictions(t: Task, found: Found, predictions: Iterable[str]) -> Iterator[
     test, shown = tests[0][1], False
     for name in predictions:
         for _, answer in found[name]:
-            marks, reasons = score.mark(t, test, answer), registry.check(t, test, answer["answer"] or "")
+            marks, reasons = (
+                score.mark(t, test, answer),
+                registry.check(t, test, answer["answer"] or ""),
+            )
             right = "right" if marks["right"] else "unscored" if marks.get("unscored") else "wrong"
             yield _line(name.removeprefix("5-predictions-"), "; ".join([right, *reasons]))
             yield _line("", answer["answer"] or "(no answer)")
@@ -141,9 +172,14 @@ def _predictions(t: Task, found: Found, predictions: Iterable[str]) -> Iterator[
 
 def _line(label: str, text: str) -> str:
     """A label and a text beside it. Control characters, which could move the cursor or hide text, are spelt out."""
-    safe = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else ascii(c)[1:-1] for c in text)
+    safe = "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else ascii(c)[1:-1]
+        for c in text
+    )
     first, *more = safe.split("\n")
-    return "\n".join([f"{label:<{WIDTH}} {first}", *(f"{'':<{WIDTH}} {line}".rstrip() for line in more)])
+    return "\n".join(
+        [f"{label:<{WIDTH}} {first}", *(f"{'':<{WIDTH}} {line}".rstrip() for line in more)]
+    )
 
 
 def main() -> None:

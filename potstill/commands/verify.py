@@ -28,11 +28,20 @@ def check() -> str:
     active = lockfile.active()
     by_task: dict[str, list[str]] = defaultdict(list)
     for one in stages:
-        made = {path: md5 for other in stages if other.task == one.task for path, md5 in other.made().items()}
-        by_task[one.task] += [f"{one.name}: {', '.join(why)}" for why in [lockfile.changes(one, made)] if why]
+        made = {
+            path: md5
+            for other in stages
+            if other.task == one.task
+            for path, md5 in other.made().items()
+        }
+        by_task[one.task] += [
+            f"{one.name}: {', '.join(why)}" for why in [lockfile.changes(one, made)] if why
+        ]
     for task, stale in by_task.items():
         if stale and task != active:
-            print(f"{task}: {_count(stale)} would run, from {stale[0].partition(':')[0]} on: `make repro TASK={task}`")
+            print(
+                f"{task}: {_count(stale)} would run, from {stale[0].partition(':')[0]} on: `make repro TASK={task}`"
+            )
     if stale := by_task[active]:
         print(*stale, sep="\n")
         raise UserError(
@@ -47,9 +56,14 @@ def _count(stages: list[str]) -> str:
 
 def findings() -> Iterator[Found]:
     """All that is wrong, each with what mends it."""
-    busy = [(path.name, who) for path in sorted(stage.LOCKS.glob("*")) if (who := stage.running(path))]
+    busy = [
+        (path.name, who) for path in sorted(stage.LOCKS.glob("*")) if (who := stage.running(path))
+    ]
     for name, who in busy:
-        yield f"stage {name} is running ({who}): what it makes is not there yet", "wait for its end, or end it"
+        yield (
+            f"stage {name} is running ({who}): what it makes is not there yet",
+            "wait for its end, or end it",
+        )
     yield from _leftovers(bool(busy))
     yield from _git()
     try:
@@ -60,9 +74,14 @@ def findings() -> Iterator[Found]:
         yield str(error).split(": `")[0], lockfile.AGAIN
         return
     if lost:
-        yield f"dvc.lock lacks {len(lost)} stages that the last commit has, such as {min(lost)}", lockfile.AGAIN
+        yield (
+            f"dvc.lock lacks {len(lost)} stages that the last commit has, such as {min(lost)}",
+            lockfile.AGAIN,
+        )
     for one in stages:
-        if one.lock and (unlisted := [path for path in one.outs + one.kept if path not in one.made()]):
+        if one.lock and (
+            unlisted := [path for path in one.outs + one.kept if path not in one.made()]
+        ):
             yield f"dvc.lock: {one} has no entry for {unlisted[0]}", lockfile.AGAIN
     stages += lockfile.releases()
     cache = cache_folder()
@@ -71,18 +90,26 @@ def findings() -> Iterator[Found]:
         for path, md5 in one.made().items():
             if path in one.outs:
                 users[md5] = path
-                users |= {sum: f"{path}/{name}" for name, sum in lockfile.objects(cache, md5) if name != "."}
+                users |= {
+                    sum: f"{path}/{name}"
+                    for name, sum in lockfile.objects(cache, md5)
+                    if name != "."
+                }
     damaged = set()
     for file in sorted(path for path in cache.rglob("*") if path.is_file()):
         name = file.parent.name + file.name
         if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", name):
-            yield f"{file}: half an object, left by a `dvc` that was killed, or by a full disk", f"rm {file}"
+            yield (
+                f"{file}: half an object, left by a `dvc` that was killed, or by a full disk",
+                f"rm {file}",
+            )
         elif lockfile.md5(file) != name.removesuffix(".dir"):
             damaged.add(name)
             whose = users.get(name)
             yield (
                 f"{file}: damaged, its bytes are not those of its name; it is {whose or 'of another commit or experiment'}",
-                f"rm -rf {file} {whose or ''}".rstrip() + " && make pull, or where no remote has it `make repro`",
+                f"rm -rf {file} {whose or ''}".rstrip()
+                + " && make pull, or where no remote has it `make repro`",
             )
     for task in dict.fromkeys(one.task for one in stages):
         yield from _outputs([one for one in stages if one.task == task], cache, damaged)
@@ -97,13 +124,17 @@ def _outputs(stages: list[Stage], cache: Path, damaged: set[str]) -> Iterator[Fo
             if not Path(path).exists():
                 gone.append(path)
             elif lockfile.md5(Path(path)) != md5:
-                mends = f"git checkout {path}" if path in one.kept else f"rm -rf {path} && make pull"
+                mends = (
+                    f"git checkout {path}" if path in one.kept else f"rm -rf {path} && make pull"
+                )
                 yield (
                     f"{path}: not as it was made, its bytes are others",
                     f"{mends}, or `make repro`, which makes it anew",
                 )
             names = {md5} | {sum for _, sum in lockfile.objects(cache, md5)}
-            if path in one.outs and not all((cache / name[:2] / name[2:]).is_file() for name in names - damaged):
+            if path in one.outs and not all(
+                (cache / name[:2] / name[2:]).is_file() for name in names - damaged
+            ):
                 not_cached.append(path)
     for paths, where in ((gone, "not here"), (not_cached, "not in DVC's cache")):
         if paths:
@@ -116,7 +147,9 @@ def _outputs(stages: list[Stage], cache: Path, damaged: set[str]) -> Iterator[Fo
 
 def _leftovers(busy: bool) -> Iterator[Found]:
     """Half-written files and locks of processes that are gone."""
-    parts = [path for top in ("data", "models", "reports") for path in sorted(Path(top).rglob("*.part"))]
+    parts = [
+        path for top in ("data", "models", "reports") for path in sorted(Path(top).rglob("*.part"))
+    ]
     for path in [] if busy else parts:
         yield f"{path}: half-written, left by a run that was killed", f"rm -rf {path}"
     holders = Path(".dvc/tmp/rwlock")
@@ -132,7 +165,11 @@ def _leftovers(busy: bool) -> Iterator[Found]:
     except (ValueError, TypeError, KeyError, AttributeError):
         yield f"{holders}: not whole", f"rm {holders}"
         return
-    dead = sorted(pid for pid in pids if not Path(f"/proc/{pid}").exists()) if Path("/proc/self").exists() else []
+    dead = (
+        sorted(pid for pid in pids if not Path(f"/proc/{pid}").exists())
+        if Path("/proc/self").exists()
+        else []
+    )
     if dead:
         yield f"{holders}: held by process {dead[0]}, which is gone", f"rm {holders}"
 
@@ -182,7 +219,9 @@ def main() -> None:
     for what, remedy in found:
         print(f"{what}\n  mend it: {remedy}")
     if found:
-        raise UserError(f"{len(found)} {'things are' if len(found) > 1 else 'thing is'} wrong, see above")
+        raise UserError(
+            f"{len(found)} {'things are' if len(found) > 1 else 'thing is'} wrong, see above"
+        )
     print("verify: every output of every task and every object of DVC's cache is as it was made")
 
 

@@ -33,7 +33,10 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
-        print(f"stopped: {str(stop) or 'what was finished is kept; run the same command again'}", file=sys.stderr)
+        print(
+            f"stopped: {str(stop) or 'what was finished is kept; run the same command again'}",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

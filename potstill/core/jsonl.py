@@ -85,7 +85,11 @@ def is_sealed(path: str | Path, lines: Iterable[bytes]) -> bool:
 
 
 def parse_lines(
-    lines: Iterable[bytes], path: str | Path, sealed: bool, required: Iterable[str] = (), first: int = 1
+    lines: Iterable[bytes],
+    path: str | Path,
+    sealed: bool,
+    required: Iterable[str] = (),
+    first: int = 1,
 ) -> Iterator[Row]:
     """The rows of some lines of a file, the first of which has the number `first`. Raises UserError with file and line."""
     required = tuple(required)
@@ -93,7 +97,9 @@ def parse_lines(
         row = parse_row(_unseal(raw, f"{path}:{number}") if sealed else raw, f"{path}:{number}")
         for key in required:
             if key not in row:
-                raise UserError(f"{path}:{number}: key {key!r} is missing, expected the keys {', '.join(required)}")
+                raise UserError(
+                    f"{path}:{number}: key {key!r} is missing, expected the keys {', '.join(required)}"
+                )
         if "id" in row and (not isinstance(row["id"], str) or not row["id"]):
             raise UserError(f"{path}:{number}: id is {row['id']!r}, expected a text")
         yield row
@@ -104,7 +110,9 @@ def parse_row(raw: bytes, where: str) -> Row:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: byte {error.start + 1} is not UTF-8: save the file as UTF-8") from None
+        raise UserError(
+            f"{where}: byte {error.start + 1} is not UTF-8: save the file as UTF-8"
+        ) from None
     if not text.strip():
         raise UserError(f"{where}: the line is blank, expected one JSON object: delete the line")
     row = parse_json(text, where)
@@ -120,7 +128,9 @@ def read_json(path: str | Path) -> Row:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro`") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: found a {type(found).__name__}, expected one JSON object: run `dvc repro`")
+        raise UserError(
+            f"{path}: found a {type(found).__name__}, expected one JSON object: run `dvc repro`"
+        )
     return found
 
 
@@ -129,10 +139,14 @@ def parse_json(text: str, where: str) -> Any:
     with `where`."""
     try:
         document = DECODER.decode(text)
-        if "\\u" in text:  # a lone half of a surrogate pair is JSON, but no text that can be written again
+        if (
+            "\\u" in text
+        ):  # a lone half of a surrogate pair is JSON, but no text that can be written again
             json.dumps(document, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg} at character {error.pos + 1}): {text[:40]!r}") from None
+        raise UserError(
+            f"{where}: not JSON ({error.msg} at character {error.pos + 1}): {text[:40]!r}"
+        ) from None
     except UnicodeEncodeError:
         raise UserError(
             f"{where}: half a surrogate pair (\\ud800 to \\udfff alone), expected whole characters"
@@ -149,7 +163,9 @@ def _once(pairs: list[tuple[str, Any]]) -> Row:
     if len(row) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {ascii(twice)[1:-1]!r} stands there twice, expected once: delete one of the two")
+        raise ValueError(
+            f"key {ascii(twice)[1:-1]!r} stands there twice, expected once: delete one of the two"
+        )
     return row
 
 
@@ -170,7 +186,9 @@ def _unseal(raw: bytes, where: str) -> bytes:
     if raw[-20:-10] == SEAL and raw[-10:] == b'%08x"}' % zlib.crc32(body):
         return body
     parse_row(raw, where)  # a torn line says so itself
-    raise UserError(f"{where}: the row is not as it was written: run `dvc repro`, which makes the file anew")
+    raise UserError(
+        f"{where}: the row is not as it was written: run `dvc repro`, which makes the file anew"
+    )
 
 
 def _made_by_a_stage(path: str | Path) -> bool:

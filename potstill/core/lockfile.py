@@ -39,7 +39,9 @@ def read(revision: str | None = None) -> dict[str, Entry]:
     found = (load(LOCK, text, AGAIN) or {}).get("stages") or {} if text else {}
     for name, entry in found.items():
         if not isinstance(entry, dict) or not all(entry.get(key) for key in ("cmd", "outs")):
-            raise UserError(f"{LOCK}: the entry of {name} is not whole, expected cmd and outs: {AGAIN}")
+            raise UserError(
+                f"{LOCK}: the entry of {name} is not whole, expected cmd and outs: {AGAIN}"
+            )
         for item in entry.get("deps", []) + entry["outs"]:
             if not isinstance(item, dict) or not re.fullmatch(
                 r"[0-9a-f]{32}(\.dir)?", str(item.get("md5"))

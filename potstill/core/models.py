@@ -28,11 +28,14 @@ MODELS = {
     ),
     "sft": Model("after", "after", "#2458a6", "#8ab4f8", "student", Path("models/sft/merged")),
     "dpo": Model(
-        "after, aligned", "after, aligned", "#7a3fa0", "#c79be8", "student", Path("models/dpo/merged")
+        "after, aligned",
+        "after, aligned",
+        "#7a3fa0",
+        "#c79be8",
+        "student",
+        Path("models/dpo/merged"),
     ),
     "teacher": Model("teacher", "the teacher", "#c0562f", "#f08e62", "teacher"),
 }
-UNTRAINED = tuple(
-    name for name, one in MODELS.items() if one.weights is None and name != "teacher"
-)
+UNTRAINED = tuple(name for name, one in MODELS.items() if one.weights is None and name != "teacher")
 LABELS = {name: one.label for name, one in MODELS.items()}

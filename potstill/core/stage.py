@@ -31,7 +31,9 @@ def running_once() -> Iterator[None]:
     path = LOCKS / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
-        deadline = time.monotonic() + 1  # who looks whether a stage runs holds its lock for a moment
+        deadline = (
+            time.monotonic() + 1
+        )  # who looks whether a stage runs holds its lock for a moment
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,14 @@ from types import SimpleNamespace
 
 from potstill.checks import registry
 from potstill.core.jsonl import Row, row_id, squeeze
-from potstill.dataset.expand_rules import Category, categories, reply_items, schema, unusable, writable
+from potstill.dataset.expand_rules import (
+    Category,
+    categories,
+    reply_items,
+    schema,
+    unusable,
+    writable,
+)
 from potstill.dataset.near_duplicates import Seen
 from potstill.task.settings import Task
 
@@ -42,7 +49,9 @@ class Grown:
         default_factory=Counter
     )  # that `vary` found or put, so that it spreads its values evenly
     dry: int = 0  # draws since the last that brought something
-    weights: dict[str, float] = field(default_factory=dict)  # of the rows that proved hard, as leads; a seed's is 1
+    weights: dict[str, float] = field(
+        default_factory=dict
+    )  # of the rows that proved hard, as leads; a seed's is 1
 
     @property
     def total(self) -> int:
@@ -53,12 +62,18 @@ class Grown:
         return max(0, self.quota - self.total)
 
 
-def asking(task: Task, params: SimpleNamespace, kind: str) -> tuple[Task, SimpleNamespace, Row | None]:
+def asking(
+    task: Task, params: SimpleNamespace, kind: str
+) -> tuple[Task, SimpleNamespace, Row | None]:
     """The task, the teacher's parameters and the schema that a call of this stage is asked with: the system prompt is
     prompts/<kind>.md, the user's turn the examples as JSON."""
     own = {"temperature": params.expand.temperature, "max_tokens": params.expand.max_tokens}
     asker = replace(task, config=task.config | {"user": "{{ turn }}"}, _templates={})
-    return asker, SimpleNamespace(**vars(params.teacher) | own), schema(task) if kind == "expand" else None
+    return (
+        asker,
+        SimpleNamespace(**vars(params.teacher) | own),
+        schema(task) if kind == "expand" else None,
+    )
 
 
 def read(task: Task, params: SimpleNamespace) -> tuple[list[Row], list[Row]]:
@@ -68,20 +83,28 @@ def read(task: Task, params: SimpleNamespace) -> tuple[list[Row], list[Row]]:
     return task.inputs(task.data / "seeds.jsonl"), task.inputs(gold) if there else []
 
 
-def grow(task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace, ask: Ask) -> tuple[list[Row], Row]:
+def grow(
+    task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace, ask: Ask
+) -> tuple[list[Row], Row]:
     """The seeds and what was grown from them, each with its `family`, and the report of data/<task>/1-expand.json.
 
     `params` holds near_duplicate, expand, teacher and generate. Raises UserError when task.yaml or a seed does not fit.
     """
     if not params.expand.rows:
-        return [{**row, "family": row["id"]} for row in seeds], {"rows": len(seeds), "calls": 0, "categories": {}}
+        return [{**row, "family": row["id"]} for row in seeds], {
+            "rows": len(seeds),
+            "calls": 0,
+            "categories": {},
+        }
     growth = Growth(task, seeds, gold, params)
     growth.vary_seeds()
     growth.learn(ask)
     while calls := growth.draw():
         two_step = [call for call in calls if call["material_kind"]]
         for kind in dict.fromkeys(call["material_kind"] for call in two_step):
-            growth.add_material([call for call in two_step if call["material_kind"] == kind], kind, ask)
+            growth.add_material(
+                [call for call in two_step if call["material_kind"] == kind], kind, ask
+            )
         calls = [call for call in calls if call["material"] or not call["material_kind"]]
         answers = {row["id"]: row for row in (ask("expand", calls) if calls else ())}
         for call in calls:
@@ -93,13 +116,17 @@ def grow(task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace,
 class Growth:
     """All categories, and what was seen in any of them."""
 
-    def __init__(self, task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace) -> None:
+    def __init__(
+        self, task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace
+    ) -> None:
         self.task, self.params = task, params
         self.rules, self.max_chars = categories(task, seeds)
         self.seeds = [{**row, "family": row["id"]} for row in seeds]
         shares = _quotas(params.expand.rows, [category.share for category in self.rules])
         self.grown = {
-            category.name: Grown(category, quota, [row for row in self.seeds if _category(row) == category.name])
+            category.name: Grown(
+                category, quota, [row for row in self.seeds if _category(row) == category.name]
+            )
             for category, quota in zip(self.rules, shares, strict=True)
         }
         self.seen = Seen(params.near_duplicate)
@@ -155,7 +182,9 @@ class Growth:
         examples = [lead]
         for pool in (one.seeds, one.rows):
             others = [row for row in pool if row is not lead]
-            examples += chance.sample(others, min(self.params.expand.examples - len(examples), len(others)))
+            examples += chance.sample(
+                others, min(self.params.expand.examples - len(examples), len(others))
+            )
         shown = [self._item(row) for row in examples]
         one.draws += 1
         one.calls += cost
@@ -240,7 +269,13 @@ class Growth:
         if not one.missing:
             return "beyond the quota"
         near = self.seen.find(text, family)
-        return None if near is None else "near a gold row" if near.startswith(GOLD) else "near-duplicate"
+        return (
+            None
+            if near is None
+            else "near a gold row"
+            if near.startswith(GOLD)
+            else "near-duplicate"
+        )
 
     def _vary(self, one: Grown, row: Row) -> None:
         """Adds the row with other numbers, as far as the quota goes."""
@@ -250,7 +285,9 @@ class Growth:
             for value in vary.others(fields, one.numbers, random.Random(row["id"])):
                 if one.missing:
                     one.varied += 1
-                    one.numbers[value] += self._add(one, vary.put(fields, value), row["family"]) is not None
+                    one.numbers[value] += (
+                        self._add(one, vary.put(fields, value), row["family"]) is not None
+                    )
 
     def learn(self, ask: Ask) -> None:
         """With expand.hard: asks the task's own question about every row that is new, as generate will, and has those lead
@@ -264,8 +301,15 @@ class Growth:
         for row in rows:
             self._judged.add(row["id"])
             one = self.grown[_category(row)]
-            given = [a["answer"] if unusable(a) is None else "" for a in sorted(answers[row["id"]], key=_sample)]
-            passing = (i for i, text in enumerate(given) if text and not registry.check(self.task, row, text, True))
+            given = [
+                a["answer"] if unusable(a) is None else ""
+                for a in sorted(answers[row["id"]], key=_sample)
+            ]
+            passing = (
+                i
+                for i, text in enumerate(given)
+                if text and not registry.check(self.task, row, text, True)
+            )
             tries = next(passing, len(given))
             if tries == len(given) and (new := self._rewritten(one, row, given)):
                 one.rows[one.rows.index(row)] = row = new
@@ -343,14 +387,20 @@ def table(report: Row) -> Iterator[str]:
     for name, one in report["categories"].items():
         refused.update(one["refused"])
         values = {**one, "refused": sum(one["refused"].values())}
-        yield f"{name:16}" + "".join(f"{values[column]:10,}" for column in columns) + f"  {one['stopped']}"
+        yield (
+            f"{name:16}"
+            + "".join(f"{values[column]:10,}" for column in columns)
+            + f"  {one['stopped']}"
+        )
     if short := [name for name, one in report["categories"].items() if one["stopped"] != "quota"]:
         yield (
             f"{report['rows']:,} rows, not all that were wanted: {', '.join(short)} stopped by the ceiling expand.calls (calls), or "
             f"after {DRY} calls with nothing new (dry)"
         )
     if refused:
-        yield "refused: " + ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
+        yield "refused: " + ", ".join(
+            f"{count:,} {reason}" for reason, count in refused.most_common()
+        )
 
 
 def _quotas(rows: int, shares: list[float]) -> list[int]:

@@ -39,10 +39,20 @@ class Vary:
         if not (found := self._find(fields)):
             return dict(fields)
         name, match = found
-        return {**fields, name: match.string[: match.start()] + str(value) + match.string[match.end() :]}
+        return {
+            **fields,
+            name: match.string[: match.start()] + str(value) + match.string[match.end() :],
+        }
 
     def _find(self, fields: Row) -> tuple[str, re.Match[str]] | None:
-        return next(((name, match) for name, text in fields.items() if (match := self.pattern.search(text))), None)
+        return next(
+            (
+                (name, match)
+                for name, text in fields.items()
+                if (match := self.pattern.search(text))
+            ),
+            None,
+        )
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,12 @@ def categories(task: Task, seeds: list[Row]) -> tuple[list[Category], int]:
             f"{path}: expand is missing, but expand.rows is not 0: add expand (see docs/data.md), or set it to 0"
         )
     settings = task.config["expand"]
-    found = [_category(path, name, one) for name, one in settings.get("categories", {"": {}}).items()]
-    if any(one.vary and one.vary.rewrite for one in found) and "json_schema" in map(_name, task.config["checks"]):
+    found = [
+        _category(path, name, one) for name, one in settings.get("categories", {"": {}}).items()
+    ]
+    if any(one.vary and one.vary.rewrite for one in found) and "json_schema" in map(
+        _name, task.config["checks"]
+    ):
         raise UserError(
             f"{path}: rewrite counts the characters of a whole answer, but json_schema says it is JSON: remove one"
         )
@@ -77,7 +91,9 @@ def categories(task: Task, seeds: list[Row]) -> tuple[list[Category], int]:
         name = row.get("category", "")
         if not isinstance(name, str) or name not in names:
             there = ", ".join(filter(None, names)) or "none (task.yaml names no categories)"
-            raise UserError(f"{data}:{number}: category is {name!r}, expected one of task.yaml's: {there}")
+            raise UserError(
+                f"{data}:{number}: category is {name!r}, expected one of task.yaml's: {there}"
+            )
         one, text = names[name], "\n".join(row[field] for field in task.config["input"])
         if one.match and not one.match.search(text):
             raise UserError(
@@ -97,9 +113,19 @@ def schema(task: Task) -> Row:
     item: dict[str, Any] = {"type": "string"}
     if len(names) > 1:
         properties = dict.fromkeys(names, item)
-        item = {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+        item = {
+            "type": "object",
+            "properties": properties,
+            "required": names,
+            "additionalProperties": False,
+        }
     inputs = {"inputs": {"type": "array", "items": item}}
-    return {"type": "object", "properties": inputs, "required": ["inputs"], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": inputs,
+        "required": ["inputs"],
+        "additionalProperties": False,
+    }
 
 
 def unusable(answer: Row) -> str | None:
@@ -138,7 +164,9 @@ def _category(path: object, name: str, one: dict[str, Any]) -> Category:
         try:
             return None if text is None else re.compile(text)
         except re.error as error:
-            raise UserError(f"{path}: expand.categories.{name}: {text!r} is no regular expression: {error}") from None
+            raise UserError(
+                f"{path}: expand.categories.{name}: {text!r} is no regular expression: {error}"
+            ) from None
 
     vary, match = None, pattern(one.get("match"))
     if (options := one.get("vary")) and (number := pattern(options["pattern"])):

@@ -58,33 +58,51 @@ def twins(task: Task, inputs: list[Row], threshold: float) -> list[str | None]:
         same = first.setdefault(text, i)
         found.append(None if same == i else f"duplicate: of {inputs[same]['id']}")
     rest = list(first.values())
-    near = near_duplicates.firsts([texts[i] for i in rest], [inputs[i]["family"] for i in rest], threshold)
+    near = near_duplicates.firsts(
+        [texts[i] for i in rest], [inputs[i]["family"] for i in rest], threshold
+    )
     for i, other in zip(rest, near, strict=True):
         if other is not None:
             like = rest[other]
-            found[i] = f"near_duplicate: of {inputs[like]['id']} ({near_duplicates.jaccard(texts[i], texts[like]):.2f})"
+            found[i] = (
+                f"near_duplicate: of {inputs[like]['id']} ({near_duplicates.jaccard(texts[i], texts[like]):.2f})"
+            )
     return found
 
 
-def choose(task: Task, row: Row, answers: list[Row], twin: str | None, said: Reviews) -> tuple[Row | None, list[Row]]:
+def choose(
+    task: Task, row: Row, answers: list[Row], twin: str | None, said: Reviews
+) -> tuple[Row | None, list[Row]]:
     """The row of 3-kept.jsonl for one input, or None, and those of 3-dropped.jsonl, for every other answer to it.
 
     Of the answers that pass, one that a person accepted or edited is best, then one of the least distance, then the first.
     """
-    found = [_judge(task, row, answer, said) if twin is None else ([twin], (0.0, 0.0), None) for answer in answers]
+    found = [
+        _judge(task, row, answer, said) if twin is None else ([twin], (0.0, 0.0), None)
+        for answer in answers
+    ]
     good = [place for place, (reasons, _, _) in enumerate(found) if not reasons]
     best = min(good, key=lambda place: found[place][1], default=None)
     dropped = []
     for place, (answer, (reasons, _, _)) in enumerate(zip(answers, found, strict=True)):
         if place != best:
             why = "; ".join(reasons) or f"spare: sample {answers[best or 0]['sample']} is kept"
-            dropped.append({"id": row["id"], "sample": answer["sample"], "reason": why, "answer": answer["answer"]})
+            dropped.append(
+                {
+                    "id": row["id"],
+                    "sample": answer["sample"],
+                    "reason": why,
+                    "answer": answer["answer"],
+                }
+            )
     if best is None:
         return None, dropped
     return {**row, "sample": answers[best]["sample"], "output": found[best][2]}, dropped
 
 
-def _judge(task: Task, row: Row, answer: Row, said: Reviews) -> tuple[list[str], tuple[float, float], Any]:
+def _judge(
+    task: Task, row: Row, answer: Row, said: Reviews
+) -> tuple[list[str], tuple[float, float], Any]:
     """The reasons against an answer, its rank among good ones (the smaller the better), and the output."""
     text = answer["answer"]
     review = said.verdict(row["id"], text) if said.verdicts else None
@@ -100,18 +118,28 @@ def _judge(task: Task, row: Row, answer: Row, said: Reviews) -> tuple[list[str],
     parsed, reason = registry.parse(task, text)
     found = [] if reason else registry.verdicts(task, row, text, training=True)
     # What a person let through is held to its form alone.
-    failed = [one.reason for one in found if one.passed is False and (not verdict or one.name == "json_schema")]
+    failed = [
+        one.reason
+        for one in found
+        if one.passed is False and (not verdict or one.name == "json_schema")
+    ]
     reasons = [one for one in (reason, *failed) if one]
     if verdict == "edit":
         reasons = [f"review: edit: {one}" for one in reasons]
-    return reasons, (0.0 if verdict else 1.0, sum(one.distance for one in found)), _in_order(task, parsed)
+    return (
+        reasons,
+        (0.0 if verdict else 1.0, sum(one.distance for one in found)),
+        _in_order(task, parsed),
+    )
 
 
 def _in_order(task: Task, parsed: Any) -> Any:
     """The answer with its keys in the schema's order: the student learns one."""
     if not isinstance(parsed, dict):
         return parsed
-    return {key: parsed[key] for key in (*task.schema.get("properties", {}), *parsed) if key in parsed}
+    return {
+        key: parsed[key] for key in (*task.schema.get("properties", {}), *parsed) if key in parsed
+    }
 
 
 def samples(path: Path, inputs: int) -> int:
@@ -130,7 +158,13 @@ def jobs(path: Path, each: int, inputs: list[Row], twins: list[str | None]) -> I
     lines, sealed = jsonl.read_lines(path), jsonl.is_sealed(path, jsonl.read_lines(path))
     for at in range(0, len(inputs), INPUTS):
         some = slice(at, at + INPUTS)
-        yield Job(inputs[some], twins[some], list(islice(lines, each * len(inputs[some]))), at * each + 1, sealed)
+        yield Job(
+            inputs[some],
+            twins[some],
+            list(islice(lines, each * len(inputs[some]))),
+            at * each + 1,
+            sealed,
+        )
 
 
 def do(task: Task, said: Reviews, job: Job) -> Sifted:
@@ -168,7 +202,9 @@ class Workers:
         self.common = task, said
         count = min(len(os.sched_getaffinity(0)), size // PARALLEL)
         self.pool = (
-            ProcessPoolExecutor(count, get_context("fork"), initializer=_begin, initargs=self.common)
+            ProcessPoolExecutor(
+                count, get_context("fork"), initializer=_begin, initargs=self.common
+            )
             if count > 1
             else None
         )

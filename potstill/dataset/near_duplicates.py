@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 SHORT = 20  # characters; below it one changed character changes too large a share of the 3-grams
 EXACT = 200_000  # texts
 BANDS, MISSES = 16, 1000
-CHUNK = 1 << 16  # texts whose shingles are in memory at once: 16 bits of a key are the text's place in it
+CHUNK = (
+    1 << 16
+)  # texts whose shingles are in memory at once: 16 bits of a key are the text's place in it
 WORDS = 4  # of 64 bits in a bit map
 FEW = 16  # candidates that are compared at once
 SCAN = 32  # bit maps that are looked at in the time in which one is gathered
@@ -72,7 +74,9 @@ def firsts(texts: Sequence[str], families: Sequence[str], threshold: float) -> l
     index = _Index()
     for j, signs in _signed(found, threshold):
         for i in index.candidates(signs):
-            if _jaccard(found[i], found[j]) >= threshold and not _differ(found[i], families[i], found[j], families[j]):
+            if _jaccard(found[i], found[j]) >= threshold and not _differ(
+                found[i], families[i], found[j], families[j]
+            ):
                 kept[j] = i
                 break
         else:
@@ -102,7 +106,9 @@ class Seen:
         for _, signs in _signed([text], self.threshold, alone=True):
             for row in self._index.candidates(signs):
                 key, other, its_family = self._rows[row]
-                if _jaccard(text, other) >= self.threshold and not _differ(text, family, other, its_family):
+                if _jaccard(text, other) >= self.threshold and not _differ(
+                    text, family, other, its_family
+                ):
                     return key
         return None
 
@@ -116,7 +122,9 @@ class _Sign:
     room: int  # the most shingles that only one of this text and a near-duplicate has
 
 
-_Signs = tuple[bool, _Sign | None, _Sign | None]  # whether the text is long, its 2-grams, its 3-grams
+_Signs = tuple[
+    bool, _Sign | None, _Sign | None
+]  # whether the text is long, its 2-grams, its 3-grams
 
 
 class _Shelf:
@@ -194,10 +202,16 @@ class _Index:
         return sorted(found)
 
 
-def _signed(texts: Sequence[str], threshold: float, alone: bool = False) -> Iterator[tuple[int, _Signs]]:
+def _signed(
+    texts: Sequence[str], threshold: float, alone: bool = False
+) -> Iterator[tuple[int, _Signs]]:
     """The texts that may have a near-duplicate, in order: among `texts`, or, when it is `alone`, elsewhere."""
-    most = (SHORT - 2) / threshold  # 2-grams of a short text's near-duplicate; its characters are one more at most
-    twos = [row for row, text in enumerate(texts) if len(text) < SHORT or len(set(text)) <= most + 1]
+    most = (
+        SHORT - 2
+    ) / threshold  # 2-grams of a short text's near-duplicate; its characters are one more at most
+    twos = [
+        row for row, text in enumerate(texts) if len(text) < SHORT or len(set(text)) <= most + 1
+    ]
     threes = [row for row, text in enumerate(texts) if len(text) >= SHORT]
     found = [_of_length(texts, rows, n, threshold, alone) for rows, n in ((twos, 2), (threes, 3))]
     for row, group in groupby(heapq.merge(*found, key=itemgetter(0)), itemgetter(0)):
@@ -216,10 +230,16 @@ def _of_length(
     parts = [[texts[row] for row in rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK)]
     if not parts:
         return
-    width = 1 if alone else min(24, sum(len(text) for part in parts for text in part).bit_length() + 2)
-    times = np.zeros(1 << width, np.uint64)  # how often the shingles whose hashes begin with these bits occur
+    width = (
+        1 if alone else min(24, sum(len(text) for part in parts for text in part).bit_length() + 2)
+    )
+    times = np.zeros(
+        1 << width, np.uint64
+    )  # how often the shingles whose hashes begin with these bits occur
     for part in () if alone else parts:
-        times += np.bincount(_grams(part, n)[0] >> np.uint64(64 - width), minlength=len(times)).astype(np.uint64)
+        times += np.bincount(
+            _grams(part, n)[0] >> np.uint64(64 - width), minlength=len(times)
+        ).astype(np.uint64)
     tables = [_table(part, n, threshold, np.minimum(times, 4095)) for part in parts]
     counts, rooms, keys, bits = (np.concatenate(columns) for columns in zip(*tables, strict=True))
     place = np.repeat(np.arange(len(rows)), counts)
@@ -232,20 +252,27 @@ def _of_length(
         yield rows[at], n, _Sign(keys[start:end].tolist(), bits[at], int(rooms[at]))
 
 
-def _table(texts: list[str], n: int, threshold: float, times: "Array") -> tuple["Array", "Array", "Array", "Array"]:
+def _table(
+    texts: list[str], n: int, threshold: float, times: "Array"
+) -> tuple["Array", "Array", "Array", "Array"]:
     """For each text how many keys it has and its room; all keys, text after text; each text's bits."""
     import numpy as np
 
     grams, sizes = _grams(texts, n)
     # 16 bits of the text's place, 12 of how common the shingle is, 36 of its hash: one sort serves all texts.
     keys = np.repeat(np.arange(len(texts), dtype=np.uint64) << np.uint64(48), sizes)
-    keys |= times[grams >> np.uint64(65 - len(times).bit_length())] << np.uint64(36) | grams >> np.uint64(28)
+    keys |= times[grams >> np.uint64(65 - len(times).bit_length())] << np.uint64(
+        36
+    ) | grams >> np.uint64(28)
     keys.sort()
     keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
     place = (keys >> np.uint64(48)).astype(np.int64)
     starts = np.flatnonzero(np.diff(place, prepend=-1))
     word, bit = keys >> np.uint64(6) & np.uint64(3), np.uint64(1) << (keys & np.uint64(63))
-    bits = [np.bitwise_xor.reduceat(np.where(word == i, bit, np.uint64(0)), starts) for i in range(WORDS)]
+    bits = [
+        np.bitwise_xor.reduceat(np.where(word == i, bit, np.uint64(0)), starts)
+        for i in range(WORDS)
+    ]
     # By the number of n-grams, which is the set's size or more: keys of equal hashes have become one.
     lacking = ((1 - threshold) * sizes + 1e-9).astype(np.int64)
     first = np.arange(len(keys)) - starts[place] <= lacking[place]
@@ -260,7 +287,9 @@ def _grams(texts: list[str], n: int) -> tuple["Array", "Array"]:
 
     texts = [text.ljust(n, "\0") for text in texts]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32).astype(
+        np.uint64
+    )
     grams = codes[n - 1 :].copy()
     for i in range(1, n):
         grams |= codes[n - 1 - i : -i] << np.uint64(21 * i)
@@ -268,7 +297,10 @@ def _grams(texts: list[str], n: int) -> tuple["Array", "Array"]:
     for i in range(1, n):
         whole[np.cumsum(lengths) - i] = False  # begins in one text and ends in the next
     grams = grams[whole[: len(grams)]]
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the mixer of splitmix64 (Vigna 2015)
+    for shift, factor in (
+        (30, 0xBF58476D1CE4E5B9),
+        (27, 0x94D049BB133111EB),
+    ):  # the mixer of splitmix64 (Vigna 2015)
         grams ^= grams >> np.uint64(shift)
         grams *= np.uint64(factor)
     return grams ^ grams >> np.uint64(31), lengths - n + 1
@@ -285,7 +317,9 @@ def _with_partner(texts: Sequence[str], rows: list[int], n: int, threshold: floa
     grams, sizes = _grams([texts[row] for row in rows], n)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
     digests = RMinHash.digest_matrix_from_flat_token_hashes(grams, offsets, BANDS * width, 0)
-    flags = RMinHashLSH(threshold, BANDS * width, BANDS).query_duplicate_flags_matrix_one_shot(digests)
+    flags = RMinHashLSH(threshold, BANDS * width, BANDS).query_duplicate_flags_matrix_one_shot(
+        digests
+    )
     return [row for row, flag in zip(rows, flags, strict=True) if flag]
 
 

@@ -21,7 +21,11 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, parse_row, squeeze
 from potstill.core.project import ROOT
 
-MESSAGES, PREFERENCES, INSTRUCTIONS = "messages", "preferences", "instructions"  # schemas/<kind>.json
+MESSAGES, PREFERENCES, INSTRUCTIONS = (
+    "messages",
+    "preferences",
+    "instructions",
+)  # schemas/<kind>.json
 KEYS = {
     MESSAGES: {"id", "family", "messages", "role", "content"},
     PREFERENCES: {"id", "family", "prompt", "chosen", "rejected", "role", "content"},
@@ -44,7 +48,9 @@ def read(path: str | Path) -> File:
     """A user's file, with every violation in it. Raises UserError when there is no such file."""
     path = Path(path)
     if path.suffix not in (".jsonl", ".json"):
-        raise UserError(f"{path}: expected a name in .jsonl (messages, preferences) or .json (a list of instructions)")
+        raise UserError(
+            f"{path}: expected a name in .jsonl (messages, preferences) or .json (a list of instructions)"
+        )
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -75,13 +81,23 @@ def read(path: str | Path) -> File:
     ids: dict[Any, int] = {}
     for number, row in found:
         problems += [(number, f"{path}:{number}: {problem}") for problem in violations(kind, row)]
-        if isinstance(row.get("id"), str) and (first := ids.setdefault(row["id"], number)) != number:
+        if (
+            isinstance(row.get("id"), str)
+            and (first := ids.setdefault(row["id"], number)) != number
+        ):
             problems.append(
-                (number, f"{path}:{number}: id: no id stands there twice; found {row['id']}, as in line {first}")
+                (
+                    number,
+                    f"{path}:{number}: id: no id stands there twice; found {row['id']}, as in line {first}",
+                )
             )
     if not found and not problems:
         problems.append((1, f"{path}:1: the file is empty, expected at least one row"))
-    return File(kind, [row for _, row in found], [said for _, said in sorted(problems, key=lambda one: one[0])])
+    return File(
+        kind,
+        [row for _, row in found],
+        [said for _, said in sorted(problems, key=lambda one: one[0])],
+    )
 
 
 def messages_rows(path: str | Path) -> list[Row]:
@@ -91,7 +107,11 @@ def messages_rows(path: str | Path) -> list[Row]:
         return []
     kind, rows, problems = read(path)
     if problems:
-        more = f"; {len(problems) - 3:,} more: see `make validate FILE={path}`" if len(problems) > 3 else ""
+        more = (
+            f"; {len(problems) - 3:,} more: see `make validate FILE={path}`"
+            if len(problems) > 3
+            else ""
+        )
         raise UserError("; ".join(problems[:3]) + more)
     if kind != MESSAGES:
         raise UserError(f"{path}:1: found a row of {kind}, expected the key messages")
@@ -112,7 +132,9 @@ def _parts(path: Path, raw: bytes) -> Iterator[tuple[int, bytes]]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: byte {error.start + 1} is not UTF-8: save the file as UTF-8") from None
+        raise UserError(
+            f"{path}:{line}: byte {error.start + 1} is not UTF-8: save the file as UTF-8"
+        ) from None
     yield from _elements(path, text)
 
 
@@ -127,7 +149,9 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, bytes]]:
         found = text[at : at + 1]
         if expected and (not found or found not in expected):
             there = repr(text[at : at + 20]) if found else "the end of the file"
-            raise UserError(f"{path}:{line}: not a JSON list: found {there}, expected {' or '.join(expected)}")
+            raise UserError(
+                f"{path}:{line}: not a JSON list: found {there}, expected {' or '.join(expected)}"
+            )
         return found
 
     end = sign("[")
@@ -142,7 +166,9 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, bytes]]:
                 f"{path}:{error.lineno}: not JSON ({error.msg}): {text[error.pos : error.pos + 40]!r}"
             ) from None
         except RecursionError:
-            raise UserError(f"{path}:{line}: JSON nested too deep: {text[at : at + 40]!r}") from None
+            raise UserError(
+                f"{path}:{line}: JSON nested too deep: {text[at : at + 40]!r}"
+            ) from None
         yield line, text[at:stop].encode()
         line, at = line + text.count("\n", at, stop), stop
         end = sign(",]")
@@ -160,7 +186,10 @@ def violations(kind: str, row: Row) -> list[str]:
             found[place, str(error.schema["description"])] = error.instance
     if kind != INSTRUCTIONS:
         found |= {(place, rule): value for place, rule, value in _unsaid(kind, row)}
-    return [f"{place}: {rule}; found {_shown(value)}".removeprefix(": ") for (place, rule), value in found.items()]
+    return [
+        f"{place}: {rule}; found {_shown(value)}".removeprefix(": ")
+        for (place, rule), value in found.items()
+    ]
 
 
 @cache
@@ -176,7 +205,11 @@ def _validators(kind: str) -> tuple[Callable[[Row], bool], Any]:
 def _unsaid(kind: str, row: Row) -> Iterator[tuple[str, str, object]]:
     """The rules that a schema cannot say: user and assistant take turns, and the two answers of a preference differ."""
     name, last, rule = (
-        ("messages", "assistant", "pairs of user and assistant, at least one: the last message is the assistant's")
+        (
+            "messages",
+            "assistant",
+            "pairs of user and assistant, at least one: the last message is the assistant's",
+        )
         if kind == MESSAGES
         else ("prompt", "user", "the last message of a prompt is the user's")
     )
@@ -208,9 +241,13 @@ def summary(path: str | Path, found: File) -> str:
     """A file without violations in one line: rows, characters, roles, and what is not used."""
     texts, roles, ignored = 0, Counter[str](), Counter[str]()
     for row in found.rows:
-        chat: list[Row] = next((row[key] for key in ("messages", "prompt") if isinstance(row.get(key), list)), [])
+        chat: list[Row] = next(
+            (row[key] for key in ("messages", "prompt") if isinstance(row.get(key), list)), []
+        )
         roles.update(one["role"] for one in chat)
-        values = [one["content"] for one in chat] + [row[key] for key in TEXTS if isinstance(row.get(key), str)]
+        values = [one["content"] for one in chat] + [
+            row[key] for key in TEXTS if isinstance(row.get(key), str)
+        ]
         texts += sum(map(len, values))
         ignored.update({key for part in (row, *chat) for key in part} - KEYS[found.kind])
     parts = [f"{len(found.rows):,} rows of {found.kind}", f"{texts:,} characters"]
@@ -219,7 +256,9 @@ def summary(path: str | Path, found: File) -> str:
         parts.append(f"{sum('output' in row for row in found.rows):,} with an output")
     parts += [f"key {key} in {count:,} rows is not used" for key, count in ignored.items()]
     raw = Path(path).read_bytes()
-    parts += ["it begins with a byte order mark, which does no harm here"] * raw.startswith(codecs.BOM_UTF8)
+    parts += ["it begins with a byte order mark, which does no harm here"] * raw.startswith(
+        codecs.BOM_UTF8
+    )
     parts += ["its lines end in CRLF, which does no harm here"] * (b"\r\n" in raw)
     return f"validate: {path}: " + ", ".join(parts)
 
@@ -232,7 +271,9 @@ def main() -> None:
     print(*found.problems[:SHOWN], sep="\n") if found.problems else print(summary(path, found))
     if found.problems:
         more = f", the first {SHOWN} are above" if len(found.problems) > SHOWN else ""
-        raise UserError(f"{path}: {len(found.problems):,} violations{more}: mend them and validate again")
+        raise UserError(
+            f"{path}: {len(found.problems):,} violations{more}: mend them and validate again"
+        )
 
 
 if __name__ == "__main__":

@@ -43,26 +43,36 @@ def asked(task: Task, lessons: list[Row], kept: list[Row], count: int) -> list[R
     inputs of all kinds, and the same ones when there are more rows."""
     known = {row["id"]: row for row in kept}
     there = [known[row["id"]] for row in lessons if row["id"] in known]
-    return [{name: row[name] for name in ("id", *task.config["input"])} | {"draw": 0} for row in there[:count]]
+    return [
+        {name: row[name] for name in ("id", *task.config["input"])} | {"draw": 0}
+        for row in there[:count]
+    ]
 
 
 def from_prompt(answers: list[Row]) -> list[Candidate]:
     """Candidates of 4-rejected.jsonl."""
-    return [Candidate(row["id"], row["answer"] or "", fault="refused" if row["error"] else None) for row in answers]
+    return [
+        Candidate(row["id"], row["answer"] or "", fault="refused" if row["error"] else None)
+        for row in answers
+    ]
 
 
 def from_teacher(dropped: list[Row]) -> list[Candidate]:
     """Candidates of 3-dropped.jsonl: what failed a check, or was rejected by a person."""
     names = [(row, row["reason"].partition(":")[0]) for row in dropped]
     return [
-        Candidate(row["id"], row["answer"], ranked=name == "review") for row, name in names if name not in NOT_JUDGED
+        Candidate(row["id"], row["answer"], ranked=name == "review")
+        for row, name in names
+        if name not in NOT_JUDGED
     ]
 
 
 def from_student(samples: list[Row]) -> list[Candidate]:
     """Candidates of 4-samples.jsonl."""
     return [
-        Candidate(row["id"], row["answer"], fault=None if row["finish_reason"] == "stop" else "cut off")
+        Candidate(
+            row["id"], row["answer"], fault=None if row["finish_reason"] == "stop" else "cut off"
+        )
         for row in samples
     ]
 
@@ -70,12 +80,18 @@ def from_student(samples: list[Row]) -> list[Candidate]:
 def from_person(said: Reviews, answers: list[Row]) -> list[Candidate]:
     """Candidates of reviews.jsonl, whose rankings name answers of 2-answers.jsonl by their hashes."""
     ids = {id for id, _, _ in said.rankings}
-    texts = {(row["id"], answer_hash(row["answer"])): row["answer"] for row in answers if row["id"] in ids}
+    texts = {
+        (row["id"], answer_hash(row["answer"])): row["answer"]
+        for row in answers
+        if row["id"] in ids
+    }
     found = []
     for (id, _, _), row in said.rankings.items():
         tie = row["verdict"] == "tie"
         better = 0 if tie else RANKS.index(row["verdict"])
-        chosen, rejected = (texts.get((id, row["answers"][place])) for place in (better, 1 - better))
+        chosen, rejected = (
+            texts.get((id, row["answers"][place])) for place in (better, 1 - better)
+        )
         fault = "tie" if tie else "no longer there" if chosen is None or rejected is None else None
         found.append(Candidate(id, rejected or "", chosen, fault, ranked=True))
     return found
@@ -100,11 +116,15 @@ def made(
         for one in candidates:
             row, texts = inputs.get(one.id), there.setdefault(one.id, set())
             worse = _as_trained(task, one.rejected)
-            reason = one.fault or ("not trained on" if one.id not in trained else "own row" if row is None else None)
+            reason = one.fault or (
+                "not trained on" if one.id not in trained else "own row" if row is None else None
+            )
             if row is not None and reason is None:
                 *prompt, best = trained[one.id]
                 chosen = best["content"] if one.chosen is None else _as_trained(task, one.chosen)
-                reason = _against(task, row, chosen, worse, one.ranked) or ("spare" if one.id in done else None)
+                reason = _against(task, row, chosen, worse, one.ranked) or (
+                    "spare" if one.id in done else None
+                )
                 reason = reason or ("twice" if squeeze(worse) in texts else None)
             if reason:
                 dropped[name][reason] += 1
@@ -120,7 +140,11 @@ def made(
         dropped[row["source"]]["length"] -= 1
     count = Counter(row["source"] for row in level)
     listed: dict[str, Any] = {
-        name: {"in": len(sources[name]), "pairs": count[name], "dropped": dict((+dropped[name]).most_common())}
+        name: {
+            "in": len(sources[name]),
+            "pairs": count[name],
+            "dropped": dict((+dropped[name]).most_common()),
+        }
         for name in sources
     }
     if any(one["in"] != one["pairs"] + sum(one["dropped"].values()) for one in listed.values()):
@@ -132,7 +156,11 @@ def made(
 def _as_trained(task: Task, text: str) -> str:
     """The answer in the form of what is trained on, objects as compact JSON: else the spaces would tell which is which."""
     parsed, _ = registry.parse(task, text)
-    return json.dumps(parsed, ensure_ascii=False, separators=(",", ":")) if isinstance(parsed, dict) else text
+    return (
+        json.dumps(parsed, ensure_ascii=False, separators=(",", ":"))
+        if isinstance(parsed, dict)
+        else text
+    )
 
 
 def _against(task: Task, row: Row, chosen: str, worse: str, ranked: bool) -> str | None:
@@ -165,7 +193,9 @@ def balanced(found: list[Row]) -> list[Row]:
 def lengths(found: list[Row]) -> dict[str, Any]:
     """How many pairs there are, and the mean length of either side, in characters; null where there are none."""
     sides = ("chosen", "rejected")
-    means = {side: round(fmean(len(row[side]) for row in found), 1) if found else None for side in sides}
+    means = {
+        side: round(fmean(len(row[side]) for row in found), 1) if found else None for side in sides
+    }
     return {"pairs": len(found), **means}
 
 

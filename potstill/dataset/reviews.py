@@ -28,7 +28,9 @@ class Reviews:
 
     def verdict(self, id: str, answer: str) -> Row | None:
         """The last verdict on the text `answer` to the row `id`."""
-        return self.verdicts.get((id, answer_hash(answer))) if self.verdicts else None  # a million hashes take seconds
+        return (
+            self.verdicts.get((id, answer_hash(answer))) if self.verdicts else None
+        )  # a million hashes take seconds
 
     def ranking(self, id: str, one: str, other: str) -> str | None:
         """Which of two texts is the better answer to the row `id`: "a" (`one`), "b" (`other`), "tie"; None = not ranked."""
@@ -74,7 +76,9 @@ def _fault(row: Row) -> str | None:
     hashes = row["answers"] if ranks else [row.get("answer")]
     if not isinstance(row.get("id"), str):
         return f"id is {row.get('id')!r}, expected a text"
-    if not isinstance(hashes, list) or not all(re.fullmatch("[0-9a-f]{16}", str(one)) for one in hashes):
+    if not isinstance(hashes, list) or not all(
+        re.fullmatch("[0-9a-f]{16}", str(one)) for one in hashes
+    ):
         return f"{'answers' if ranks else 'answer'} is {row['answers'] if ranks else row.get('answer')!r}, expected 16 hex digits"
     if ranks and len(set(hashes)) != 2:
         return f"answers is {hashes!r}, expected two different ones"

@@ -43,8 +43,12 @@ def divide(
     ids = {item.id: item.where for item in kept}
     for item in own:
         if item.id in ids:
-            raise UserError(f"{item.where}: id {item.id} is that of {ids[item.id]}, too: give this row another")
-    test = gold or sorted((item for item in kept if place(item.family) >= 1 - test_share), key=_order)
+            raise UserError(
+                f"{item.where}: id {item.id} is that of {ids[item.id]}, too: give this row another"
+            )
+    test = gold or sorted(
+        (item for item in kept if place(item.family) >= 1 - test_share), key=_order
+    )
     held_out = set() if gold else {item.family for item in test}
     sides: dict[str, list[Item]] = {"train": [], "valid": [], "test": test, "aside": []}
     for item in sorted(kept + own, key=_order):
@@ -86,7 +90,9 @@ def chats(t: Task, path: Path) -> tuple[list[Item], int]:
         id = row.get("id", jsonl.row_id({"messages": messages}))
         family = row.get("family", jsonl.row_id(asked[0][0]))
         lesson = {"id": id, "messages": messages}
-        items.setdefault(id, Item(f"{path}:{number}", id, family, tuple(text for _, text in asked), lesson))
+        items.setdefault(
+            id, Item(f"{path}:{number}", id, family, tuple(text for _, text in asked), lesson)
+        )
     return list(items.values()), len(found) - len(items)
 
 
@@ -127,7 +133,9 @@ def test(task: Task, row: Row) -> Row:
     return {key: row[key] for key in ("id", *task.config["input"])} | more
 
 
-def leaks(sides: dict[str, list[Item]], threshold: float) -> Iterator[tuple[Item, str, Item, str, float]]:
+def leaks(
+    sides: dict[str, list[Item]], threshold: float
+) -> Iterator[tuple[Item, str, Item, str, float]]:
     """All pairs of rows on two sides whose texts are near-duplicates: row, side, row, side, similarity. A later turn (thanks;
     shorter, please) counts on the test side alone."""
     entries: dict[tuple[str, str, bool], Item] = {}

@@ -22,7 +22,9 @@ def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict
             raise AssertionError(f"the answers of {model} are not those to the rows")
         right[model] = [score.mark(task, row, answer)["right"] for row, answer in both]
         found = [registry.verdicts(task, row, answer["answer"] or "") for row, answer in both]
-        failed[model] = Counter(name for some in found for name in {one.name for one in some if one.passed is False})
+        failed[model] = Counter(
+            name for some in found for name in {one.name for one in some if one.passed is False}
+        )
     pairs = list(zip(right["sft"], right["dpo"], strict=True))
     return {
         "rows": len(rows),
@@ -32,7 +34,8 @@ def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict
         "only_dpo": sum(b and not a for a, b in pairs),
         "p": float(f"{statistics.mcnemar(right['sft'], right['dpo']):.3g}"),
         "checks": {
-            name: {model: failed[model][name] for model in failed} for name in sorted(failed["sft"] | failed["dpo"])
+            name: {model: failed[model][name] for model in failed}
+            for name in sorted(failed["sft"] | failed["dpo"])
         },
     }
 
@@ -60,7 +63,9 @@ def verdict(found: dict[str, Any]) -> tuple[str, str]:
     if found["p"] >= ALPHA:
         return "sft", f"dpo is better, but that may be luck ({counts}, expected below {ALPHA})"
     worse = [
-        f"{name} {one['sft']:,} → {one['dpo']:,}" for name, one in found["checks"].items() if one["dpo"] > one["sft"]
+        f"{name} {one['sft']:,} → {one['dpo']:,}"
+        for name, one in found["checks"].items()
+        if one["dpo"] > one["sft"]
     ]
     if worse:
         return "sft", f"dpo wins ({counts}), but fails a check on more rows: {', '.join(worse)}"

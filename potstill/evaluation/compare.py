@@ -32,15 +32,24 @@ def slices(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
     parts = [("all", "all" if first is None else first, headline)]
     parts += [("label", name, indices) for name, indices in _labels(tests, headline)]
     parts += [("length", name, indices) for name, indices in _lengths(task, tests, headline)]
-    parts += [("slice", str(name), indices) for name, indices in by_slice.items() if len(by_slice) > 1]
+    parts += [
+        ("slice", str(name), indices) for name, indices in by_slice.items() if len(by_slice) > 1
+    ]
     found = [
         _share(kind, name, model, [one[i]["right"] for i in indices])
         for kind, name, indices in parts
         for model, one in marks.items()
     ]
-    keys = dict.fromkeys(key for one in marks.values() for i in headline for key in one[i].get("keys", ()))
+    keys = dict.fromkeys(
+        key for one in marks.values() for i in headline for key in one[i].get("keys", ())
+    )
     return found + [
-        _share("key", key, model, [one[i]["keys"][key] for i in headline if key in one[i].get("keys", ())])
+        _share(
+            "key",
+            key,
+            model,
+            [one[i]["keys"][key] for i in headline if key in one[i].get("keys", ())],
+        )
         for key in keys
         for model, one in marks.items()
     ]
@@ -72,7 +81,12 @@ def _lengths(task: Task, tests: list[Row], indices: list[int]) -> Iterable[tuple
     short, long = ordered[(len(ordered) - 1) // 3], ordered[(len(ordered) - 1) * 2 // 3]
     for low, high in ((ordered[0], short), (short + 1, long), (long + 1, ordered[-1])):
         if some := [i for i in indices if low <= length[i] <= high]:
-            yield f"{low} character{'s' * (low > 1)}" if low == high else f"{low} to {high} characters", some
+            yield (
+                f"{low} character{'s' * (low > 1)}"
+                if low == high
+                else f"{low} to {high} characters",
+                some,
+            )
 
 
 def pairs(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
@@ -82,7 +96,10 @@ def pairs(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
     headline = next(iter(score.by_slice(task, tests).values()))
     right = {model: [one[i]["right"] for i in headline] for model, one in marks.items()}
     order = sorted(right, key="teacher".__ne__)  # the teacher is what others are held against
-    return [pair(against, model, right[against], right[model]) for against, model in combinations(order, 2)]
+    return [
+        pair(against, model, right[against], right[model])
+        for against, model in combinations(order, 2)
+    ]
 
 
 def pair(against: str, model: str, before: list[bool], after: list[bool]) -> Row:
@@ -102,7 +119,9 @@ def pair(against: str, model: str, before: list[bool], after: list[bool]) -> Row
     }
 
 
-def hops(task: Task, tests: list[Row], marks: Marks, predictions: dict[str, list[Row]], parity: Row) -> list[Row]:
+def hops(
+    task: Task, tests: list[Row], marks: Marks, predictions: dict[str, list[Row]], parity: Row
+) -> list[Row]:
     """A row for each step on which a model should stay the same, {"hop", "rows", "differ", "flips", "p", "passed"}: the base predicted
     twice (A/A), which is the floor, each merged model against the adapter on its base, and the tokens of training rows (5-parity.json).
     `differ` counts other texts, `flips` other verdicts; a hop passes unless Fisher's exact test finds more flips than on the floor."""
@@ -112,19 +131,38 @@ def hops(task: Task, tests: list[Row], marks: Marks, predictions: dict[str, list
             continue
         again = score.marked(task, tests, {other: predictions[other]})[other]
         flips = sum(a["right"] is not b["right"] for a, b in zip(marks[one], again, strict=True))
-        differ = sum(a["answer"] != b["answer"] for a, b in zip(predictions[one], predictions[other], strict=True))
+        differ = sum(
+            a["answer"] != b["answer"]
+            for a, b in zip(predictions[one], predictions[other], strict=True)
+        )
         floor = found[0]["flips"] if found else flips
         p = statistics.fisher((flips, len(tests)), (floor, len(tests)))
-        found.append(_hop(hop, len(tests), differ, flips, p, flips <= floor or p >= statistics.ALPHA))
+        found.append(
+            _hop(hop, len(tests), differ, flips, p, flips <= floor or p >= statistics.ALPHA)
+        )
     others = len(parity["other_tokens"])
     return [
         *found,
-        _hop("training rows: other tokens where served", parity["lessons"], others, others, 1.0, not others),
+        _hop(
+            "training rows: other tokens where served",
+            parity["lessons"],
+            others,
+            others,
+            1.0,
+            not others,
+        ),
     ]
 
 
 def _hop(hop: str, rows: int, differ: int, flips: int, p: float, passed: bool) -> Row:
-    return {"hop": hop, "rows": rows, "differ": differ, "flips": flips, "p": float(f"{p:.3g}"), "passed": int(passed)}
+    return {
+        "hop": hop,
+        "rows": rows,
+        "differ": differ,
+        "flips": flips,
+        "p": float(f"{p:.3g}"),
+        "passed": int(passed),
+    }
 
 
 def lines(table: list[Row]) -> str:
@@ -156,7 +194,10 @@ def states(tests: list[Row], marks: Marks) -> list[Row]:
     """Each test row with what each model's answer is worth, {"id", "slice", <model>: 1 right, 0 wrong, "" unscored, …}."""
     return [
         {"id": test["id"], "slice": test["slice"]}
-        | {model: "" if one[i]["unscored"] else int(one[i]["right"]) for model, one in marks.items()}
+        | {
+            model: "" if one[i]["unscored"] else int(one[i]["right"])
+            for model, one in marks.items()
+        }
         for i, test in enumerate(tests)
     ]
 
@@ -174,5 +215,7 @@ def read_csv(text: str, where: str) -> list[dict[str, str]]:
     """The rows of a table that `write_csv` wrote. Raises UserError that begins with `where`."""
     found = list(csv.DictReader(io.StringIO(text)))
     if not found or any(None in row or None in row.values() for row in found):
-        raise UserError(f"{where}: found no whole table, expected a header and rows: run `dvc repro score`")
+        raise UserError(
+            f"{where}: found no whole table, expected a header and rows: run `dvc repro score`"
+        )
     return found

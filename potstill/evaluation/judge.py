@@ -8,7 +8,9 @@ from potstill.dataset import reviews
 from potstill.evaluation import score
 from potstill.task.settings import Task
 
-PROMPT = "judge"  # prompts/judge.md gets the input's fields, `a` and `b`; a task without it has no judge
+PROMPT = (
+    "judge"  # prompts/judge.md gets the input's fields, `a` and `b`; a task without it has no judge
+)
 SCHEMA = {
     "type": "object",
     "properties": {"better": {"enum": ["a", "b", "tie"]}},
@@ -39,7 +41,9 @@ def all_questions(task: Task, predictions: dict[str, list[Row]]) -> list[Row]:
     return asked
 
 
-def questions(task: Task, inputs: list[Row], texts: dict[tuple[str, str], dict[str, tuple[str, str]]]) -> list[Row]:
+def questions(
+    task: Task, inputs: list[Row], texts: dict[tuple[str, str], dict[str, tuple[str, str]]]
+) -> list[Row]:
     """What the judge is asked: a row for each pair of different texts and each order, with the texts as `a` and `b`. `texts` has, for
     each two models, the two texts by the id of the input."""
     found = []
@@ -49,13 +53,18 @@ def questions(task: Task, inputs: list[Row], texts: dict[tuple[str, str], dict[s
                 continue
             given = {name: row[name] for name in ("id", *task.config["input"])} | {"draw": 0}
             for order, (a, b) in enumerate((some[row["id"]], some[row["id"]][::-1])):
-                found.append(given | {"model": model, "against": against, "order": order, "a": a, "b": b})
+                found.append(
+                    given | {"model": model, "against": against, "order": order, "a": a, "b": b}
+                )
     return found
 
 
 def ranked(task: Task, answers: list[Row]) -> dict[str, tuple[str, str]]:
     """The two texts that people have ranked, by the id of their input, of the teacher's answers; the last ranking of an input counts."""
-    texts = {(row["id"], reviews.answer_hash(row["answer"] or "")): row["answer"] or "" for row in answers}
+    texts = {
+        (row["id"], reviews.answer_hash(row["answer"] or "")): row["answer"] or ""
+        for row in answers
+    }
     found = {}
     for row in reviews.load(task.data / reviews.FILE).rankings.values():
         pair = [texts.get((row["id"], one)) for one in row["answers"]]
@@ -69,7 +78,9 @@ def verdicts(asked: list[Row], answers: list[Row]) -> list[Row]:
     where the second was, 0 for a tie or where the two orders disagree, None (unscored) where a reply is missing or no verdict."""
     found = []
     for i in range(0, len(asked), 2):
-        first, second = ({"a": 1, "b": -1, "tie": 0}.get(str(better(answer))) for answer in answers[i : i + 2])
+        first, second = (
+            {"a": 1, "b": -1, "tie": 0}.get(str(better(answer))) for answer in answers[i : i + 2]
+        )
         both = None if first is None or second is None else first if first == -second else 0
         pair = {name: asked[i][name] for name in ("model", "against", "a", "b")}
         found.append({"row": asked[i]["id"], **pair, "verdict": both})
@@ -84,7 +95,9 @@ def better(answer: Row) -> str | None:
         return None
     return (
         found["better"]
-        if answer["error"] is None and isinstance(found, dict) and found.get("better") in ("a", "b", "tie")
+        if answer["error"] is None
+        and isinstance(found, dict)
+        and found.get("better") in ("a", "b", "tie")
         else None
     )
 
@@ -108,9 +121,19 @@ def table(task: Task) -> list[Row]:
                 for row in some
                 if row["verdict"] is not None
             ]
-            scored = [1 if judge == person else -1 for judge, person in zip(scored, human, strict=True)]
-        counts = {name: scored.count(value) for name, value in (("wins", 1), ("losses", -1), ("ties", 0))}
+            scored = [
+                1 if judge == person else -1 for judge, person in zip(scored, human, strict=True)
+            ]
+        counts = {
+            name: scored.count(value) for name, value in (("wins", 1), ("losses", -1), ("ties", 0))
+        }
         listed.append(
-            {"model": model, "against": against, "rows": len(some), **counts, "unscored": len(some) - len(scored)}
+            {
+                "model": model,
+                "against": against,
+                "rows": len(some),
+                **counts,
+                "unscored": len(some) - len(scored),
+            }
         )
     return listed

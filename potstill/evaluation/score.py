@@ -20,7 +20,11 @@ ALWAYS = ("base", "sft", "teacher")  # the models that every task has
 WORDS = ("accuracy", "agreement", "pass_rate")
 BOUGHT = ("key", "error", "prompt_tokens", "completion_tokens")  # of an answer that was paid for
 NEEDED = ("id", "answer", "prompt_tokens", "completion_tokens")
-WITHIN = (2, 5, 10)  # characters off the length that is asked for, as the published case reports them
+WITHIN = (
+    2,
+    5,
+    10,
+)  # characters off the length that is asked for, as the published case reports them
 
 
 def predictions(task: Task) -> dict[str, list[Row]]:
@@ -63,7 +67,9 @@ def headline(model: dict[str, Any]) -> float:
     return float(next(model[name] for name in WORDS if name in model))
 
 
-def marked(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> dict[str, list[dict[str, Any]]]:
+def marked(
+    task: Task, tests: list[Row], predictions: dict[str, list[Row]]
+) -> dict[str, list[dict[str, Any]]]:
     """Each model's marks, in the order of the test rows. Raises UserError when a model's predictions are not those of the test
     rows, one for each."""
     for model, answers in predictions.items():
@@ -130,7 +136,9 @@ def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
         marks |= {"valid_json": reason is None, "schema_valid": bool(schema.passed)}
     if isinstance(expected := test.get("expected"), dict):
         there = parsed if isinstance(parsed, dict) else {}
-        marks["keys"] = {key: key in there and rules.same(there[key], value) for key, value in expected.items()}
+        marks["keys"] = {
+            key: key in there and rules.same(there[key], value) for key, value in expected.items()
+        }
     if length := next((verdict for verdict in found if verdict.name == "length_within"), None):
         judged = reason is None and length.passed is not None
         marks["off"] = length.distance if judged else None
@@ -146,7 +154,13 @@ def summary(marks: list[dict[str, Any]], name: str = "accuracy") -> dict[str, An
     found: dict[str, Any] = {
         "rows": len(marks),
         name: _mean([one["right"] for one in marks]),
-        **dict(zip(("low", "high"), (round(end, 4) for end in statistics.wilson(right, len(marks))), strict=True)),
+        **dict(
+            zip(
+                ("low", "high"),
+                (round(end, 4) for end in statistics.wilson(right, len(marks))),
+                strict=True,
+            )
+        ),
         "right": right,
         "wrong": len(marks) - right - unscored,
         "unscored": unscored,
@@ -165,7 +179,9 @@ def summary(marks: list[dict[str, Any]], name: str = "accuracy") -> dict[str, An
             by_key.setdefault(key, []).append(right)
     if by_key:
         found["keys"] = {key: _mean(values) for key, values in by_key.items()}
-    return found | {name: _mean([one[name] for one in marks]) for name in ("prompt_tokens", "completion_tokens")}
+    return found | {
+        name: _mean([one[name] for one in marks]) for name in ("prompt_tokens", "completion_tokens")
+    }
 
 
 def bought(task: Task) -> list[Row]:
@@ -194,12 +210,18 @@ def cost(
         unknown = any(None in (row["prompt_tokens"], row["completion_tokens"]) for row in some)
         if price_in is None or price_out is None or unknown:
             return None
-        return (total(some, "prompt_tokens") * price_in + total(some, "completion_tokens") * price_out) / 1e6
+        return (
+            total(some, "prompt_tokens") * price_in + total(some, "completion_tokens") * price_out
+        ) / 1e6
 
     asked = [row for row in tests if row["error"] is None] or list(bought.values())
     spent = price(bought.values())
     one = None if spent is None or not asked else (price(asked) or 0.0) / len(asked)
-    money = {"spent": spent, "per_kept_row": None if spent is None else spent / kept, "per_request": one}
+    money = {
+        "spent": spent,
+        "per_kept_row": None if spent is None else spent / kept,
+        "per_request": one,
+    }
     return {
         "answers": len(bought),
         "kept_rows": kept,
@@ -216,7 +238,9 @@ def cost_line(found: dict[str, Any]) -> str:
     if found["spent"] is None:
         return f"cost: {found['answers']:,} answers of the teacher, {tokens}, prices unknown (teacher.price_in, teacher.price_out)"
     even = (
-        "" if found["break_even_requests"] is None else f"; paid back after {found['break_even_requests']:,} requests"
+        ""
+        if found["break_even_requests"] is None
+        else f"; paid back after {found['break_even_requests']:,} requests"
     )
     return f"cost: {found['spent']:g} for {found['answers']:,} answers of the teacher ({tokens}), {found['per_kept_row']:g} a kept row{even}"
 
@@ -228,12 +252,17 @@ def _mean(values: list[float]) -> float:
 def _validate(found: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
 
-    Draft202012Validator(json.loads((ROOT / "schemas/metrics.json").read_text(encoding="utf-8"))).validate(found)
+    Draft202012Validator(
+        json.loads((ROOT / "schemas/metrics.json").read_text(encoding="utf-8"))
+    ).validate(found)
 
 
 def table(found: dict[str, Any]) -> str:
     """A line a model: the teacher, then before and after."""
-    count, models = found["rows"], [model for model in sorted(MODELS, key="teacher".__ne__) if model in found]
+    count, models = (
+        found["rows"],
+        [model for model in sorted(MODELS, key="teacher".__ne__) if model in found],
+    )
     return "\n".join(
         f"{model:<8}{count:6,} rows {found[model]['right']:6,} right {found[model]['wrong']:6,} wrong"
         f" {headline(found[model]):7.1%} ({found[model]['low']:.1%} to {found[model]['high']:.1%})"

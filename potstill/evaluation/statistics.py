@@ -35,7 +35,12 @@ def smallest_difference(differ: int, rows: int) -> float | None:
     """The smallest difference of two shares that the exact McNemar test would call one, were the two models to differ on `differ`
     of the `rows`; as many as the test needs at least (6) where they differ on fewer. None for a test set that is too small."""
     differ = max(differ, next(count for count in range(1, 64) if exact(count, 0) < ALPHA))
-    fixed = bisect_left(range(differ + 1), True, lo=differ // 2, key=lambda fixed: exact(fixed, differ - fixed) < ALPHA)
+    fixed = bisect_left(
+        range(differ + 1),
+        True,
+        lo=differ // 2,
+        key=lambda fixed: exact(fixed, differ - fixed) < ALPHA,
+    )
     return (2 * fixed - differ) / rows if differ <= rows else None
 
 

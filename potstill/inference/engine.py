@@ -8,7 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from potstill.core.errors import UserError
-from potstill.training.model_folder import at_hub, check_folder, environment, keep_memory, local, on_cuda
+from potstill.training.model_folder import (
+    at_hub,
+    check_folder,
+    environment,
+    keep_memory,
+    local,
+    on_cuda,
+)
 
 KV_CACHE_ON_CPU = 2 << 30  # bytes
 TIMED = 10  # chats asked alone to see how long one takes
@@ -42,9 +49,13 @@ def predict(
     """
     hub = at_hub(model)
     if not hub:
-        limit = check_folder(local(model), "make it whole").get("max_position_embeddings", max_model_len)
+        limit = check_folder(local(model), "make it whole").get(
+            "max_position_embeddings", max_model_len
+        )
         if limit < max_model_len:
-            raise UserError(f"params.yaml: max_model_len is {max_model_len}, but {model} reads at most {limit} tokens")
+            raise UserError(
+                f"params.yaml: max_model_len is {max_model_len}, but {model} reads at most {limit} tokens"
+            )
     start = time.monotonic()
     model = model if hub else str(local(model))
     llm = _engine(model, dtype, max_model_len, revision if hub else None, seed=seed)
@@ -62,7 +73,9 @@ def predict(
                 )
     ready = time.monotonic()
     loops = RepetitionDetectionParams(max_pattern_size=32, min_count=16) if stop_loops else None
-    how = SamplingParams(**{"temperature": 0.0, **sampling}, max_tokens=max_tokens, repetition_detection=loops)
+    how = SamplingParams(
+        **{"temperature": 0.0, **sampling}, max_tokens=max_tokens, repetition_detection=loops
+    )
     found = []
     for batch in prompts:
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]
@@ -94,10 +107,13 @@ def _result(request: Any, one: Any) -> Result:
 
 def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **more: Any) -> Any:
     """The engine, in this very process and without compilation: the start takes seconds, not half a minute."""
-    settings = environment(hub=at_hub(model)) | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its own binding leaves one compute thread on two cores
-    }
+    settings = (
+        environment(hub=at_hub(model))
+        | {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its own binding leaves one compute thread on two cores
+        }
+    )
     os.environ.update(settings)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     keep_memory()
@@ -123,7 +139,9 @@ def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **
 def tokens(tokenizer: Any, chat: Chat) -> list[int]:
     # enable_thinking: what ms-swift trains Qwen3 on; templates that do not know it ignore it
     return list(
-        tokenizer.apply_chat_template(chat, add_generation_prompt=True, enable_thinking=False, return_dict=False)
+        tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, enable_thinking=False, return_dict=False
+        )
     )
 
 

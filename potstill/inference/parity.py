@@ -23,10 +23,14 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
     from transformers import AutoTokenizer
 
     swift.forbid_code()
-    logging.getLogger("swift").setLevel(logging.ERROR)  # it warns of the trust in code that was just taken back
+    logging.getLogger("swift").setLevel(
+        logging.ERROR
+    )  # it warns of the trust in code that was just taken back
     given = swift.model_config(model, revision)
     kind = {"model_type": given["model_type"]} if "model_type" in given else {"revision": revision}
-    template = get_template(get_processor(given["model"], **kind), template_type=given.get("template"))
+    template = get_template(
+        get_processor(given["model"], **kind), template_type=given.get("template")
+    )
     template.set_mode("train")
     tokenizer = AutoTokenizer.from_pretrained(served)
     for lesson in lessons:
@@ -34,13 +38,22 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
         learnt = [token for token in trained["labels"] if token != -100]
         *asked, answer = lesson["messages"]
         prompt = engine.tokens(tokenizer, asked)
-        wanted = [*tokenizer(answer["content"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        wanted = [
+            *tokenizer(answer["content"], add_special_tokens=False)["input_ids"],
+            tokenizer.eos_token_id,
+        ]
         if trained["input_ids"][: len(prompt)] != prompt or learnt[: len(wanted)] != wanted:
             yield lesson["id"]
 
 
 def with_adapter(
-    model: str, revision: str, adapter: Path, chats: list[Chat], lengths: list[int], max_tokens: int, dtype: str
+    model: str,
+    revision: str,
+    adapter: Path,
+    chats: list[Chat],
+    lengths: list[int],
+    max_tokens: int,
+    dtype: str,
 ) -> list[Row]:
     """What the base `model` with the adapter on it answers, greedily and by transformers and peft, as it was trained: results as those
     of engine.predict, in the order of the chats. `lengths`: the tokens that each answer is expected to have; they decide the
@@ -62,9 +75,16 @@ def with_adapter(
     found: dict[int, Row] = {}
     for start in range(0, len(order), BATCH):
         some = order[start : start + BATCH]
-        batch = tokenizer.pad({"input_ids": [prompts[i] for i in some]}, return_tensors="pt").to(llm.device)
+        batch = tokenizer.pad({"input_ids": [prompts[i] for i in some]}, return_tensors="pt").to(
+            llm.device
+        )
         with torch.inference_mode():
-            out = llm.generate(**batch, max_new_tokens=max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+            out = llm.generate(
+                **batch,
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+            )
         for i, tokens in zip(some, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
             found[i] = _result(tokenizer, prompts[i], tokens)
     return [found[i] for i in range(len(prompts))]

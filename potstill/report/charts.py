@@ -7,7 +7,9 @@ from potstill.core.models import LABELS
 
 Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"  # a name: nothing is loaded from there
-COLOURS = {label: f"var(--{model})" for model, label in LABELS.items()}  # by what a chart calls the model
+COLOURS = {
+    label: f"var(--{model})" for model, label in LABELS.items()
+}  # by what a chart calls the model
 PERCENT: Spec = {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
 
 
@@ -27,7 +29,9 @@ def _models(rows: list[Row], **more: Any) -> Spec:
 
 def shares(rows: list[Row]) -> Spec:
     """A line for each model: its share with the 95 % interval; the teacher's share is a line across."""
-    rows = [{**row, "text": f"{row['share']:.1%}"} for row in rows]  # Vega rounds 95.25 up, Python down
+    rows = [
+        {**row, "text": f"{row['share']:.1%}"} for row in rows
+    ]  # Vega rounds 95.25 up, Python down
     y = {
         "field": "model",
         "type": "nominal",
@@ -53,7 +57,10 @@ def shares(rows: list[Row]) -> Spec:
             "mark": {"type": "rule", "strokeDash": [4, 4], "color": COLOURS["teacher"]},
             "encoding": {"x": {**x, "field": "share"}},
         },
-        {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": {"y": y, **bounds, "color": colour}},
+        {
+            "mark": {"type": "rule", "strokeWidth": 3},
+            "encoding": {"y": y, **bounds, "color": colour},
+        },
         {
             "mark": {"type": "point", "filled": True, "size": 130, "opacity": 1},
             "encoding": {"y": y, "x": {**x, "field": "share"}, "color": colour, "tooltip": tips},
@@ -61,7 +68,13 @@ def shares(rows: list[Row]) -> Spec:
         *(
             {
                 "transform": [{"filter": f"datum.share {test} 0.5"}],
-                "mark": {"type": "text", "align": align, "dx": dx, "fontSize": 14, "fontWeight": 600},
+                "mark": {
+                    "type": "text",
+                    "align": align,
+                    "dx": dx,
+                    "fontSize": 14,
+                    "fontWeight": 600,
+                },
                 "encoding": {"y": y, "x": {**x, "field": end}, "text": {"field": "text"}},
             }
             for test, align, dx, end in (("<=", "left", 10, "high"), (">", "right", -10, "low"))
@@ -104,28 +117,68 @@ def parts(rows: list[Row], kind: str) -> Spec:
 def losses(train: list[tuple[int, float]], valid: list[tuple[int, float]]) -> Spec:
     """Both loss curves over the steps; the axis is logarithmic where the loss falls to less than a twentieth."""
     named = (("training", train), ("validation", valid))
-    rows: list[Row] = [{"curve": name, "step": step, "loss": loss} for name, curve in named for step, loss in curve]
+    rows: list[Row] = [
+        {"curve": name, "step": step, "loss": loss} for name, curve in named for step, loss in curve
+    ]
     found = [row["loss"] for row in rows]
     log = 0 < 20 * min(found) < max(found)
     scale: Spec = {"type": "log"} if log else {"zero": False}
-    axis: Spec = {"values": [10.0**power for power in range(-9, 4)], "format": "~g"} if log else {"tickCount": 5}
+    axis: Spec = (
+        {"values": [10.0**power for power in range(-9, 4)], "format": "~g"}
+        if log
+        else {"tickCount": 5}
+    )
     curves = {"domain": ["training", "validation"], "range": ["var(--base)", "var(--sft)"]}
     encoding = {
-        "x": {"field": "step", "type": "quantitative", "title": "step", "axis": {"grid": False, "tickCount": 6}},
-        "y": {"field": "loss", "type": "quantitative", "scale": scale, "title": "loss", "axis": {"grid": True, **axis}},
-        "color": {"field": "curve", "type": "nominal", "title": None, "scale": curves, "legend": {"orient": "top"}},
+        "x": {
+            "field": "step",
+            "type": "quantitative",
+            "title": "step",
+            "axis": {"grid": False, "tickCount": 6},
+        },
+        "y": {
+            "field": "loss",
+            "type": "quantitative",
+            "scale": scale,
+            "title": "loss",
+            "axis": {"grid": True, **axis},
+        },
+        "color": {
+            "field": "curve",
+            "type": "nominal",
+            "title": None,
+            "scale": curves,
+            "legend": {"orient": "top"},
+        },
         "tooltip": [_tip("curve"), _tip("step", ","), _tip("loss", ".4g")],
     }
-    mark = {"type": "line", "point": {"size": 28, "filled": True} if len(rows) < 120 else False, "strokeWidth": 2}
+    mark = {
+        "type": "line",
+        "point": {"size": 28, "filled": True} if len(rows) < 120 else False,
+        "strokeWidth": 2,
+    }
     return _spec(rows, height=240, mark=mark, encoding=encoding)
 
 
 def funnel(rows: list[Row]) -> Spec:
     """A bar for each step of the data, {"step", "rows"}."""
-    y = {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 170}}
+    y = {
+        "field": "step",
+        "type": "nominal",
+        "sort": None,
+        "title": None,
+        "axis": {"labelLimit": 170},
+    }
     x = {"field": "rows", "type": "quantitative", "title": None, "axis": None}
     layers = [
-        {"mark": {"type": "bar", "cornerRadiusEnd": 3, "color": "var(--base)", "height": {"band": 0.6}}},
+        {
+            "mark": {
+                "type": "bar",
+                "cornerRadiusEnd": 3,
+                "color": "var(--base)",
+                "height": {"band": 0.6},
+            }
+        },
         {
             "mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 13},
             "encoding": {"text": {"field": "rows", "format": ","}},
@@ -136,7 +189,13 @@ def funnel(rows: list[Row]) -> Spec:
 
 def tokens(rows: list[Row]) -> Spec:
     """A bar for each model: the tokens of a row's prompt and answer, {"model", "part", "tokens"}."""
-    y = {"field": "model", "type": "nominal", "sort": list(COLOURS), "title": None, "axis": {"labelFontSize": 14}}
+    y = {
+        "field": "model",
+        "type": "nominal",
+        "sort": list(COLOURS),
+        "title": None,
+        "axis": {"labelFontSize": 14},
+    }
     x = {
         "field": "tokens",
         "type": "quantitative",
@@ -153,9 +212,17 @@ def tokens(rows: list[Row]) -> Spec:
         "legend": {"orient": "top"},
     }
     tips = [_tip("model"), _tip("part"), _tip("tokens", ",.0f")]
-    encoding = {"y": y, "x": x, "color": colour, "order": {"field": "part", "sort": "descending"}, "tooltip": tips}
+    encoding = {
+        "y": y,
+        "x": x,
+        "color": colour,
+        "order": {"field": "part", "sort": "descending"},
+        "tooltip": tips,
+    }
     return _spec(rows, 34, mark={"type": "bar", "height": {"band": 0.6}}, encoding=encoding)
 
 
 def _tip(field: str, format: str | None = None) -> Spec:
-    return {"field": field, "title": field} | ({} if format is None else {"type": "quantitative", "format": format})
+    return {"field": field, "title": field} | (
+        {} if format is None else {"type": "quantitative", "format": format}
+    )

@@ -33,7 +33,11 @@ WORDS = {
     "agreement": "agreement with the teacher",
     "pass_rate": "passes every check",
 }
-VERBS = {"accuracy": "right", "agreement": "as the teacher answers", "pass_rate": "passing every check"}
+VERBS = {
+    "accuracy": "right",
+    "agreement": "as the teacher answers",
+    "pass_rate": "passing every check",
+}
 
 
 def build(t: Task) -> str:
@@ -51,8 +55,13 @@ def build(t: Task) -> str:
     after = score.student(found)
     against = {row["against"]: row for row in pairs if row["model"] == after}
     if [row["id"] for row in states] != [row["id"] for row in tests]:
-        raise UserError(f"{t.reports}/tables/marks.csv: not the rows of {t.data}/4-test.jsonl: run `dvc repro score`")
-    curves = [[(int(step), float(loss)) for step, loss in _curve(t, name)] for name in ("train_loss", "eval_loss")]
+        raise UserError(
+            f"{t.reports}/tables/marks.csv: not the rows of {t.data}/4-test.jsonl: run `dvc repro score`"
+        )
+    curves = [
+        [(int(step), float(loss)) for step, loss in _curve(t, name)]
+        for name in ("train_loss", "eval_loss")
+    ]
     drawn = {
         "shares": charts.shares([row for row in table if row["kind"] == "all"]),
         **{
@@ -83,7 +92,10 @@ def build(t: Task) -> str:
         "judged": jsonl.read_json(t.reports / "tables/judge.json")["pairs"],
         "against_teacher": against["teacher"],
         "untrained": against.get("examples"),
-        "latency": {name: jsonl.read_json(folder(t, name) / "latency.json")["median"] for name in ("base", after)},
+        "latency": {
+            name: jsonl.read_json(folder(t, name) / "latency.json")["median"]
+            for name in ("base", after)
+        },
         "fit": jsonl.read_json(t.reports / "tables/fit.json"),
         "cost": jsonl.read_json(t.reports / "cost.json"),
         "dropped": jsonl.read_json(t.data / "3-funnel.json")["dropped"],
@@ -97,34 +109,48 @@ def build(t: Task) -> str:
     return _page("report.html", values, explorer(t, tests, states, after, room))
 
 
-def explorer(t: Task, tests: list[Row], states: list[dict[str, str]], after: str, room: int) -> dict[str, Any]:
+def explorer(
+    t: Task, tests: list[Row], states: list[dict[str, str]], after: str, room: int
+) -> dict[str, Any]:
     """The rows that changed or stayed wrong between the base and the model `after`, in turns of the groups, as many as fit into
     `room` bytes: {"groups": {"fixed": 381, …}, "after": "sft", "rows": [{"id", "group", "slice", "input", "expected", "answers"}]}."""
     models = [name for name in ("base", after, "teacher") if name in states[0]]
-    answers = {name: jsonl.read_jsonl(folder(t, name) / "test.jsonl", ("id", "answer")) for name in models}
+    answers = {
+        name: jsonl.read_jsonl(folder(t, name) / "test.jsonl", ("id", "answer")) for name in models
+    }
     groups: dict[str, list[int]] = {name: [] for name in (*SHOWN, "both")}
     for i, state in enumerate(states):
         groups[_group(state["base"], state[after])].append(i)
     listed: list[Row] = []
-    for i in (i for some in zip_longest(*(groups[name] for name in SHOWN)) for i in some if i is not None):
+    for i in (
+        i for some in zip_longest(*(groups[name] for name in SHOWN)) for i in some if i is not None
+    ):
         row = {
             "id": tests[i]["id"],
             "group": _group(states[i]["base"], states[i][after]),
             "slice": tests[i]["slice"],
             "input": {name: tests[i][name] for name in t.config["input"]},
             "expected": tests[i].get("expected"),
-            "answers": {name: _answer(t, tests[i], answers[name][i], states[i][name]) for name in models},
+            "answers": {
+                name: _answer(t, tests[i], answers[name][i], states[i][name]) for name in models
+            },
         }
         room -= len(_data(row).encode()) + 1
         if room < 0:
             break
         listed.append(row)
-    return {"groups": {name: len(some) for name, some in groups.items()}, "after": after, "rows": listed}
+    return {
+        "groups": {name: len(some) for name, some in groups.items()},
+        "after": after,
+        "rows": listed,
+    }
 
 
 def _group(before: str, after: str) -> str:
     """What became of a row between two models; unscored is not right."""
-    return {"01": "fixed", "10": "broken", "11": "both"}.get(f"{before or 0}{after or 0}", "neither")
+    return {"01": "fixed", "10": "broken", "11": "both"}.get(
+        f"{before or 0}{after or 0}", "neither"
+    )
 
 
 def _answer(t: Task, test: Row, answer: Row, state: str) -> Row:
@@ -141,7 +167,11 @@ def _funnel(t: Task) -> Iterator[Row]:
     yield {"step": "inputs", "rows": filtered["inputs"]}
     yield {"step": "answers", "rows": filtered["in"]}
     yield {"step": "kept", "rows": filtered["kept"]}
-    for name, step in (("train", "training rows"), ("valid", "validation rows"), ("test", "test rows")):
+    for name, step in (
+        ("train", "training rows"),
+        ("valid", "validation rows"),
+        ("test", "test rows"),
+    ):
         yield {"step": step, "rows": _count(t.data / f"4-{name}.jsonl")}
 
 
@@ -160,7 +190,9 @@ def _locked() -> Iterator[Row]:
     found = lockfile.read()
     for name in sorted(found, key=lambda name: order.index(name.partition("@")[0])):
         if name != "report":
-            given = found[name].get("params", {})  # of params.yaml, and of task.yaml where that is null
+            given = found[name].get(
+                "params", {}
+            )  # of params.yaml, and of task.yaml where that is null
             values = {key: value for file in sorted(given) for key, value in given[file].items()}
             yield {
                 "stage": name,
@@ -234,7 +266,11 @@ def _page(name: str, values: dict[str, Any], data: object = None) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"share": _share, "p": _p, "data": lambda value: Markup(_data(value))}
     files = {name: Markup(_text(HERE / name)) for name in ("report.css", "report.js", "vega.js")}

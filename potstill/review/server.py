@@ -31,7 +31,11 @@ from potstill.core.errors import UserError
 from potstill.dataset import reviews
 from potstill.task import settings
 
-PAGE = {"": "text/html", "review.css": "text/css", "review.js": "text/javascript"}  # potstill/review.html comes first
+PAGE = {
+    "": "text/html",
+    "review.css": "text/css",
+    "review.js": "text/javascript",
+}  # potstill/review.html comes first
 # A failure of these cannot be overruled: no later step could read the answer.
 BREAKING = ("json", "text", "json_schema")
 HEADERS = {
@@ -79,7 +83,9 @@ class Desk:
         found = registry.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
         listed = [{"name": one.name, "passed": one.passed, "reason": one.reason} for one in found]
         if text == answer["answer"] and answer["finish_reason"] not in ("stop", None):
-            listed.insert(0, {"name": "finish_reason", "passed": False, "reason": answer["finish_reason"]})
+            listed.insert(
+                0, {"name": "finish_reason", "passed": False, "reason": answer["finish_reason"]}
+            )
         return listed
 
     def view(self, answer: jsonl.Row) -> jsonl.Row:
@@ -129,7 +135,9 @@ class Desk:
             return {"pair": index, "said": self.compare(self.pairs[index])["said"]}
         wanted = row["id"], row["answer"]
         index = next(
-            i for i, one in enumerate(self.answers) if (one["id"], reviews.answer_hash(one["answer"])) == wanted
+            i
+            for i, one in enumerate(self.answers)
+            if (one["id"], reviews.answer_hash(one["answer"])) == wanted
         )
         return {"row": index, "said": self.view(self.answers[index])["said"]}
 
@@ -159,7 +167,11 @@ def relaid(text: str, indent: int | None = None) -> str:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return json.dumps(parsed, ensure_ascii=False, indent=indent) if isinstance(parsed, dict | list) else text
+    return (
+        json.dumps(parsed, ensure_ascii=False, indent=indent)
+        if isinstance(parsed, dict | list)
+        else text
+    )
 
 
 def order(seed: int, *what: str) -> bytes:
@@ -170,7 +182,9 @@ def order(seed: int, *what: str) -> bytes:
 def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
     """A seeded sample of `count` answers, and of as many pairs of answers to one input. Raises UserError."""
     path = t.data / "1-inputs.jsonl"
-    inputs = {row["id"]: row for row in t.inputs(path if path.is_file() else t.data / "seeds.jsonl")}
+    inputs = {
+        row["id"]: row for row in t.inputs(path if path.is_file() else t.data / "seeds.jsonl")
+    }
     fields = ("id", "sample", "model", "answer", "finish_reason", "completion_tokens", "error")
     found: dict[str, dict[str, jsonl.Row]] = {}  # of one text that came twice, the first
     for number, answer in enumerate(jsonl.read_jsonl(t.data / "2-answers.jsonl", fields), 1):
@@ -179,13 +193,23 @@ def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
                 f"{t.data}/2-answers.jsonl:{number}: id {answer['id']} is none of the inputs': run `dvc repro filter`"
             )
         if not answer["error"]:
-            found.setdefault(answer["id"], {}).setdefault(reviews.answer_hash(answer["answer"]), answer)
-    every = [(order(seed, id, text), answer) for id, some in found.items() for text, answer in some.items()]
+            found.setdefault(answer["id"], {}).setdefault(
+                reviews.answer_hash(answer["answer"]), answer
+            )
+    every = [
+        (order(seed, id, text), answer)
+        for id, some in found.items()
+        for text, answer in some.items()
+    ]
     listed = sorted(every, key=lambda one: one[0])
     if not listed:
-        raise UserError(f"{t.data}/2-answers.jsonl: the teacher refused every input: there is nothing to review")
+        raise UserError(
+            f"{t.data}/2-answers.jsonl: the teacher refused every input: there is nothing to review"
+        )
     made = Desk(t, inputs, [answer for _, answer in listed[:count]], [], by)
-    several = sorted((id for id, some in found.items() if len(some) > 1), key=lambda id: order(seed, id))
+    several = sorted(
+        (id for id, some in found.items() if len(some) > 1), key=lambda id: order(seed, id)
+    )
     made.pairs = [pair(made, found[id], seed) for id in several[:count]]
     made.load()
     return made
@@ -194,7 +218,8 @@ def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
 def pair(made: Desk, some: dict[str, jsonl.Row], seed: int) -> tuple[jsonl.Row, jsonl.Row]:
     """Two of the answers to one input, rather two that pass the checks; which is on the left is the seed's choice."""
     listed = sorted(
-        some.items(), key=lambda one: (not passed(made.judge(one[1], one[1]["answer"])), order(seed, *one[:1]))
+        some.items(),
+        key=lambda one: (not passed(made.judge(one[1], one[1]["answer"])), order(seed, *one[:1])),
     )
     left, right = sorted(listed[:2], key=lambda one: order(seed, "side", one[1]["id"], one[0]))
     return left[1], right[1]
@@ -229,15 +254,23 @@ def application(made: Desk, token: str) -> web.Application:
         body = await _body(request, reviews.VERDICTS)
         answer = _chosen(body, made.answers)
         listed = made.judge(answer, answer["answer"])
-        row = {"id": answer["id"], "answer": reviews.answer_hash(answer["answer"]), "verdict": body["verdict"]}
+        row = {
+            "id": answer["id"],
+            "answer": reviews.answer_hash(answer["answer"]),
+            "verdict": body["verdict"],
+        }
         if row["verdict"] == "edit" and _edited(body) == relaid(answer["answer"]):
             row["verdict"] = "accept"  # the edit changes nothing
         if row["verdict"] == "edit":
             row["output"] = _edited(body)
             if broken := _broken(made.judge(answer, row["output"])):
-                raise web.HTTPUnprocessableEntity(text=f"Not kept, no later step could read it: {broken}.")
+                raise web.HTTPUnprocessableEntity(
+                    text=f"Not kept, no later step could read it: {broken}."
+                )
         elif row["verdict"] == "accept" and (broken := _broken(listed)):
-            raise web.HTTPUnprocessableEntity(text=f"No later step can read this answer ({broken}): edit or reject it.")
+            raise web.HTTPUnprocessableEntity(
+                text=f"No later step can read this answer ({broken}): edit or reject it."
+            )
         return kept({**row, "checks": passed(listed)})
 
     async def rank(request: web.Request) -> web.Response:
@@ -253,7 +286,9 @@ def application(made: Desk, token: str) -> web.Application:
     async def undo(request: web.Request) -> web.Response:
         if row := made.undo():
             return web.json_response({**made.place(row), "tally": made.tally()})
-        raise web.HTTPConflict(text="Nothing to take back: undo reaches back to the start of this session.")
+        raise web.HTTPConflict(
+            text="Nothing to take back: undo reaches back to the start of this session."
+        )
 
     @web.middleware
     async def guard(
@@ -268,7 +303,9 @@ def application(made: Desk, token: str) -> web.Application:
             or request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}"
             or not secrets.compare_digest(secret, token.encode())
         ):
-            raise web.HTTPForbidden(text="Not open: use the URL that `make review` printed.", headers=HEADERS)
+            raise web.HTTPForbidden(
+                text="Not open: use the URL that `make review` printed.", headers=HEADERS
+            )
         try:
             response = await handler(request)
         except web.HTTPException as refusal:
@@ -293,7 +330,9 @@ async def _body(request: web.Request, verdicts: Iterable[str] = ()) -> jsonl.Row
     except ValueError:
         body = None
     if not isinstance(body, dict) or (verdicts and str(body.get("verdict")) not in verdicts):
-        raise web.HTTPBadRequest(text=f"expected a JSON object with index and verdict ({', '.join(verdicts)})")
+        raise web.HTTPBadRequest(
+            text=f"expected a JSON object with index and verdict ({', '.join(verdicts)})"
+        )
     return body
 
 
@@ -312,13 +351,18 @@ def _edited(body: jsonl.Row) -> str:
         text = relaid(text) if isinstance(text, str) else ""
         text.encode()
     except UnicodeEncodeError:
-        raise web.HTTPUnprocessableEntity(text="Not kept: half a character (\\ud800 to \\udfff alone).") from None
+        raise web.HTTPUnprocessableEntity(
+            text="Not kept: half a character (\\ud800 to \\udfff alone)."
+        ) from None
     return text
 
 
 def _broken(listed: list[jsonl.Row]) -> str | None:
     """The reason why no later step could read an answer, or None."""
-    return next((one["reason"] for one in listed if one["name"] in BREAKING and one["passed"] is False), None)
+    return next(
+        (one["reason"] for one in listed if one["name"] in BREAKING and one["passed"] is False),
+        None,
+    )
 
 
 async def serve(made: Desk, opens: bool) -> None:
@@ -330,7 +374,9 @@ async def serve(made: Desk, opens: bool) -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/{token}/"
         have = f"{len(made.said.verdicts):,} verdicts and {len(made.said.rankings):,} rankings"
-        print(f"review: {len(made.answers):,} answers, {len(made.pairs):,} pairs; {made.path} has {have}")
+        print(
+            f"review: {len(made.answers):,} answers, {len(made.pairs):,} pairs; {made.path} has {have}"
+        )
         print(f"review: open {url} (Ctrl-C ends)", flush=True)
         if opens:
             await asyncio.to_thread(webbrowser.open, url)
@@ -342,14 +388,18 @@ async def serve(made: Desk, opens: bool) -> None:
 def has_display() -> bool:
     """Whether a browser can be expected to open; BROWSER=none says no."""
     browser = os.environ.get("BROWSER")
-    shown = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    shown = (
+        sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
     return browser != "none" and bool(browser or shown)
 
 
 def who() -> str:
     """The person at the keyboard: git's user.name or, without one, the name of the account."""
     try:
-        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            ["git", "config", "user.name"], capture_output=True, text=True, check=False
+        )
         return asked.stdout.strip() or getpass.getuser()
     except OSError:
         return "unknown"
@@ -360,18 +410,28 @@ def main() -> None:
         prog="python -m potstill.review.server", description="See the head of potstill/review.py."
     )
     parser.add_argument("--task", help="a folder of tasks/; the active one when left out")
-    parser.add_argument("--rows", type=int, default=100, help="answers in the sample, and pairs at most")
+    parser.add_argument(
+        "--rows", type=int, default=100, help="answers in the sample, and pairs at most"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other answers")
     parser.add_argument("--no-open", action="store_true", help="open no browser")
     options = parser.parse_args()
     if options.rows < 1:
-        raise UserError(f"N is {options.rows}, expected the number of answers to review, such as N=100")
-    made = desk(settings.load(options.task or params.load("task").task), options.rows, options.seed, who())
+        raise UserError(
+            f"N is {options.rows}, expected the number of answers to review, such as N=100"
+        )
+    made = desk(
+        settings.load(options.task or params.load("task").task), options.rows, options.seed, who()
+    )
     try:
         asyncio.run(serve(made, has_display() and not options.no_open))
     except KeyboardInterrupt:
         tally = made.tally()
-        agree = f"; {tally['agree']:,} of {tally['known']:,} agree with the checks" if tally["known"] else ""
+        agree = (
+            f"; {tally['agree']:,} of {tally['known']:,} agree with the checks"
+            if tally["known"]
+            else ""
+        )
         print(
             f"\nreview: {len(made.done):,} new; {made.path} has {tally['accept']:,} accepted, {tally['reject']:,} rejected, "
             f"{tally['edit']:,} edited, {tally['rankings']:,} rankings{agree}"

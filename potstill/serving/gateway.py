@@ -22,7 +22,10 @@ from potstill.core.errors import UserError
 from potstill.task import settings
 from potstill.task.settings import Task
 
-KEY, TASK = "SERVE_API_KEY", "SERVE_TASK"  # in the environment, since vLLM makes a middleware without arguments
+KEY, TASK = (
+    "SERVE_API_KEY",
+    "SERVE_TASK",
+)  # in the environment, since vLLM makes a middleware without arguments
 HEALTH = "/health"
 ROUTES = {
     HEALTH: "GET",
@@ -33,7 +36,9 @@ ROUTES = {
 }
 MOST_HEAD = 64 << 10  # bytes of request line and headers
 MOST_BODY = 256 << 10  # bytes; the longest prompt of a small student has far fewer
-MOST_SENT = 32 << 20  # bytes; a body up to that is read and thrown away, so that the client gets to read its 413
+MOST_SENT = (
+    32 << 20
+)  # bytes; a body up to that is read and thrown away, so that the client gets to read its 413
 MOST_KEYS = 100  # in the outermost object of a request; OpenAI's chat has some 40
 SECONDS = 10.0  # for a request to come in whole
 DRAIN = 30  # seconds for the answers under way when the server is told to stop
@@ -79,7 +84,9 @@ class Gateway:
                 if body is None:
                     return None  # the client is gone
                 given = _object(body)
-                body = _json(self.filled(given) if scope["path"] == "/v1/chat/completions" else given)
+                body = _json(
+                    self.filled(given) if scope["path"] == "/v1/chat/completions" else given
+                )
                 scope, receive = _with_body(scope, receive, body)
         except Refused as refused:
             kind = "server_error" if refused.status >= 500 else "invalid_request_error"
@@ -88,7 +95,9 @@ class Gateway:
             headers = {"connection": "close"}
             if refused.status == 405:
                 headers["allow"] = ROUTES[scope["path"]]
-            return await JSONResponse({"error": error}, refused.status, headers)(scope, receive, send)
+            return await JSONResponse({"error": error}, refused.status, headers)(
+                scope, receive, send
+            )
         await self.app(scope, receive, send)
 
     def end(self) -> None:
@@ -112,7 +121,9 @@ class Gateway:
             return
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key):
-            raise Refused(401, "wrong or missing key: expected the header `Authorization: Bearer <key>`")
+            raise Refused(
+                401, "wrong or missing key: expected the header `Authorization: Bearer <key>`"
+            )
         if path not in ROUTES:
             raise Refused(404, f"no such path: expected one of {', '.join(ROUTES)}")
         if method != ROUTES[path]:
@@ -151,9 +162,15 @@ class Gateway:
         row = {names[0]: given} if isinstance(given, str) else given
         texts = row.values() if isinstance(row, dict) else ()
         if not isinstance(row, dict) or row.keys() != set(names):
-            raise Refused(400, f"the input is not the task's: expected {json.dumps(dict.fromkeys(names, '…'))}")
+            raise Refused(
+                400,
+                f"the input is not the task's: expected {json.dumps(dict.fromkeys(names, '…'))}",
+            )
         if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise Refused(400, f"the input is not the task's: expected texts that are not empty for {', '.join(names)}")
+            raise Refused(
+                400,
+                f"the input is not the task's: expected texts that are not empty for {', '.join(names)}",
+            )
         return row
 
 
@@ -170,15 +187,22 @@ def api_key() -> str:
 
 def response_format(t: Task) -> dict[str, Any] | None:
     """OpenAI's response_format with the task's schema; None where answers are plain text."""
-    listed = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in t.config["checks"]]
+    listed = [
+        next(iter(entry)) if isinstance(entry, dict) else entry for entry in t.config["checks"]
+    ]
     if "json_schema" not in listed:
         return None
-    return {"type": "json_schema", "json_schema": {"name": t.name, "schema": t.schema, "strict": True}}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": t.name, "schema": t.schema, "strict": True},
+    }
 
 
 def _text(content: object) -> str | None:
     """The text of a message: a text, or OpenAI's list of text parts."""
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and part.get("type") == "text" for part in content
+    ):
         content = "".join(str(part.get("text", "")) for part in content)
     return content if isinstance(content, str) else None
 
@@ -209,7 +233,9 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise Refused(400, "the body is not JSON") from None
     if not isinstance(found, dict) or len(found) > MOST_KEYS:
-        raise Refused(400, f"the body is not a request: expected a JSON object with at most {MOST_KEYS} keys")
+        raise Refused(
+            400, f"the body is not a request: expected a JSON object with at most {MOST_KEYS} keys"
+        )
     return found
 
 
@@ -224,7 +250,10 @@ def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Rece
     """The request with `body` for its own; after it the app waits for the client's going away, as without us."""
     told = (b"content-length", b"content-type", b"transfer-encoding")
     headers = [(name, value) for name, value in scope["headers"] if name not in told]
-    headers += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+    headers += [
+        (b"content-length", str(len(body)).encode()),
+        (b"content-type", b"application/json"),
+    ]
     waiting = [body]
 
     async def replay() -> Message:
@@ -252,7 +281,11 @@ class Protocol(HttpToolsProtocol):
         self._sent += len(data)
         super().data_received(data)
         if self._sent > (MOST_HEAD if self._in_head else MOST_SENT):
-            self._end(b"431 Request Header Fields Too Large" if self._in_head else b"413 Content Too Large")
+            self._end(
+                b"431 Request Header Fields Too Large"
+                if self._in_head
+                else b"413 Content Too Large"
+            )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -284,5 +317,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % status)
+            self.transport.write(
+                b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % status
+            )
         self.transport.close()

@@ -22,8 +22,12 @@ def main(model: str, lessons: str, out: str) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     with Path(lessons).open(encoding="utf-8") as lines:
-        chats = [json.loads(line)["messages"] for line, _ in zip(lines, range(LESSONS), strict=False)]
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False, enable_thinking=False) for chat in chats]
+        chats = [
+            json.loads(line)["messages"] for line, _ in zip(lines, range(LESSONS), strict=False)
+        ]
+    texts = [
+        tokenizer.apply_chat_template(chat, tokenize=False, enable_thinking=False) for chat in chats
+    ]
     tokens = [dict(tokenizer(text, add_special_tokens=False)) for text in texts]
     llm = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
     recipe = GPTQModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
@@ -38,16 +42,26 @@ def main(model: str, lessons: str, out: str) -> None:
     )
     llm.save_pretrained(out, save_compressed=True)
     tokenizer.save_pretrained(out)
-    for path in Path(out).glob("*.safetensors"):  # what is not INT8, above all the embeddings; the scales stay exact
+    for path in Path(out).glob(
+        "*.safetensors"
+    ):  # what is not INT8, above all the embeddings; the scales stay exact
         tensors = load_file(path)
-        save_file({name: _rounded(name, one) for name, one in tensors.items()}, path, {"format": "pt"})
+        save_file(
+            {name: _rounded(name, one) for name, one in tensors.items()}, path, {"format": "pt"}
+        )
     config = Path(out, "config.json")
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}, indent=2) + "\n")
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}, indent=2) + "\n"
+    )
 
 
 def _rounded(name: str, tensor: Any) -> Any:
     """A copy: what load_file gives may be the very file that is written over."""
-    return tensor.bfloat16() if tensor.is_floating_point() and not name.endswith("_scale") else tensor.clone()
+    return (
+        tensor.bfloat16()
+        if tensor.is_floating_point() and not name.endswith("_scale")
+        else tensor.clone()
+    )
 
 
 if __name__ == "__main__":

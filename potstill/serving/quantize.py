@@ -43,7 +43,9 @@ VENV = project.ROOT / ".venv-quantize"
 GGUF = "model.gguf"
 
 
-def export_config(method: str, model: Path, lessons: Path, out: Path, max_length: int) -> swift.Config:
+def export_config(
+    method: str, model: Path, lessons: Path, out: Path, max_length: int
+) -> swift.Config:
     """The YAML of `swift export` for 4-bit weights."""
     return swift.model_config(str(model), "main") | {
         "quant_method": method,
@@ -71,25 +73,50 @@ def make(kind: str, model: Path, lessons: Path, out: Path, max_length: int) -> N
         return swift.run("export", export_config(kind, model, lessons, out, max_length), work)
     out.mkdir(parents=True)
     if kind == "int8":
-        command = [str(VENV / "bin/python"), "-m", "potstill.serving.int8", str(model), str(lessons), str(out)]
+        command = [
+            str(VENV / "bin/python"),
+            "-m",
+            "potstill.serving.int8",
+            str(model),
+            str(lessons),
+            str(out),
+        ]
         if not (VENV / "ready").is_file():
-            raise UserError(f"{VENV} is missing, expected llm-compressor in it: `make quantize` makes it")
+            raise UserError(
+                f"{VENV} is missing, expected llm-compressor in it: `make quantize` makes it"
+            )
     else:
         script = llama_cpp() / "convert_hf_to_gguf.py"
-        command = [sys.executable, str(script), str(model), "--outfile", str(out / GGUF), "--outtype", "q8_0"]
+        command = [
+            sys.executable,
+            str(script),
+            str(model),
+            "--outfile",
+            str(out / GGUF),
+            "--outtype",
+            "q8_0",
+        ]
     log = work / "log"
     with log.open("wb") as to:
         code = subprocess.call(
-            command, stdout=to, stderr=subprocess.STDOUT, env=os.environ | model_folder.environment(hub=False)
+            command,
+            stdout=to,
+            stderr=subprocess.STDOUT,
+            env=os.environ | model_folder.environment(hub=False),
         )
     if code:
-        raise UserError(f"FORMAT={kind} failed: {swift.telling_line(log, code)} (the whole log: {log})")
+        raise UserError(
+            f"FORMAT={kind} failed: {swift.telling_line(log, code)} (the whole log: {log})"
+        )
 
 
 def llama_cpp() -> Path:
     """llama.cpp's folder. Raises UserError when LLAMA_CPP does not name one that is built."""
     folder = Path(os.environ.get("LLAMA_CPP", ""))
-    if not (folder / "convert_hf_to_gguf.py").is_file() or not (folder / "build/bin/llama-server").is_file():
+    if (
+        not (folder / "convert_hf_to_gguf.py").is_file()
+        or not (folder / "build/bin/llama-server").is_file()
+    ):
         raise UserError(
             f"LLAMA_CPP is {os.environ.get('LLAMA_CPP', '')!r}, expected the folder of a built llama.cpp, with "
             "convert_hf_to_gguf.py and build/bin/llama-server"
@@ -102,7 +129,9 @@ def answered(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> 
     spawn = multiprocessing.get_context("spawn")  # vLLM's memory ends with its process
     how = _by_llama_cpp if (model / GGUF).is_file() else _by_vllm
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(how, str(model), chats, p.predict.max_tokens, p.predict.max_model_len, dtype).result()
+        return pool.submit(
+            how, str(model), chats, p.predict.max_tokens, p.predict.max_model_len, dtype
+        ).result()
 
 
 def _by_vllm(model: str, chats: list[Chat], max_tokens: int, max_model_len: int, dtype: str) -> Row:
@@ -115,15 +144,28 @@ def _by_vllm(model: str, chats: list[Chat], max_tokens: int, max_model_len: int,
     llm.generate(asked[:8], how, use_tqdm=False)  # the kernels are made at their first use
     start = time.monotonic()
     found = [out.outputs[0] for out in llm.generate(asked, how, use_tqdm=False)]
-    return _row([one.text for one in found], sum(len(one.token_ids) for one in found), start, resource.RUSAGE_SELF)
+    return _row(
+        [one.text for one in found],
+        sum(len(one.token_ids) for one in found),
+        start,
+        resource.RUSAGE_SELF,
+    )
 
 
-def _by_llama_cpp(model: str, chats: list[Chat], max_tokens: int, max_model_len: int, dtype: str) -> Row:
+def _by_llama_cpp(
+    model: str, chats: list[Chat], max_tokens: int, max_model_len: int, dtype: str
+) -> Row:
     with _llama_server(Path(model) / GGUF, max_model_len) as ask:
         start = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
-            more = {"temperature": 0.0, "max_tokens": max_tokens, "chat_template_kwargs": {"enable_thinking": False}}
-            found = list(pool.map(lambda chat: ask("/v1/chat/completions", {"messages": chat} | more), chats))
+            more = {
+                "temperature": 0.0,
+                "max_tokens": max_tokens,
+                "chat_template_kwargs": {"enable_thinking": False},
+            }
+            found = list(
+                pool.map(lambda chat: ask("/v1/chat/completions", {"messages": chat} | more), chats)
+            )
         texts = [one["choices"][0]["message"]["content"] for one in found]
         done = _row(texts, sum(one["usage"]["completion_tokens"] for one in found), start, None)
     return done | {"memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10}
@@ -196,7 +238,10 @@ def table(
         right = sum(mark["right"] for mark in score.marked(t, tests, {name: answers})[name])
         low, high = statistics.wilson(right, len(tests))
         # The hops by their names in compare.HOPS: first the floor, then what is held against it.
-        marks, texts = {"base": before, "sft": before}, {"base": evaluated, "again": again, "sft": evaluated}
+        marks, texts = (
+            {"base": before, "sft": before},
+            {"base": evaluated, "again": again, "sft": evaluated},
+        )
         floor, hop, _ = compare.hops(t, tests, marks, texts | {"adapter": answers}, none)
         counts = floor if name == "student" else hop
         found.append(
@@ -212,12 +257,16 @@ def table(
 def predictions(tests: list[Row], answers: list[str]) -> list[Row]:
     """Answers as rows of predictions, without their tokens."""
     none = {"prompt_tokens": 0, "completion_tokens": 0}
-    return [{"id": test["id"], "answer": text} | none for test, text in zip(tests, answers, strict=True)]
+    return [
+        {"id": test["id"], "answer": text} | none for test, text in zip(tests, answers, strict=True)
+    ]
 
 
 def size(folder: Path) -> int:
     """Bytes of the weights in a model's folder."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".gguf"))
+    return sum(
+        path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".gguf")
+    )
 
 
 def main() -> None:
@@ -241,9 +290,12 @@ def main() -> None:
     folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
     chats = [t.messages("student", row) for row in tests]
     measured = {
-        name: answered(folder, chats, p, serve.precision(p.predict.dtype, name)) for name, folder in folders.items()
+        name: answered(folder, chats, p, serve.precision(p.predict.dtype, name))
+        for name, folder in folders.items()
     }
-    found = table(t, tests, evaluated, measured, {name: size(folder) for name, folder in folders.items()})
+    found = table(
+        t, tests, evaluated, measured, {name: size(folder) for name, folder in folders.items()}
+    )
     t.reports.mkdir(parents=True, exist_ok=True)
     compare.write_csv(t.reports / "quantized.csv", found)
     for one in found:
@@ -252,7 +304,9 @@ def main() -> None:
             f"{one['rows']:,}  {one['differ']:,} differ, {one['flips']:,} flips{'' if one['passed'] else ': NOT THE SAME MODEL'}"
         )
     if not all(one["passed"] for one in found):
-        raise UserError(f"{t.reports}/quantized.csv: a format answers otherwise than the student: do not serve it")
+        raise UserError(
+            f"{t.reports}/quantized.csv: a format answers otherwise than the student: do not serve it"
+        )
 
 
 if __name__ == "__main__":

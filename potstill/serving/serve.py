@@ -22,7 +22,12 @@ from potstill.task.settings import Task
 from potstill.training import model_folder
 
 QUEUE = 2048  # requests that wait or run; vLLM answers 503 to more
-NGRAM = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
+NGRAM = {
+    "method": "ngram",
+    "num_speculative_tokens": 8,
+    "prompt_lookup_min": 1,
+    "prompt_lookup_max": 3,
+}
 
 
 def student_folder(t: Task, kind: str | None = None) -> Path:
@@ -63,7 +68,9 @@ def arguments(
         "generation-config": "vllm",  # nothing from the model's own sampling settings
         "default-chat-template-kwargs": json.dumps({"enable_thinking": False}),
         # guidance takes every answer that the students are trained on; xgrammar 0.2 takes none of those with a pattern
-        "structured-outputs-config": json.dumps({"backend": "guidance", "disable_any_whitespace": True}),
+        "structured-outputs-config": json.dumps(
+            {"backend": "guidance", "disable_any_whitespace": True}
+        ),
         "middleware": "potstill.serving.gateway.Gateway",
         "shutdown-timeout": str(gateway.DRAIN),
         "max-num-queued-reqs": str(QUEUE),
@@ -78,7 +85,9 @@ def arguments(
         given["distributed-executor-backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
         flags += ["--no-enable-chunked-prefill", *([] if compiles() else ["--enforce-eager"])]
     if speculative != "off":
-        ahead = NGRAM if speculative == "ngram" else {"model": speculative, "num_speculative_tokens": 4}
+        ahead = (
+            NGRAM if speculative == "ngram" else {"model": speculative, "num_speculative_tokens": 4}
+        )
         given["speculative-config"] = json.dumps(ahead)
     return [word for name, value in given.items() for word in (f"--{name}", value)] + flags
 
@@ -105,7 +114,9 @@ def main() -> None:
     p = params.load("predict.dtype", "predict.max_model_len", "serve.speculative")
     parser = argparse.ArgumentParser(description="the student behind an OpenAI-compatible server")
     parser.add_argument("--task", default=os.environ.get(gateway.TASK) or p.task)
-    parser.add_argument("--format", help="int8, gptq or awq: a quantised form instead of the student itself")
+    parser.add_argument(
+        "--format", help="int8, gptq or awq: a quantised form instead of the student itself"
+    )
     parser.add_argument("--speculative", default=p.serve.speculative)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -127,17 +138,26 @@ def main() -> None:
     kind, ahead = precision(p.predict.dtype, given.format), speculation(t, given.speculative)
     words = arguments(t, model, given.host, given.port, kind, p.predict.max_model_len, ahead)
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
-    print(f"serve: {model} at http://{given.host}:{given.port}/v1, the model's name is {t.name}", flush=True)
+    print(
+        f"serve: {model} at http://{given.host}:{given.port}/v1, the model's name is {t.name}",
+        flush=True,
+    )
     try:
         uvloop.run(
             run_server(
-                args, http=gateway.Protocol, ws="none", server_header=False, timeout_graceful_shutdown=gateway.DRAIN
+                args,
+                http=gateway.Protocol,
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=gateway.DRAIN,
             )
         )
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        raise UserError(f"port {given.port} is in use: `make serve PORT={given.port + 1}`") from None
+        raise UserError(
+            f"port {given.port} is in use: `make serve PORT={given.port + 1}`"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ class Task:
         `knowledge`. Raises UserError when a template cannot be rendered."""
         system = self._render(f"prompts/{kind}.md", row)
         user = self._render("user", row)
-        return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+        return ([{"role": "system", "content": system}] if system else []) + [
+            {"role": "user", "content": user}
+        ]
 
     def inputs(self, path: str | Path, *more: str) -> list[Row]:
         """The rows of a file of inputs, each with an id, the task's input fields as non-empty texts, and the keys
@@ -84,7 +86,9 @@ class Task:
         for number, row in enumerate(rows, 1):
             for name in fields:
                 if not isinstance(row[name], str) or not row[name].strip():
-                    raise UserError(f"{path}:{number}: {name} is {row[name]!r}, expected a text that is not empty")
+                    raise UserError(
+                        f"{path}:{number}: {name} is {row[name]!r}, expected a text that is not empty"
+                    )
         return rows
 
     def fingerprint(self, row: Row) -> str:
@@ -100,7 +104,9 @@ class Task:
             template = self._templates[name]
             return template if isinstance(template, str) else template.render(row)
         except TemplateError as error:
-            raise UserError(f"{name}: cannot be filled in with row {row.get('id')}: {error}") from None
+            raise UserError(
+                f"{name}: cannot be filled in with row {row.get('id')}: {error}"
+            ) from None
 
     def _template(self, name: str) -> "Template | str":
         """The template, or its text where that is the same for every row: rendering it for each would take the most of a
@@ -120,7 +126,9 @@ class Task:
             )  # a ChainMap, which is what it was, is copied slowly at each rendering
             return template if names - {"knowledge"} else template.render()
         except TemplateSyntaxError as error:
-            raise UserError(f"{name}:{error.lineno}: not a Jinja2 template: {error.message}") from None
+            raise UserError(
+                f"{name}:{error.lineno}: not a Jinja2 template: {error.message}"
+            ) from None
 
 
 def load() -> Task:
@@ -152,7 +160,11 @@ def _validate(given: dict[str, Any], path: Path) -> None:
     error = max(validator.iter_errors(given), key=relevance, default=None)
     if error is None:
         return
-    key, rule, value = error.json_path.removeprefix("$").removeprefix("."), error.schema, error.instance
+    key, rule, value = (
+        error.json_path.removeprefix("$").removeprefix("."),
+        error.schema,
+        error.instance,
+    )
     where = f"{path}: {key}: " if key else f"{path}: "
     if error.validator == "additionalProperties":
         known = rule["properties"]

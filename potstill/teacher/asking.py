@@ -54,17 +54,18 @@ class Questions:
         schema: dict[str, Any] | None = None,
     ) -> None:
         self.task, self.rows, self.samples, self.kind = task, rows, samples, kind
-        listed = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in task.config["checks"]]
-        self.schema = schema if kind != "teacher" else task.schema if "json_schema" in listed else None
-        settings = [
-            model,
-            float(params.temperature),
-            params.extra_body,
-            self.schema,
-            params.redraw,
+        listed = [
+            next(iter(entry)) if isinstance(entry, dict) else entry
+            for entry in task.config["checks"]
         ]
+        self.schema = (
+            schema if kind != "teacher" else task.schema if "json_schema" in listed else None
+        )
+        settings = [model, float(params.temperature), params.extra_body, self.schema, params.redraw]
         self._start = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        self._after = lru_cache(16)(self._hash_of_first)  # a system prompt of thousands of characters is hashed once
+        self._after = lru_cache(16)(
+            self._hash_of_first
+        )  # a system prompt of thousands of characters is hashed once
 
     def __len__(self) -> int:
         return len(self.rows) * self.samples
@@ -141,14 +142,18 @@ def answer_rows(
                 try:
                     asyncio.run(_ask(client, questions, check, good_share))
                 finally:
-                    _say(model, client.found, f"{client.summary()}, {time.monotonic() - start:.1f} s")
+                    _say(
+                        model, client.found, f"{client.summary()}, {time.monotonic() - start:.1f} s"
+                    )
             failed, found = client.failed, journal.find(request.key, room)
         yield _result(row["id"], sample, request.key, found, failed or {})
     if failed is None:
         _say(model, len(questions), f"none asked, {time.monotonic() - start:.1f} s")
 
 
-async def _ask(client: "Client", questions: Questions, check: Check | None, good_share: float) -> None:
+async def _ask(
+    client: "Client", questions: Questions, check: Check | None, good_share: float
+) -> None:
     """Asks what the journal does not hold: the first SMOKE questions and, when their answers are good, the rest."""
 
     def missing(some: Iterable[tuple[Row, int, "Request"]]) -> Iterator["Request"]:
@@ -168,7 +173,11 @@ async def _ask(client: "Client", questions: Questions, check: Check | None, good
 
 
 def _smoke(
-    client: "Client", task: Task, first: list[tuple[Row, int, "Request"]], check: Check, good_share: float
+    client: "Client",
+    task: Task,
+    first: list[tuple[Row, int, "Request"]],
+    check: Check,
+    good_share: float,
 ) -> None:
     """Raises UserError when too few of the first answers pass the task's checks."""
     reasons = []
@@ -189,14 +198,23 @@ def _smoke(
 
 
 def _say(model: str, kept: int, rest: str) -> None:
-    print(f"teacher {model}: {kept:,} answers from the journal, {rest}", file=sys.stderr, flush=True)
+    print(
+        f"teacher {model}: {kept:,} answers from the journal, {rest}", file=sys.stderr, flush=True
+    )
 
 
 def _result(id: str, sample: int, key: str, answer: Row | None, failed: dict[str, str]) -> Row:
     found = answer or {**dict.fromkeys(FIELDS), "answer": ""}
     error = None if answer else failed.get(key, "the journal lost it: run again")
     thought = {"reasoning": found["reasoning"]} if "reasoning" in found else {}
-    return {"id": id, "sample": sample, "key": key, **{name: found[name] for name in FIELDS}, **thought, "error": error}
+    return {
+        "id": id,
+        "sample": sample,
+        "key": key,
+        **{name: found[name] for name in FIELDS},
+        **thought,
+        "error": error,
+    }
 
 
 def open_journal(task: Task) -> "Journal":
@@ -219,7 +237,9 @@ def model_name(task: Task, params: SimpleNamespace) -> str:
     names = asyncio.run(endpoint.model_names(there, params.timeout))
     if len(names) != 1:
         listed = ", ".join(names[:8]) or "none"
-        raise UserError(f"teacher.model is auto, but the endpoint has {len(names)} models ({listed}): name one")
+        raise UserError(
+            f"teacher.model is auto, but the endpoint has {len(names)} models ({listed}): name one"
+        )
     return names[0]
 
 
@@ -245,5 +265,7 @@ def _url_and_key(model: str) -> tuple[str, str]:
             f"environment; without them use teacher.model: {SCRIPTED}"
         )
     if not re.fullmatch(r"https?://[^\s@?]+", found[0]):
-        raise UserError("TEACHER_BASE_URL is no URL such as https://host/v1, without user, password or query")
+        raise UserError(
+            "TEACHER_BASE_URL is no URL such as https://host/v1, without user, password or query"
+        )
     return found[0], found[1]

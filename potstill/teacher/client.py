@@ -15,8 +15,13 @@ from potstill.teacher.endpoint import Connection, Endpoint, Fatal, Refused, Requ
 from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window, estimate
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds of back-off before the first and before any later retry
-LONGEST_WAIT = 60.0  # seconds of Retry-After to sit out; beyond, the stage ends and a later run goes on
+FIRST_DELAY, LONGEST_DELAY = (
+    0.5,
+    30.0,
+)  # seconds of back-off before the first and before any later retry
+LONGEST_WAIT = (
+    60.0  # seconds of Retry-After to sit out; beyond, the stage ends and a later run goes on
+)
 PATIENCE = 300.0  # seconds of nothing but 429, before the stage ends
 FAILED_IN_A_ROW = 10  # requests given up with no answer between them, before the whole stage stops
 # Seconds between the first requests of two workers: what is sent in one burst is answered in one, for ever.
@@ -27,7 +32,9 @@ GO_ON = "the same command goes on from there"
 class Client:
     """Asks every request once, keeps each answer in the journal; `failed` holds, by key, why a request has none."""
 
-    def __init__(self, endpoint: Endpoint, params: SimpleNamespace, journal: Journal, total: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, params: SimpleNamespace, journal: Journal, total: int
+    ) -> None:
         self.endpoint, self.params, self.journal, self.total = endpoint, params, journal, total
         self.failed: dict[str, str] = {}
         self.found = 0  # requests that the journal answered
@@ -71,7 +78,9 @@ class Client:
         todo, self._all_taken = iter(requests), False
         workers: list[asyncio.Task[None]] = []
         try:
-            while len(workers) < self.params.concurrency and not (self._all_taken or self._stop.is_set()):
+            while len(workers) < self.params.concurrency and not (
+                self._all_taken or self._stop.is_set()
+            ):
                 workers.append(asyncio.create_task(self._work(todo)))
                 await asyncio.sleep(START)
             await asyncio.gather(*workers)
@@ -84,7 +93,11 @@ class Client:
     def holds(self, request: Request) -> bool:
         """Whether the request needs no asking: it has an answer, is under way, or has failed for good."""
         key = request.key
-        return self.journal.has(key, self.params.max_tokens) or key in self._taken or key in self.failed
+        return (
+            self.journal.has(key, self.params.max_tokens)
+            or key in self._taken
+            or key in self.failed
+        )
 
     async def _work(self, todo: Iterator[Request]) -> None:
         for request in todo:
@@ -126,7 +139,9 @@ class Client:
         if not known:
             self._gave_up(reason)
 
-    def _no_answer(self, request: Request, what: str, raw: str = "", tokens_in: int = 0, tokens_out: int = 0) -> Row:
+    def _no_answer(
+        self, request: Request, what: str, raw: str = "", tokens_in: int = 0, tokens_out: int = 0
+    ) -> Row:
         """The journal's row for a try that brought no answer."""
         said = {
             "key": request.key,
@@ -134,7 +149,11 @@ class Client:
             "max_tokens": self.params.max_tokens,
             "answer": raw,
         }
-        return said | {"finish_reason": what, "prompt_tokens": tokens_in, "completion_tokens": tokens_out}
+        return said | {
+            "finish_reason": what,
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+        }
 
     async def _ask(self, request: Request) -> Row | None:
         """The answer to one request, after as many tries as the parameters allow; None when the run is stopping."""
@@ -160,7 +179,9 @@ class Client:
                     self.window.bad(sent)
                 if error.billed:
                     used = reserved
-                    await self.journal.put(self._no_answer(request, LOST, "", guessed, self.params.max_tokens))
+                    await self.journal.put(
+                        self._no_answer(request, LOST, "", guessed, self.params.max_tokens)
+                    )
                 failure = error
             finally:
                 self.window.leave()
@@ -202,10 +223,14 @@ class Client:
         now = time.monotonic()
         if error.wait is not None:
             if error.wait > LONGEST_WAIT:
-                raise Fatal(f"{error} and asks to wait {error.wait:.0f} s: run again then") from None
+                raise Fatal(
+                    f"{error} and asks to wait {error.wait:.0f} s: run again then"
+                ) from None
             self._open_at = max(self._open_at, now + error.wait)
         if error.limit and now - self._good_at > PATIENCE:
-            raise Fatal(f"{error}, and there was no answer for {PATIENCE:.0f} s: run again later") from None
+            raise Fatal(
+                f"{error}, and there was no answer for {PATIENCE:.0f} s: run again later"
+            ) from None
         if counted > self.params.retries:
             raise error
         self.retries += 1
@@ -224,7 +249,12 @@ class Client:
         """What all answers of the model in the journal cost, those of earlier runs and of other processes included, and
         what may have been billed without an answer."""
         used = self.journal.used.get(self.endpoint.model, Used())
-        return self.budget.cost(used.prompt_tokens + used.lost_in, used.completion_tokens + used.lost_out) or 0.0
+        return (
+            self.budget.cost(
+                used.prompt_tokens + used.lost_in, used.completion_tokens + used.lost_out
+            )
+            or 0.0
+        )
 
     def summary(self) -> str:
         """What was asked and what it took, for the last line of a run."""
@@ -233,7 +263,8 @@ class Client:
         cost = self.budget.cost(self.tokens_in, self.tokens_out)
         return (
             f"{self.answered:,} new in {sent:,} requests ({self.retries:,} retries{twice}), "
-            f"{self.tokens_in:,} + {self.tokens_out:,} tokens" + ("" if cost is None else f", cost {cost:.4g}")
+            f"{self.tokens_in:,} + {self.tokens_out:,} tokens"
+            + ("" if cost is None else f", cost {cost:.4g}")
         )
 
     def _gave_up(self, reason: str) -> None:
@@ -241,7 +272,9 @@ class Client:
         when the others are through."""
         self._in_a_row += 1
         if self._in_a_row >= FAILED_IN_A_ROW and not (self._all_taken and self.answered):
-            self._end(UserError(f"{FAILED_IN_A_ROW} requests in a row failed, the last because {reason}"))
+            self._end(
+                UserError(f"{FAILED_IN_A_ROW} requests in a row failed, the last because {reason}")
+            )
 
     def _end(self, error: BaseException) -> None:
         """Nothing more is sent; what is under way may still come in."""
@@ -286,7 +319,9 @@ class Client:
             self._interrupted = True
             self._stopping()
             print(
-                "stopping: waiting for the answers under way (once more to stop at once)", file=sys.stderr, flush=True
+                "stopping: waiting for the answers under way (once more to stop at once)",
+                file=sys.stderr,
+                flush=True,
             )
 
         for number in before:
@@ -308,7 +343,12 @@ class Client:
             while True:
                 await asyncio.sleep(0.5 if live else 10)
                 line = self._line(time.monotonic() - start)
-                print(f"\r{line}\x1b[K" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+                print(
+                    f"\r{line}\x1b[K" if live else line,
+                    end="" if live else "\n",
+                    file=sys.stderr,
+                    flush=True,
+                )
         finally:
             if live:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)

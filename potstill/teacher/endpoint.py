@@ -43,13 +43,17 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if self.memory:
-            self.without = frozenset(_remembered(self.memory).get(f"{self.base_url} {self.model}", ()))
+            self.without = frozenset(
+                _remembered(self.memory).get(f"{self.base_url} {self.model}", ())
+            )
 
     def learn(self, without: frozenset[str]) -> None:
         """Remembers what to leave out."""
         self.without |= without
         if self.memory:
-            known = _remembered(self.memory) | {f"{self.base_url} {self.model}": sorted(self.without)}
+            known = _remembered(self.memory) | {
+                f"{self.base_url} {self.model}": sorted(self.without)
+            }
             write_json(self.memory, known)
 
 
@@ -85,7 +89,13 @@ class Retry(Exception):
         raw: str = "",
     ) -> None:
         super().__init__(reason)
-        self.wait, self.limit, self.overload, self.billed, self.raw = wait, limit, overload, billed, raw
+        self.wait, self.limit, self.overload, self.billed, self.raw = (
+            wait,
+            limit,
+            overload,
+            billed,
+            raw,
+        )
 
 
 class Refused(Exception):
@@ -173,9 +183,13 @@ class Connection:
         where = f"the teacher at {self.endpoint.base_url}"
         try:
             self.asked += 1
-            async with asyncio.timeout(self.params.timeout):  # the whole request, a dripping body included
+            async with asyncio.timeout(
+                self.params.timeout
+            ):  # the whole request, a dripping body included
                 # Not `chat.completions.create`, whose walk over types takes longer than the rest of the call.
-                reply = await self.http.post(self._url, cast_to=str, body=self._body(request, without))
+                reply = await self.http.post(
+                    self._url, cast_to=str, body=self._body(request, without)
+                )
         except TimeoutError:
             self.ambiguous += 1
             reason = f"{where} gave no answer within {self.params.timeout:g} s"
@@ -186,10 +200,14 @@ class Connection:
             if status in (401, 403):
                 raise Fatal(f"{said}: check TEACHER_API_KEY") from None
             if status == 404:
-                raise Fatal(f"{said}: check teacher.model and TEACHER_BASE_URL, which usually ends in /v1") from None
+                raise Fatal(
+                    f"{said}: check teacher.model and TEACHER_BASE_URL, which usually ends in /v1"
+                ) from None
             if status in (408, 409, 425, 429) or status >= 500:
                 wait = _retry_after(error.response.headers)
-                raise Retry(said, wait, limit=status == 429, overload=status in (502, 503, 504, 529)) from None
+                raise Retry(
+                    said, wait, limit=status == 429, overload=status in (502, 503, 504, 529)
+                ) from None
             raise Refused(f"{status}: {self._clean(error.message)}") from None
         except openai.APIConnectionError as error:
             self._raise_connection(error, where)
@@ -228,8 +246,12 @@ class Connection:
         if reached:
             self.ambiguous += 1
         elif not self.answered:
-            raise Fatal(f"{where} cannot be reached ({reason}): check that it runs and TEACHER_BASE_URL") from None
-        raise Retry(f"the connection to {where} broke ({reason})", overload=not reached, billed=reached) from None
+            raise Fatal(
+                f"{where} cannot be reached ({reason}): check that it runs and TEACHER_BASE_URL"
+            ) from None
+        raise Retry(
+            f"the connection to {where} broke ({reason})", overload=not reached, billed=reached
+        ) from None
 
     def _row(self, request: Request, text: str, where: str, without: frozenset[str]) -> Row:
         """The journal's row for a reply; raises Retry when the reply is no chat completion."""
@@ -274,6 +296,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
     value = headers.get("retry-after", "")
     try:
-        return float(value) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return (
+            float(value)
+            if value.isdigit()
+            else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        )
     except ValueError:
         return None

@@ -34,8 +34,12 @@ class Used:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
-    estimated: int = 0  # tokens that the prompts were guessed to have, to be compared with prompt_tokens
-    lost_in: int = 0  # tokens of tries that brought no answer and may have been billed, at their most
+    estimated: int = (
+        0  # tokens that the prompts were guessed to have, to be compared with prompt_tokens
+    )
+    lost_in: int = (
+        0  # tokens of tries that brought no answer and may have been billed, at their most
+    )
     lost_out: int = 0
 
 
@@ -67,7 +71,9 @@ class Journal:
 
     def has(self, key: str, max_tokens: int) -> bool:
         """Whether an answer is on disk or on its way there; reads the disk for answers that were cut off only."""
-        if any(row["key"] == key and row["finish_reason"] not in NO_ANSWER for row in self._pending):
+        if any(
+            row["key"] == key and row["finish_reason"] not in NO_ANSWER for row in self._pending
+        ):
             return True
         place = self._index.get(_short(key))
         return place is not None and (not place & 1 or self.find(key, max_tokens) is not None)
@@ -216,7 +222,9 @@ def _sum(raw: bytes) -> bytes:
 
 
 def _encode(row: Row) -> bytes:
-    raw = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    raw = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
     return _HEAD + _sum(raw) + _MIDDLE + raw + _TAIL + b"\n"
 
 

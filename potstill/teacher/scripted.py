@@ -58,7 +58,9 @@ def serve(rules: Path) -> Iterator[str]:
     try:
         url = server.stdout.readline().decode().strip()
         if not url:
-            raise UserError(f"{rules}: the scripted teacher did not start; its own message stands above")
+            raise UserError(
+                f"{rules}: the scripted teacher did not start; its own message stands above"
+            )
         yield url
     finally:
         server.stdin.close()
@@ -88,7 +90,11 @@ def complete(answer: Answer, body: dict[str, Any], model: str) -> dict[str, Any]
         "prompt_tokens": sum(count_tokens(message["content"]) for message in messages),
         "completion_tokens": min(len(ends), limit),
     }
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": reason,
+    }
     return {
         "id": f"chatcmpl-{seed[:24]}",
         "object": "chat.completion",
@@ -104,13 +110,17 @@ def app(answer: Answer, model: str) -> "web.Application":
     from aiohttp import web
 
     async def models(request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": model, "object": "model", "owned_by": "potstill"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "potstill"}]}
+        )
 
     async def chat(request: web.Request) -> web.Response:
         try:
             return web.json_response(complete(answer, await request.json(), model))
         except Exception as error:  # the rules' own fault, and the same at every try: a 400, so that nobody retries it
-            return web.json_response({"error": {"message": f"{type(error).__name__}: {error}"}}, status=400)
+            return web.json_response(
+                {"error": {"message": f"{type(error).__name__}: {error}"}}, status=400
+            )
 
     application = web.Application(client_max_size=64 * 2**20)
     application.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", chat)])

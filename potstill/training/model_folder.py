@@ -9,7 +9,15 @@ from typing import Any
 from potstill.core.errors import UserError
 from potstill.core.project import root
 
-CODE = (".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # loading one may run what it holds
+CODE = (
+    ".py",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+)  # loading one may run what it holds
 MALLOPT = (
     (-3, 2**30),
     (-1, 2**30),
@@ -42,7 +50,9 @@ def check_folder(folder: Path, remedy: str) -> dict[str, Any]:
     safetensors and texts."""
     refuse_code(folder, remedy)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        lacks = "has no config.json with *.safetensors beside it" if folder.is_dir() else "is missing"
+        lacks = (
+            "has no config.json with *.safetensors beside it" if folder.is_dir() else "is missing"
+        )
         raise UserError(f"{folder} {lacks}, expected a model: {remedy}")
     try:
         return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
@@ -58,7 +68,9 @@ def refuse_code(folder: Path, remedy: str) -> None:
                 f"{path}: {path.suffix} may run code when it is loaded, expected safetensors and texts alone: {remedy}"
             )
         if path.suffix == ".json" and b'"auto_map"' in path.read_bytes():
-            raise UserError(f"{path}: auto_map names code to run when the model is loaded, expected none: {remedy}")
+            raise UserError(
+                f"{path}: auto_map names code to run when the model is loaded, expected none: {remedy}"
+            )
 
 
 def environment(hub: bool) -> dict[str, str]:

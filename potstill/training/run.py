@@ -55,10 +55,30 @@ OURS = (
     "target_modules",
     "swift_args",
 )  # parameters that are not passed on as they are
-ONLY_TO_RESUME = ("optimizer.pt", "scheduler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
-ABOUT_THE_BASE = ("README.md", "training.json")  # no part of the model (.dvcignore leaves them out, too)
-ABOUT_THE_RUN = ("args.json", "additional_config.json", "README.md")  # they name folders of this machine
-LOGGED = ("step", "epoch", "loss", "eval_loss", "rewards/margins", "rewards/accuracies")  # of a trainer_state.json
+ONLY_TO_RESUME = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state*",
+    "trainer_state.json",
+    "training_args.bin",
+)
+ABOUT_THE_BASE = (
+    "README.md",
+    "training.json",
+)  # no part of the model (.dvcignore leaves them out, too)
+ABOUT_THE_RUN = (
+    "args.json",
+    "additional_config.json",
+    "README.md",
+)  # they name folders of this machine
+LOGGED = (
+    "step",
+    "epoch",
+    "loss",
+    "eval_loss",
+    "rewards/margins",
+    "rewards/accuracies",
+)  # of a trainer_state.json
 
 
 def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.Config:
@@ -102,7 +122,9 @@ def needs_gpu(p: SimpleNamespace) -> None:
 
 def key(config: swift.Config) -> str:
     """16 hex digits that change with whatever the trained weights depend on."""
-    digest = hashlib.sha256(json.dumps([config, *map(version, ("ms-swift", "torch"))], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([config, *map(version, ("ms-swift", "torch"))], sort_keys=True).encode()
+    )
     paths = [Path(path) for path in config["dataset"] + config.get("val_dataset", [])]
     if not at_hub(config["model"]):
         there = (path for path in Path(config["model"]).iterdir() if path.is_file())
@@ -124,7 +146,9 @@ def alone(stage: str, config: swift.Config) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{work}: another process trains the same: wait for it, or stop it") from None
+            raise UserError(
+                f"{work}: another process trains the same: wait for it, or stop it"
+            ) from None
         yield work
         if os.getppid() == parent:
             shutil.rmtree(work)
@@ -143,16 +167,30 @@ def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[i
     if resumed:
         print(f"{command}: goes on from {resumed}", flush=True)
         config = config | {"resume_from_checkpoint": str(resumed)}
-    swift.run(command, config | {"output_dir": str(run)}, work, lambda: progress(run / "logging.jsonl", command))
+    swift.run(
+        command,
+        config | {"output_dir": str(run)},
+        work,
+        lambda: progress(run / "logging.jsonl", command),
+    )
     last = swift.last_checkpoint(run)
     state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8")) if last else {}
     if last is None or state["global_step"] != state["max_steps"]:
-        raise UserError(f"swift {command} ended early, at {last or 'no checkpoint'}: see {work}/{command}.log")
+        raise UserError(
+            f"swift {command} ended early, at {last or 'no checkpoint'}: see {work}/{command}.log"
+        )
     keep(last, adapter, base)
     write_jsonl(part(adapter) / "logging.jsonl", history(state))
     replace(adapter)
     lines = (run / "logging.jsonl").read_text(encoding="utf-8").splitlines()
-    seconds = next((row["train_runtime"] for row in map(json.loads, reversed(lines)) if "train_runtime" in row), 0.0)
+    seconds = next(
+        (
+            row["train_runtime"]
+            for row in map(json.loads, reversed(lines))
+            if "train_runtime" in row
+        ),
+        0.0,
+    )
     return int(state["max_steps"]), float(seconds)
 
 
@@ -190,7 +228,9 @@ def part(folder: Path) -> Path:
 def keep(checkpoint: Path, folder: Path, base: str) -> None:
     """Copies what a model or adapter needs from `checkpoint` to `part(folder)`."""
     shutil.rmtree(part(folder), ignore_errors=True)
-    shutil.copytree(checkpoint, part(folder), ignore=shutil.ignore_patterns(*ONLY_TO_RESUME, *ABOUT_THE_RUN))
+    shutil.copytree(
+        checkpoint, part(folder), ignore=shutil.ignore_patterns(*ONLY_TO_RESUME, *ABOUT_THE_RUN)
+    )
     path = part(folder) / "adapter_config.json"
     if path.is_file():
         adapter = json.loads(path.read_text(encoding="utf-8"))
@@ -217,7 +257,9 @@ def merge(model: str, revision: str, adapter: Path, out: Path, work: Path) -> No
             "output_dir": str(out),
             "exist_ok": True,
         }
-        if not on_cuda():  # where predictions are made in float32, rounding the sum to bfloat16 would lose digits
+        if (
+            not on_cuda()
+        ):  # where predictions are made in float32, rounding the sum to bfloat16 would lose digits
             config["torch_dtype"] = "float32"
         swift.run("export", config, work)
         for name in ABOUT_THE_RUN:

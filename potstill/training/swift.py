@@ -36,17 +36,24 @@ def model_config(model: str, revision: str) -> Config:
     if at_hub(model):
         return {"model": model, "model_revision": revision}
     folder = local(model)
-    found: Config = {"model": str(folder), "model_type": check_folder(folder, "make it whole")["model_type"]}
+    found: Config = {
+        "model": str(folder),
+        "model_type": check_folder(folder, "make it whole")["model_type"],
+    }
     template = folder / "chat_template.jinja"
     if template.is_file() and "<think>" not in template.read_text(encoding="utf-8"):
-        found["template"] = "chatml"  # as the model's own template says; that of qwen3 adds an empty thought
+        found["template"] = (
+            "chatml"  # as the model's own template says; that of qwen3 adds an empty thought
+        )
     return found
 
 
 def device_config(dtype: str) -> Config:
     """ms-swift's arguments for this machine, for training in `dtype`."""
     if on_cuda():
-        precision = {"fp16": False, "bf16": False} if dtype == "float32" else {}  # else ms-swift takes float16
+        precision = (
+            {"fp16": False, "bf16": False} if dtype == "float32" else {}
+        )  # else ms-swift takes float16
         return {"torch_dtype": dtype, **precision}
     # Measured on two cores: bfloat16 arithmetic over float32 weights is as fast as pure bfloat16
     # and more exact, and 20 times slower than float32 where the processor has none; eager attention
@@ -63,10 +70,14 @@ def device_config(dtype: str) -> Config:
 
 def render(config: Config) -> str:
     """The YAML that ms-swift reads. JSON values are YAML of every version: no `no` becomes false on the way."""
-    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items())
+    return "".join(
+        f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items()
+    )
 
 
-def run(command: str, config: Config, folder: Path, progress: Callable[[], str | None] | None = None) -> None:
+def run(
+    command: str, config: Config, folder: Path, progress: Callable[[], str | None] | None = None
+) -> None:
     """Runs `swift COMMAND` with `config`; `folder` keeps COMMAND.yaml and COMMAND.log.
 
     `progress` makes a line for every ten seconds, or None. The child ends with this process, however that ends. Raises
@@ -75,7 +86,11 @@ def run(command: str, config: Config, folder: Path, progress: Callable[[], str |
     folder.mkdir(parents=True, exist_ok=True)
     yaml, log = folder / f"{command}.yaml", folder / f"{command}.log"
     yaml.write_text(render(config), encoding="utf-8")
-    env = os.environ | environment(at_hub(config["model"])) | {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    env = (
+        os.environ
+        | environment(at_hub(config["model"]))
+        | {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    )
     with log.open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "potstill.training.swift", command, str(yaml)],
@@ -101,12 +116,18 @@ def run(command: str, config: Config, folder: Path, progress: Callable[[], str |
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     if child.returncode:
-        raise UserError(f"swift {command} failed: {telling_line(log, child.returncode)} (the whole log: {log})")
+        raise UserError(
+            f"swift {command} failed: {telling_line(log, child.returncode)} (the whole log: {log})"
+        )
 
 
 def telling_line(log: Path, code: int) -> str:
     """The line of a failed run's log that says most: the last exception, else the last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     if code < 0 and not raised:
         return f"ended by signal {-code}" + (", perhaps for want of memory" if code == -9 else "")
@@ -124,7 +145,11 @@ def is_complete(checkpoint: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     weights = list(checkpoint.glob("*.safetensors"))
-    states = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
+    states = [
+        checkpoint / "optimizer.pt",
+        checkpoint / "scheduler.pt",
+        *checkpoint.glob("rng_state*.pth"),
+    ]
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         for path in weights:
@@ -172,7 +197,9 @@ def main(argv: list[str]) -> None:
         forbid_code()
     pipeline(rest)
     sys.stdout.flush()
-    os._exit(0)  # no orderly end of a process that holds two gigabytes of libraries: it takes a second
+    os._exit(
+        0
+    )  # no orderly end of a process that holds two gigabytes of libraries: it takes a second
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ MONEY = re.compile(r"[¥￥](\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)(?=元|块)")
 def answer(messages: list[dict[str, str]], seed: str) -> str:
     """Raw assistant content for one request; `seed` alone picks the flaw, if any."""
     text, chance = messages[-1]["content"], random.Random(seed)
-    found = {"company": company(text), "date": (DATE.search(text) or [""])[0], "amount": amount(text)}
+    found = {
+        "company": company(text),
+        "date": (DATE.search(text) or [""])[0],
+        "amount": amount(text),
+    }
     [flaw] = chance.choices([*FLAWS, ""], [*FLAWS.values(), 1 - sum(FLAWS.values())])
     if flaw == "missing_key":
         del found[chance.choice(list(found))]

@@ -65,7 +65,9 @@ INTROS = {
     "missing": "帮忙扩散{T}|紧急寻找{T}|寻人{T}|请留意{T}",
 }
 # what parts two facts when nothing is written between them
-GLUE = {"howto": ("首先", "然后 接着 再来")} | dict.fromkeys(("news", *GRAVE), ("据了解", "随后 另外 同时"))
+GLUE = {"howto": ("首先", "然后 接着 再来")} | dict.fromkeys(
+    ("news", *GRAVE), ("据了解", "随后 另外 同时")
+)
 OTHER_GLUE = ("你看", "而且 另外 还有就是")
 
 HELLO = "大家好我是{who}|哈喽大家好|朋友们好|家人们好|欢迎回来我是{who}|大家好这里是{stem}频道"
@@ -80,7 +82,9 @@ CLICKS = (
     "绝了|家人们谁懂啊|必看|震惊|笑死|不看后悔|99%的人不知道|史上最全|赶紧收藏|一秒学会|逆天了|全网最火|吐血整理|yyds|{2024-2026}最新|看到最后|"
     "太绝了!!!|速看|第{2-90}期|记录一下|分享给大家|今天的视频|随手拍|日常|来了来了|第{2-30}集|原创"
 )
-GRAVE_CLICKS = "突发|刚刚|吓死人了|太惨了!!!|现场曝光|痛心|震惊|速看|快讯|最新消息|转发扩散|令人揪心"
+GRAVE_CLICKS = (
+    "突发|刚刚|吓死人了|太惨了!!!|现场曝光|痛心|震惊|速看|快讯|最新消息|转发扩散|令人揪心"
+)
 TAGS = "热门 日常 同城 涨知识 推荐 生活 记录"
 
 
@@ -112,7 +116,9 @@ def topics() -> list[Topic]:
             found[-1].needed.append(len(found[-1].facts))
             found[-1].facts.append(line[2:].split(" / "))
         elif line[:3] in ("T: ", "P: "):
-            (found[-1].subjects if line[0] == "T" else found[-1].places).extend(line[3:].split(" / "))
+            (found[-1].subjects if line[0] == "T" else found[-1].places).extend(
+                line[3:].split(" / ")
+            )
         elif "=" in line:
             key, words = line.split("= ")
             found[-1].pools[key] = words
@@ -144,7 +150,11 @@ class Filler:
             low, high, step, key = match.groups()
             if low:
                 return str(self.rng.randrange(int(low), int(high) + 1, int(step or 1)))
-            return self.fill(self.bound[key] if key in self.bound else self.rng.choice(self.side(self.pools[key])))
+            return self.fill(
+                self.bound[key]
+                if key in self.bound
+                else self.rng.choice(self.side(self.pools[key]))
+            )
 
         return re.sub(r"\{(?:(\d+)-(\d+)(?:/(\d+))?|(\w+))\}", slot, pattern)
 
@@ -181,11 +191,19 @@ def content(f: Filler, topic: Topic, rng: random.Random) -> str:
             return first if first_fact else rng.choice(later.split())
         return {"space": " ", "comma": rng.choice("，，。"), "glue": rng.choice((" ", "，"))}[kind]
 
-    hello = f.pick(GRAVE_HELLO if grave else HELLO) if rng.random() < (0.35 if grave else 0.6) else ""
+    hello = (
+        f.pick(GRAVE_HELLO if grave else HELLO) if rng.random() < (0.35 if grave else 0.6) else ""
+    )
     text = hello + (rng.choice((gap(False), "")) if hello else "") + f.pick(INTROS[topic.genre])
     for i, fact in enumerate(facts):
         if rng.random() < 0.16:
-            text += " " + f.pick(JUNK if rng.random() < 0.6 or grave else HYPE if rng.random() < 0.7 else SWEARS) + " "
+            text += (
+                " "
+                + f.pick(
+                    JUNK if rng.random() < 0.6 or grave else HYPE if rng.random() < 0.7 else SWEARS
+                )
+                + " "
+            )
         else:
             text += gap(True, i == 0)
         if rng.random() < 0.08:
@@ -203,7 +221,12 @@ def title(f: Filler, topic: Topic, rng: random.Random) -> str:
     if subject.startswith("《"):
         return rng.choice((f"{click}{subject}", f"{subject}{click}", f"{click} {subject}")) + tag
     return rng.choice(
-        (f"{click}#{subject}{tag}", f"{click} #{subject}{tag}", f"#{subject} {click}", f"【{subject}】{click}{tag}")
+        (
+            f"{click}#{subject}{tag}",
+            f"{click} #{subject}{tag}",
+            f"#{subject} {click}",
+            f"【{subject}】{click}{tag}",
+        )
     )
 
 
@@ -237,7 +260,10 @@ def main() -> None:
     seeds = rows(SEED, SEED_ROWS, seen, gold=False)
     gold = [
         {**row, "slice": name, "gold": None}
-        for name, count, chosen in (("like_seeds", LIKE_ROWS, seen), ("unseen_topic", UNSEEN_ROWS, unseen))
+        for name, count, chosen in (
+            ("like_seeds", LIKE_ROWS, seen),
+            ("unseen_topic", UNSEEN_ROWS, unseen),
+        )
         for row in rows(GOLD_SEED, count, chosen, gold=True)
     ]
     for name, made in (("seeds.jsonl", seeds), ("gold.jsonl", gold)):

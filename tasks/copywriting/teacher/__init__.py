@@ -68,19 +68,47 @@ KINDS: dict[str, tuple[str, str, str]] = {
         "{t}游记 {t}漫步 {t}走一走",
         "一起去走走！ 有空去看看！ 出门逛逛吧！",
     ),
-    "taste": (r"打卡|探店|逛吃|吃一顿", "{t}寻味 {t}打卡 {t}尝鲜", "快来尝尝吧！ 约上朋友吧！ 馋了就去吧！"),
-    "review": (r"开箱|测评|用后|入手|体验", "{t}使用感受 {t}体验 {t}实测", "供大家参考。 按需选择吧。 看完再决定。"),
+    "taste": (
+        r"打卡|探店|逛吃|吃一顿",
+        "{t}寻味 {t}打卡 {t}尝鲜",
+        "快来尝尝吧！ 约上朋友吧！ 馋了就去吧！",
+    ),
+    "review": (
+        r"开箱|测评|用后|入手|体验",
+        "{t}使用感受 {t}体验 {t}实测",
+        "供大家参考。 按需选择吧。 看完再决定。",
+    ),
     "know": (
         r"今天聊聊|了解|说清|科普|讲几点",
         "{t}小知识 {t}小课堂 {t}知多少",
         "你记住了吗？ 涨知识了吧！ 一起记住吧。",
     ),
-    "sport": (r"{t}的比赛|出战|上场|赛场上", "{t}的比赛 {t}赛场记 {t}比赛日", "继续加油！ 期待下一场！ 好样的！"),
-    "people": (r"认识|镜头对准|这位是|讲讲", "{t}的故事 {t}小记", "值得敬佩。 让人心里暖。 向平凡致敬。"),
-    "pet": (r"我家|快看|上镜|记录一下", "{t}的日常 {t}小日子 {t}来了", "看着就开心！ 真招人喜欢！ 可爱极了！"),
-    "notice": (r"请注意|发布|提醒一下|{t}来了$", "{t}：{p} {t}须知 {t}提示", "请提前安排。 请互相转告。 请留意时间。"),
+    "sport": (
+        r"{t}的比赛|出战|上场|赛场上",
+        "{t}的比赛 {t}赛场记 {t}比赛日",
+        "继续加油！ 期待下一场！ 好样的！",
+    ),
+    "people": (
+        r"认识|镜头对准|这位是|讲讲",
+        "{t}的故事 {t}小记",
+        "值得敬佩。 让人心里暖。 向平凡致敬。",
+    ),
+    "pet": (
+        r"我家|快看|上镜|记录一下",
+        "{t}的日常 {t}小日子 {t}来了",
+        "看着就开心！ 真招人喜欢！ 可爱极了！",
+    ),
+    "notice": (
+        r"请注意|发布|提醒一下|{t}来了$",
+        "{t}：{p} {t}须知 {t}提示",
+        "请提前安排。 请互相转告。 请留意时间。",
+    ),
     "book": (r"《", "{t}推荐 {t}小评 {t}分享", "推荐给你。 找来看看吧！ 值得细细品。"),
-    "funny": (r"拍到|的一天|又来了|偷拍", "{t}趣事 {t}的一天 {t}真逗", "看完笑一笑！ 太有意思了！ 真是乐坏了！"),
+    "funny": (
+        r"拍到|的一天|又来了|偷拍",
+        "{t}趣事 {t}的一天 {t}真逗",
+        "看完笑一笑！ 太有意思了！ 真是乐坏了！",
+    ),
     "news": (r"", "{t}：{p}", "为他们点赞！ 一起来看看！ 真让人高兴！"),
 }
 # the last word on a grave matter: for the kinds that have one, and else by the first of these that the body tells. Condolences are for those
@@ -127,14 +155,23 @@ def read(text: str) -> Video:
         subject = mark[2]
     else:  # what the title and a clause both say
         title = NOISE.sub("，", title)
-        found = [SequenceMatcher(None, title, clause, autojunk=False).find_longest_match() for clause in clauses]
-        subject = title[(best := max(found, key=lambda m: m.size)).a : best.a + best.size] if found else title[:6]
+        found = [
+            SequenceMatcher(None, title, clause, autojunk=False).find_longest_match()
+            for clause in clauses
+        ]
+        subject = (
+            title[(best := max(found, key=lambda m: m.size)).a : best.a + best.size]
+            if found
+            else title[:6]
+        )
     about = "".join(clause for clause in clauses if subject in clause)
     facts = [c for c in clauses if subject not in c and not NOISE.search(c) and len(c) > 3]
     place = re.search(PLACE.replace("{t}", re.escape(subject)), about)
     said = f"{title} {content}"
     quoted = f"《{subject}》" in said
-    return Video(subject, quoted, said, about, place[0] if place else "", facts, bool(GRAVE.search(said)))
+    return Video(
+        subject, quoted, said, about, place[0] if place else "", facts, bool(GRAVE.search(said))
+    )
 
 
 def kind_of(video: Video) -> str:
@@ -158,13 +195,17 @@ def compose(video: Video, rng: random.Random) -> dict[str, str]:
     options = [pattern.format(t=subject, p=video.place).rstrip("：") for pattern in titles.split()]
     if kind == "notice" and video.place:
         options = options[:1]
-    title = rng.choice([option for option in options if len(option) <= 10 and option != subject] or [subject[:10]])
+    title = rng.choice(
+        [option for option in options if len(option) <= 10 and option != subject] or [subject[:10]]
+    )
     first, *rest = video.facts or [subject]
     keys = (DEATH, LOSS, NUMBER) if video.grave else (NUMBER,)
     found = (fact for key in keys for fact in rest if key.search(fact))
     parts = [first, *([next(found, rest[-1])] if rest else [])]
     if video.grave:
-        ends = LAST.get(kind) or next(wish for cue, wish in WISHES if re.search(cue, "".join(parts)))
+        ends = LAST.get(kind) or next(
+            wish for cue, wish in WISHES if re.search(cue, "".join(parts))
+        )
     end = rng.choice(ends.split())
     if len("，".join([*parts, end])) > 30:
         parts = parts[:1]
@@ -183,7 +224,9 @@ def spoil(copy: dict[str, str], video: Video, rng: random.Random) -> str:
             copy["body"] = "，".join([*video.facts, copy["body"], "欢迎大家一起来看看这条视频"])
         case "clickbait":
             key = rng.choice(["title", "body"])
-            copy[key] = rng.choice(["必看", "绝了", "震惊"]) + copy[key][: 8 if key == "title" else 28]
+            copy[key] = (
+                rng.choice(["必看", "绝了", "震惊"]) + copy[key][: 8 if key == "title" else 28]
+            )
         case "invented_number":
             copy["body"] = f"第{rng.randint(1001, 9999)}期，" + copy["body"][-20:]
         case "subject_left_out":

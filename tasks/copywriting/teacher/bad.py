@@ -18,7 +18,13 @@ KINDS = {
     "stuttering": 5,
     "good": 4,
 }
-HYPE = ("震惊！{t}惊呆所有人", "全网疯传！{t}必看", "史上最强{t}！！", "不看后悔！{t}逆天了", "99%的人不懂{t}")
+HYPE = (
+    "震惊！{t}惊呆所有人",
+    "全网疯传！{t}必看",
+    "史上最强{t}！！",
+    "不看后悔！{t}逆天了",
+    "99%的人不懂{t}",
+)
 HYPE_BODY = (
     "看完直接惊呆了！！！{f}，不转就亏大了",
     "绝了绝了，{f}，不看后悔一辈子！",
@@ -42,7 +48,9 @@ GLOOM = ("太惨了，愿一路走好", "各位节哀", "看得人心都凉了�
 SWEARS = ("卧槽", "我靠", "牛逼", "他妈的", "尼玛")
 
 
-def copy(subject: str, facts: list[str], grave: bool, good: dict[str, str], rng: random.Random) -> str:
+def copy(
+    subject: str, facts: list[str], grave: bool, good: dict[str, str], rng: random.Random
+) -> str:
     """A bad copy of one kind, about the subject and the facts of the video; `good` is the copy as it should be."""
     [kind] = rng.choices([*KINDS], [*KINDS.values()])
     fact = rng.choice(facts or [subject])
@@ -55,7 +63,10 @@ def copy(subject: str, facts: list[str], grave: bool, good: dict[str, str], rng:
             return rng.choice(PLAIN).format(**words)
         case "broken":
             half = fact[: max(2, len(fact) // 2)]
-            title, body = subject[: max(1, len(subject) // 2)], f"{half}的然后{half[::-1]}，就是那个。"
+            title, body = (
+                subject[: max(1, len(subject) // 2)],
+                f"{half}的然后{half[::-1]}，就是那个。",
+            )
         case "meaningless":
             mess = "".join(rng.choice(SIGNS) for _ in range(rng.randint(5, 12)))
             title, body = mess[:3] + subject, f"{fact}{mess}。"
@@ -67,7 +78,14 @@ def copy(subject: str, facts: list[str], grave: bool, good: dict[str, str], rng:
         case "invented":
             body = f"{rng.randint(2, 90) * 1111}人围观，{fact}，来了{rng.randint(12, 98)}位明星！"
         case "rambling":
-            body = "，".join([*facts, f"说到{subject}我想起小时候的事", "那时候大家都这样", "总之很多话想说也说不完。"])
+            body = "，".join(
+                [
+                    *facts,
+                    f"说到{subject}我想起小时候的事",
+                    "那时候大家都这样",
+                    "总之很多话想说也说不完。",
+                ]
+            )
         case "vulgar":
             title, body = rng.choice(SWEARS) + subject, f"{rng.choice(SWEARS)}，{fact}，服了！"
         case "chatty":

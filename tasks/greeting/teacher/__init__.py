@@ -30,14 +30,18 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
     chance, asked, turn = random.Random(seed), messages[0]["content"], messages[-1]["content"]
     if found := re.search(r"“(\w+)”类请求.*再写 (\d+) 条", asked, re.DOTALL):
         shown = json.loads(turn)
-        return _requests(found[1], int(found[2]), shown["inputs"], shown.get("material", ""), chance)
+        return _requests(
+            found[1], int(found[2]), shown["inputs"], shown.get("material", ""), chance
+        )
     return _letter(chance) if "请写一封新的信" in asked else _text(turn, chance)
 
 
 # --- new requests -----------------------------------------------------------------------------------------------------
 
 
-def _requests(kind: str, count: int, examples: list[str], letter: str, chance: random.Random) -> str:
+def _requests(
+    kind: str, count: int, examples: list[str], letter: str, chance: random.Random
+) -> str:
     flaw = chance.random()
     if flaw < 0.03:
         return "好的，以下是为您编写的请求：\n1. " + request(kind, vars(w), chance, letter)
@@ -50,16 +54,30 @@ def _requests(kind: str, count: int, examples: list[str], letter: str, chance: r
             found[i] = f"请介绍一下{chance.choice(w.WHO)}在{chance.choice(w.WHEN)}要做些什么。"
         elif slip < 0.12:
             found[i] = found[i - 1].replace("，", "、").replace("写", "编", 1)
-    text = json.dumps({"inputs": found[: count - 2] if 0.03 <= flaw < 0.06 else found}, ensure_ascii=False)
-    return text[: len(text) // 2] if 0.06 <= flaw < 0.08 else f"```json\n{text}\n```" if flaw > 0.95 else text
+    text = json.dumps(
+        {"inputs": found[: count - 2] if 0.03 <= flaw < 0.06 else found}, ensure_ascii=False
+    )
+    return (
+        text[: len(text) // 2]
+        if 0.06 <= flaw < 0.08
+        else f"```json\n{text}\n```"
+        if flaw > 0.95
+        else text
+    )
 
 
-def request(kind: str, words: dict[str, Any], chance: random.Random, letter: str = "", number: int = 0) -> str:
+def request(
+    kind: str, words: dict[str, Any], chance: random.Random, letter: str = "", number: int = 0
+) -> str:
     """A request of a kind, from pools of words such as those of words.py; for a summary, of the points that the letter tells."""
-    found = {name.lower(): chance.choice(words[name]) for name in ("WHO", "WHEN", "HOW", "FORM", "THING")}
+    found = {
+        name.lower(): chance.choice(words[name]) for name in ("WHO", "WHEN", "HOW", "FORM", "THING")
+    }
     found["clause"], found["clause2"] = chance.sample(words["CLAUSE"], 2)
     found["what"] = _what(found["who"], words, chance)
-    told = [point for point, mark in rewriting.MARKS.items() if mark in letter] or list(rewriting.MARKS)
+    told = [point for point, mark in rewriting.MARKS.items() if mark in letter] or list(
+        rewriting.MARKS
+    )
     points = sorted(chance.sample(told, min(chance.choice((2, 2, 3)), len(told))), key=told.index)
     found["points"] = "、".join(points[:-1]) + "和" + points[-1]
     return chance.choice(FRAMES[kind]).format(n=number or chance.choice(NUMBERS[kind]), **found)
@@ -74,10 +92,18 @@ def _what(who: str, words: dict[str, Any], chance: random.Random) -> str:
         return chance.choice(pools[chance.choice(("", kind, kind))].split())
 
     what = chance.choice(
-        (f"提到“{chance.choice(words['RECALL'])}”", "感谢" + of(words["THANKS"]), "祝" + of(words["WISH"]))
+        (
+            f"提到“{chance.choice(words['RECALL'])}”",
+            "感谢" + of(words["THANKS"]),
+            "祝" + of(words["WISH"]),
+        )
     )
     avoided = chance.choice(list(blessing.BANNED)) if chance.random() < 0.12 else ""
-    return f"{what}，不要提{avoided}" if avoided and not re.search(blessing.BANNED[avoided], who + what) else what
+    return (
+        f"{what}，不要提{avoided}"
+        if avoided and not re.search(blessing.BANNED[avoided], who + what)
+        else what
+    )
 
 
 def _letter(chance: random.Random) -> str:

@@ -28,9 +28,39 @@ FESTIVALS = {
     "腊八": "腊八快乐", "立春": "新春快乐", "初|拜年|春节|春运|春联|庙会": "春节快乐",
 }  # fmt: skip
 # What leads to the thing mentioned, by its own length: with the thing and a full stop, 13 characters.
-THANKS = ("", "", "感谢", "谢谢V", "要谢谢V", "真心谢谢V", "一直想谢谢V", "这一年真谢谢V", "这一年最要谢谢V")
-RECALL = ("", "", "记得", "还记得", "一直记得", "我一直记得", "这些天总想起", "每到过年就想起", "每到过年总会想起")
-WISH = ("", "祝", "祝V", "更祝V", "特别祝V", "新年里祝V", "新的一年祝V", "新的一年里祝V", "在新的一年里祝V")
+THANKS = (
+    "",
+    "",
+    "感谢",
+    "谢谢V",
+    "要谢谢V",
+    "真心谢谢V",
+    "一直想谢谢V",
+    "这一年真谢谢V",
+    "这一年最要谢谢V",
+)
+RECALL = (
+    "",
+    "",
+    "记得",
+    "还记得",
+    "一直记得",
+    "我一直记得",
+    "这些天总想起",
+    "每到过年就想起",
+    "每到过年总会想起",
+)
+WISH = (
+    "",
+    "祝",
+    "祝V",
+    "更祝V",
+    "特别祝V",
+    "新年里祝V",
+    "新的一年祝V",
+    "新的一年里祝V",
+    "在新的一年里祝V",
+)
 
 MENTIONS = (
     (r"提到“([^”]+)”", RECALL), (r"(?:感谢|提到)(?:[他她]们?)?([^，。“]+)", THANKS), (r"[，。]祝(?!福)([^，。]+)", WISH),
@@ -101,7 +131,9 @@ def kind_of(who: str) -> str:
 
 
 def _hello(who: str, request: str, chance: random.Random) -> str:
-    festival = _first({word: pattern for pattern, word in FESTIVALS.items()} | {"新年快乐": ""}, request)
+    festival = _first(
+        {word: pattern for pattern, word in FESTIVALS.items()} | {"新年快乐": ""}, request
+    )
     return f"{who}，{chance.choice(HELLO[len(who)])}{festival}！"
 
 

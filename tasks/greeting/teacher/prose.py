@@ -38,7 +38,10 @@ MORE_OF_ESSAY = "story children photo away visit wish".split()
 LONG = "spring life open street house kitchen family keep wish peace".split()
 MORE_OF_LONG = "then midnight children night winter story".split()
 EVENT = "一次|是不是|去哪|走失|里有|大家|为什么|一天|忙碌|岁月|这一年"
-BREAKS = {"essay": ("meet", "night", "family"), "long": ("open", "wish")}  # what a paragraph begins with
+BREAKS = {
+    "essay": ("meet", "night", "family"),
+    "long": ("open", "wish"),
+}  # what a paragraph begins with
 PUBLIC = "致辞|广播稿|演讲稿|公开信|倡议书|主持词|开场白|寄语|独白|推文"
 CLOSING = "祝大家新年快乐，万事如意！|给大家拜年，祝岁岁平安！"
 CLOSING_TO = "祝V新年快乐，万事如意！|给V拜年，祝岁岁平安！"
@@ -69,13 +72,22 @@ def long(request: str, number: int, who: str, you: str, chance: random.Random) -
     if re.search(PUBLIC, request):
         hello, closing = "各位朋友，大家新年好！", CLOSING
     else:
-        hello, closing = (f"{who}，{you}好，新年快乐！", CLOSING_TO) if who else ("又是一年新春到。", CLOSING)
+        hello, closing = (
+            (f"{who}，{you}好，新年快乐！", CLOSING_TO) if who else ("又是一年新春到。", CLOSING)
+        )
     last = chance.choice(closing.split("|")).replace("V", you)
-    return _fitting((hello, LONG, MORE_OF_LONG, last), about, number + 28, number + 6, "long", chance)
+    return _fitting(
+        (hello, LONG, MORE_OF_LONG, last), about, number + 28, number + 6, "long", chance
+    )
 
 
 def _fitting(
-    parts: tuple[str, list[str], list[str], str], about: str, high: int, low: int, form: str, chance: random.Random
+    parts: tuple[str, list[str], list[str], str],
+    about: str,
+    high: int,
+    low: int,
+    form: str,
+    chance: random.Random,
 ) -> str:
     """Hello, steps and closing, with as many of the further steps as fit: of many drawings the first between `low` and `high`."""
     hello, core, more, last = parts
@@ -92,7 +104,9 @@ def _fitting(
             if size > high + 10 and "{" not in STEPS[step]:
                 dropped.append(step)
                 size -= len(drawn[step])
-        if form == "essay" and (fitting := [one for one in STEPS["sigh"].split("|") if low <= size + len(one) <= high]):
+        if form == "essay" and (
+            fitting := [one for one in STEPS["sigh"].split("|") if low <= size + len(one) <= high]
+        ):
             taken.append("sigh")
             drawn["sigh"] = chance.choice(fitting)
         text = hello + "".join(

@@ -15,7 +15,11 @@ COUPLETS = "雪满山，灯满城，/万家笑语到天明。|一盏灯，一壶
 def poem(request: str, limit: int, who: str, chance: random.Random) -> str:
     """Lines made of the clauses of the blessing, each with a line in answer, of at most `limit` characters."""
     given = re.search(r"：(.+)", request) or re.search(r"“(.{6,})”", request)
-    clauses = [part for part in re.split(r"[，、。；！\s]", given[1] if given else "愿新的一年平安喜乐") if part]
+    clauses = [
+        part
+        for part in re.split(r"[，、。；！\s]", given[1] if given else "愿新的一年平安喜乐")
+        if part
+    ]
     answers = [chance.choice(one.split()) for one in ANSWERS]
     lines = [f"{clause}，\n{answer}。" for clause, answer in zip(clauses, answers, strict=False)]
     couplets = COUPLETS.replace("/", "\n").split("|")[: 2 if limit < 120 else 3]

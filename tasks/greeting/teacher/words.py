@@ -8,7 +8,12 @@ not learn to copy one that it never saw.
 def _each(*halves: str) -> list[str]:
     """Every first half with every second one, of each "first halves / second halves"."""
     pairs = (half.split("/") for half in halves)
-    return [first + second for firsts, seconds in pairs for first in firsts.split() for second in seconds.split()]
+    return [
+        first + second
+        for firsts, seconds in pairs
+        for first in firsts.split()
+        for second in seconds.split()
+    ]
 
 
 def _more(*halves: str) -> str:

@@ -39,7 +39,12 @@ LABELS = {
     "background": ("背景", "补充"),
 }
 # how the parts of a brief are set down, with the weight of each: (before a label, behind it, between the parts)
-LABELLED = ((("", "：", "\n"), 40), (("", "：", "；"), 20), (("【", "】", "\n"), 10), (("", ":", " | "), 10))
+LABELLED = (
+    (("", "：", "\n"), 40),
+    (("", "：", "；"), 20),
+    (("【", "】", "\n"), 10),
+    (("", ":", " | "), 10),
+)
 BARE = (("1. ", "\n"), ("", "；"))  # without labels: before a part, between the parts
 ORDERS = {
     "time place subject event data said background": 30,
@@ -70,7 +75,11 @@ class Event(NamedTuple):
 def events() -> dict[str, list[Event]]:
     """The events of each part of beats.txt: seeds, gold, unseen."""
     found: dict[str, list[Event]] = {}
-    lines = [line for line in (DATA / "beats.txt").read_text("utf8").splitlines() if line and not line.startswith("# ")]
+    lines = [
+        line
+        for line in (DATA / "beats.txt").read_text("utf8").splitlines()
+        if line and not line.startswith("# ")
+    ]
     part: list[Event] = []
     while lines:
         line = lines.pop(0)
@@ -81,7 +90,11 @@ def events() -> dict[str, list[Event]]:
         weight, what = what.split(" ", 1) if what[0].isdigit() else ("1", what)
         data, said, background = (lines.pop(0)[1:] for _ in range(3))
         quotes = [(role, text) for role, text in (x.split(" ", 1) for x in said.split("|"))]
-        part.append(Event(int(weight), what, who.split(), where.split(), data.split("|"), quotes, background))
+        part.append(
+            Event(
+                int(weight), what, who.split(), where.split(), data.split("|"), quotes, background
+            )
+        )
     return found
 
 
@@ -106,7 +119,9 @@ def real() -> frozenset[str]:
 def names(kind: str, held: bool) -> list[str]:
     """Invented names of a kind, those of the seeds or those held out for gold rows: every fourth."""
     pool = pools()
-    made = [a + b for a in pool[f"{kind}1"] for b in pool[f"{kind}2"] if a != b and a + b not in real()]
+    made = [
+        a + b for a in pool[f"{kind}1"] for b in pool[f"{kind}2"] if a != b and a + b not in real()
+    ]
     return [name for i, name in enumerate(sorted(made)) if (i * 7919 % 4 == 0) == held]
 
 
@@ -193,14 +208,21 @@ def speech(found: dict[str, str], rng: random.Random) -> str:
         return rng.choice([f"{role}{name}：", f"{name}（{role}）："]) + found["indirect"]
     text = f"“{found['direct']}”"
     phone = "2" + "".join(rng.choices("0123456789", k=10))
-    forms = [f"{role}{name}：{text}", f"{name}（{role}）：{text}", f"{text}——{role}{name}", f"{text}（{role}{name}）"]
+    forms = [
+        f"{role}{name}：{text}",
+        f"{name}（{role}）：{text}",
+        f"{text}——{role}{name}",
+        f"{text}（{role}{name}）",
+    ]
     return rng.choices([*forms, f"{name}（{role}，手机{phone}）：{text}"], (46, 18, 18, 13, 5))[0]
 
 
 def brief(found: dict[str, str], held: bool, rng: random.Random) -> str:
     """The facts, set down as a newsroom would."""
     pool, end = pools(), "_gold" if held else ""
-    parts = {kind: text for kind, text in found.items() if kind not in ("speaker", "direct", "indirect")}
+    parts = {
+        kind: text for kind, text in found.items() if kind not in ("speaker", "direct", "indirect")
+    }
     loaded = rng.random()
     if loaded < 0.12:
         parts["event"] = rng.choice(pool["prefix" + end]) + parts["event"]
@@ -212,7 +234,11 @@ def brief(found: dict[str, str], held: bool, rng: random.Random) -> str:
     if rng.random() < 0.85:
         (before, behind, between), order = draw(dict(LABELLED), rng), draw(ORDERS, rng).split()
         label = LABELS | {"said": LABELS["direct" if "direct" in found else "indirect"]}
-        texts = [before + rng.choice(label[kind]) + behind + parts[kind] for kind in order if kind in parts]
+        texts = [
+            before + rng.choice(label[kind]) + behind + parts[kind]
+            for kind in order
+            if kind in parts
+        ]
     else:
         before, between = rng.choice(BARE)
         order = [*rng.choice(LEADS).split(), "data", "said"]
@@ -220,7 +246,9 @@ def brief(found: dict[str, str], held: bool, rng: random.Random) -> str:
         texts += ["背景：" + parts["background"]] if "background" in parts else []
     for text in rest:
         texts.insert(rng.choice([0, rng.randint(0, len(texts)), len(texts), len(texts)]), text)
-    return between.join(f"{i}. {text}" if before == "1. " else text for i, text in enumerate(texts, 1))
+    return between.join(
+        f"{i}. {text}" if before == "1. " else text for i, text in enumerate(texts, 1)
+    )
 
 
 def draw(weights: dict[Any, int], rng: random.Random) -> Any:
@@ -248,8 +276,14 @@ def files() -> dict[str, list[dict[str, Any]]]:
     gold = [(text, "like_seeds") for text in lines("gold", LIKE_ROWS, f"{GOLD_SEED} like")]
     gold += [(text, "unseen_beat") for text in lines("unseen", UNSEEN_ROWS, f"{GOLD_SEED} unseen")]
     return {
-        "seeds.jsonl": [{"id": row_id({"brief": x}), "brief": x} for x in lines("seeds", SEED_ROWS, f"{SEED} seeds")],
-        "gold.jsonl": [{"id": row_id({"brief": x}), "brief": x, "slice": part, "gold": None} for x, part in gold],
+        "seeds.jsonl": [
+            {"id": row_id({"brief": x}), "brief": x}
+            for x in lines("seeds", SEED_ROWS, f"{SEED} seeds")
+        ],
+        "gold.jsonl": [
+            {"id": row_id({"brief": x}), "brief": x, "slice": part, "gold": None}
+            for x, part in gold
+        ],
     }
 
 

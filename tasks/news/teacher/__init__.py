@@ -21,7 +21,9 @@ LOADED = re.compile(r"^[^！，]{1,6}！")  # in front of what happened
 # how what somebody said may be noted down: quoted or not, the speaker before or behind
 SPEECH = (
     re.compile(r"“(?P<quote>[^”]+)”(?:——|（)(?P<who>[^（）]+)）?"),
-    re.compile(r"(?P<name>[一-鿿]{2,3})（(?P<role>[^（），]+)(?:，[^（）]*)?）：(?:“(?P<quote>[^”]+)”|(?P<text>.+))"),
+    re.compile(
+        r"(?P<name>[一-鿿]{2,3})（(?P<role>[^（），]+)(?:，[^（）]*)?）：(?:“(?P<quote>[^”]+)”|(?P<text>.+))"
+    ),
     re.compile(r"(?P<who>[一-鿿]{4,10})：(?:“(?P<quote>[^”]+)”|(?P<text>.+))"),
 )
 # how a predicate begins, where no label says which part is what happened
@@ -75,13 +77,16 @@ def parse(brief: str) -> dict[str, str]:
             facts.setdefault(f"bare {len(bare)}", text)
     kinds = unlabelled(bare)
     return dict(
-        (kinds[int(kind[5:]) - 1], text) if kind.startswith("bare ") else (kind, text) for kind, text in facts.items()
+        (kinds[int(kind[5:]) - 1], text) if kind.startswith("bare ") else (kind, text)
+        for kind, text in facts.items()
     )
 
 
 def labelled(part: str) -> tuple[str, str]:
     """The kind of a part, by its label or by how it looks, and its text; "" where only its neighbours can tell."""
-    if (found := re.match(r"【(\w{2,4})】|(\w{2,4})[：:]", part)) and (kind := KIND.get(found[1] or found[2])):
+    if (found := re.match(r"【(\w{2,4})】|(\w{2,4})[：:]", part)) and (
+        kind := KIND.get(found[1] or found[2])
+    ):
         return kind, part[found.end() :].strip()
     if re.match("网传|听说|据传|传闻", part):
         return "rumour", part
@@ -97,7 +102,10 @@ def labelled(part: str) -> tuple[str, str]:
 def unlabelled(parts: list[str]) -> list[str]:
     """The kinds of parts without labels: what happened begins with a verb and stands behind its subject, data have a number."""
     kinds = ["place"] * len(parts)
-    verb = next((i for i, part in enumerate(parts) if i and VERB.match(LOADED.sub("", part))), min(1, len(parts) - 1))
+    verb = next(
+        (i for i, part in enumerate(parts) if i and VERB.match(LOADED.sub("", part))),
+        min(1, len(parts) - 1),
+    )
     for i, part in enumerate(parts):
         if i == verb:
             kinds[i] = "event"
@@ -134,7 +142,11 @@ def leads(facts: dict[str, str]) -> str:
 def lead(facts: dict[str, str]) -> str:
     """When, who, what and where, in an order that follows the brief's: whichever of its facts stands first leads. Something stands
     between any two facts: where one ran on into the next, a small student lost its way."""
-    time, subject, event = facts.get("time", ""), facts.get("subject", ""), LOADED.sub("", facts.get("event", ""))
+    time, subject, event = (
+        facts.get("time", ""),
+        facts.get("subject", ""),
+        LOADED.sub("", facts.get("event", "")),
+    )
     place = f"，地点在{facts['place']}" if "place" in facts else ""
     who = f"{time}，{subject}" if leads(facts) in ("time", "place") else f"{subject}于{time}"
     return f"{who}传来消息：{event}{place}"
@@ -165,13 +177,20 @@ def speech(facts: dict[str, str], chance: random.Random) -> str:
 def _form(facts: dict[str, str], text: str, chance: random.Random) -> str:
     """Not the item alone."""
     return chance.choice(
-        [f"```\n{text}\n```", f"简讯如下：{text}", f"标题：{facts.get('event', '快讯')}\n{text}", text[:-1]]
+        [
+            f"```\n{text}\n```",
+            f"简讯如下：{text}",
+            f"标题：{facts.get('event', '快讯')}\n{text}",
+            text[:-1],
+        ]
     )
 
 
 def _loaded(facts: dict[str, str], text: str, chance: random.Random) -> str:
     """A loaded word, in front or behind."""
-    return chance.choice([f"重磅！{text}", f"{text[:-1]}，引发全网沸腾。", f"{text}这一举措堪称完美。"])
+    return chance.choice(
+        [f"重磅！{text}", f"{text[:-1]}，引发全网沸腾。", f"{text}这一举措堪称完美。"]
+    )
 
 
 def _invented(facts: dict[str, str], text: str, chance: random.Random) -> str:
@@ -219,7 +238,12 @@ FLAWS: dict[str, Callable[[dict[str, str], str, random.Random], str]] = {
     "form": _form, "event": _loaded, "number": _invented, "cut": _missing, "rumour": _rumour, "personal": _personal, "long": _long,
 }  # fmt: skip
 
-ALWAYS = ("form", "number", "cut", "long")  # flaws that any brief can have; the others need a part of the brief
+ALWAYS = (
+    "form",
+    "number",
+    "cut",
+    "long",
+)  # flaws that any brief can have; the others need a part of the brief
 
 # ------------------------------------------------------------------------------------------------- on purpose, for pairs
 
@@ -236,11 +260,14 @@ def bad(facts: dict[str, str], chance: random.Random) -> str:
     """What a newsroom refuses, of one of many kinds; one in thirty is as good as any."""
     event = LOADED.sub("", facts.get("event", "有件事"))
     who, place, time = (
-        facts.get(kind, other) for kind, other in (("subject", "有单位"), ("place", "某地"), ("time", "最近"))
+        facts.get(kind, other)
+        for kind, other in (("subject", "有单位"), ("place", "某地"), ("time", "最近"))
     )
     data, said = figures(facts).split("，"), facts.get("said", "")
     number = chance.randint(2, 99) * chance.choice([10, 100, 1000]) + chance.randint(1, 9)
-    loud, cheer, jeer, chat, plug = (chance.choice(words) for words in (CRY, CHEER, JEER, CHAT, PLUG))
+    loud, cheer, jeer, chat, plug = (
+        chance.choice(words) for words in (CRY, CHEER, JEER, CHAT, PLUG)
+    )
     good, noise, expert = item(facts, chance), chance.choice(NOISE), chance.choice(EXPERT)
     gossip = facts.get("rumour") or facts.get("comment") or f"{who}内部早就乱了"
     person = (

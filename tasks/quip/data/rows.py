@@ -28,7 +28,11 @@ def make(seed: int = SEED, gold_seed: int = GOLD_SEED) -> tuple[list[str], list[
     before = list(dict.fromkeys(text for _, befores, _ in BEFORE for text in befores.split()))
     pick = random.Random(gold_seed)
     # a word that others contain stays with the seeds: 茶 would keep 奶茶 and 茶杯 from them
-    free = [word for word in words if len(word) > 1 and sum(word in other for other in [*words, *before]) == 1]
+    free = [
+        word
+        for word in words
+        if len(word) > 1 and sum(word in other for other in [*words, *before]) == 1
+    ]
     heads = sorted({head for _, _, heads in BEFORE for head in heads.split()} & set(free))
     alone, held_heads = pick.sample(free, ALONE), pick.sample(heads, len(heads) // 4)
     held = {*alone, *held_heads, *pick.sample(before, len(before) // 4)}
@@ -39,7 +43,9 @@ def make(seed: int = SEED, gold_seed: int = GOLD_SEED) -> tuple[list[str], list[
         for right in heads.split()
         if (word := join(kind, left, right))
     }
-    like = alone + pick.sample(sorted(word for word, parts in joined.items() if held.issuperset(parts)), PAIRED)
+    like = alone + pick.sample(
+        sorted(word for word, parts in joined.items() if held.issuperset(parts)), PAIRED
+    )
     draw = random.Random(seed)
     rest = sorted(set(joined) - set(words))
     draw.shuffle(rest)

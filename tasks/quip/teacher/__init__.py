@@ -31,7 +31,11 @@ FLAWS = {
 FENCE = "好的，这是我为您写的：\n```json\n{}\n```"
 FOREIGN = ("actually", "basically", "всегда", "とても")
 BY_CUE = 0.5  # share of the clauses that a character of the word, or of the clause before, picks
-BY_NAME, MORE, SHORT = 0.4, 0.25, 0.08  # shares: a telling character in the sentence, a second promise, no third clause
+BY_NAME, MORE, SHORT = (
+    0.4,
+    0.25,
+    0.08,
+)  # shares: a telling character in the sentence, a second promise, no third clause
 LONG = 13  # characters; a turn of so many is the end, so that no sentence has more than 40
 
 CATEGORY = {word: category for category, words in WORDS.items() for word in words.split()}
@@ -80,7 +84,9 @@ def category(word: str) -> str:
 def compose(word: str, chance: random.Random) -> str:
     """One sentence about the word that does not say it."""
     found = read(word)
-    names, promises, turns, stings = (_without(found.head, clauses) for clauses in CLAUSES[found.category])
+    names, promises, turns, stings = (
+        _without(found.head, clauses) for clauses in CLAUSES[found.category]
+    )
     # the characters that pick: the first, the one after it, the last; of the head where something stands before it
     first, second, last = found.head[:1], found.head[1:2] or found.head[:1], found.head[-1:]
     telling = [char for char in word if char in TELLING and char != word and f"{char}字" != word]
@@ -91,7 +97,9 @@ def compose(word: str, chance: random.Random) -> str:
         promise = name + _pick(NAMED.split(), last, chance).format(telling[0])
     else:
         promise = _pick(promises, first, chance)
-        promise = promise[1:] if promise[0] == "-" else _pick(names, str(len(word)), chance) + promise
+        promise = (
+            promise[1:] if promise[0] == "-" else _pick(names, str(len(word)), chance) + promise
+        )
     turn, more = _pick(turns, second, chance), chance.choice(promises).removeprefix("-")
     clauses = [promise, _pick(TURNS.split(), first, chance) + turn]
     if len(turn) < LONG and chance.random() >= SHORT:

@@ -54,7 +54,9 @@ def group_of(product: str) -> str:
 
 def knowledge() -> list[dict[str, Any]]:
     """The rules as data/knowledge.jsonl has them."""
-    lists = {group: "|".join(products) for group, products in shop()["groups"].items()} | {"定制": "刻字|定制"}
+    lists = {group: "|".join(products) for group, products in shop()["groups"].items()} | {
+        "定制": "刻字|定制"
+    }
     lists |= shop()["words"]
     found = []
     for rule in shop()["rules"]:
@@ -62,7 +64,11 @@ def knowledge() -> list[dict[str, Any]]:
         found.append(
             {"label": rule["label"]}
             | ({"when": when} if when else {})
-            | {"text": rule["text"], "states": list(rule["states"]), "never": list(rule.get("never", []))}
+            | {
+                "text": rule["text"],
+                "states": list(rule["states"]),
+                "never": list(rule.get("never", [])),
+            }
         )
     return found
 
@@ -75,7 +81,9 @@ def patterns() -> list[tuple[str, re.Pattern[str]]]:
 
 def applying(label: str, question: str) -> list[int]:
     """The rules of an intent that apply to a question."""
-    return [at for at, (name, when) in enumerate(patterns()) if name == label and when.search(question)]
+    return [
+        at for at, (name, when) in enumerate(patterns()) if name == label and when.search(question)
+    ]
 
 
 class Writer:
@@ -111,10 +119,17 @@ class Writer:
         if isinstance(own, dict):
             own, more = (words.get(product, words.get(group, [])) for words in (own, more))
         words = (
-            list(more) if self.gold and more and rng.random() < (1 if rule["label"] in REFUSED else 0.3) else list(own)
+            list(more)
+            if self.gold and more and rng.random() < (1 if rule["label"] in REFUSED else 0.3)
+            else list(own)
         )
         measure = shop()["groups"][group][product] if product else ""
-        slots = {"p": look + product, "m": measure, "x": str(rng.choice(words)) if words else "", "name": self.name()}
+        slots = {
+            "p": look + product,
+            "m": measure,
+            "x": str(rng.choice(words)) if words else "",
+            "name": self.name(),
+        }
         slots["d"] = str(rng.choice(rule.get("days", [3])))
         slots["t"] = self.pick("times", self.gold)
         return text.format(**slots)
@@ -122,9 +137,15 @@ class Writer:
     def look(self, product: str) -> str:
         """How a product looks, or nothing."""
         first, second = (
-            words.split() for words in shop()["looks"]["pack" if group_of(product) == "食品" else "colour"]
+            words.split()
+            for words in shop()["looks"]["pack" if group_of(product) == "食品" else "colour"]
         )
-        pairs = [a + b for i, a in enumerate(first) for j, b in enumerate(second) if ((i + j) % 4 == 0) is self.gold]
+        pairs = [
+            a + b
+            for i, a in enumerate(first)
+            for j, b in enumerate(second)
+            if ((i + j) % 4 == 0) is self.gold
+        ]
         return self.rng.choice(pairs) if self.rng.random() < 0.8 else ""
 
     def around(self, rule: dict[str, Any], clear: bool) -> tuple[str, str]:
@@ -149,15 +170,25 @@ class Writer:
         look = self.look(product) if product else ""
         core = self.fill(sentence, rule, product, look)
         tail = self.pick("tails", self.unseen)
-        if tail[:1] == "？" and not re.search("[吗么嘛不没几啥哪谁]|怎|多|什|能|行|可以", core.rpartition("，")[2]):
+        if tail[:1] == "？" and not re.search(
+            "[吗么嘛不没几啥哪谁]|怎|多|什|能|行|可以", core.rpartition("，")[2]
+        ):
             tail = tail[1:] and "，" + tail[1:]
         first, second = self.around(rule, bool(look) or rule["label"] in ("隐私", "无关"))
         typed = first + second + core + tail
         if rng.random() < 0.05:
             typo = [pair.split("=") for pair in shop()["typos"][self.gold].split()]
-            typed = next((typed.replace(a, b, 1) for a, b in rng.sample(typo, len(typo)) if a in typed), typed)
+            typed = next(
+                (typed.replace(a, b, 1) for a, b in rng.sample(typo, len(typo)) if a in typed),
+                typed,
+            )
         blank = re.sub(r"\d+", "0", first + second)
-        return Made(typed, at, product, re.sub("是.{2,3}，|叫.{2,3}，|会员.{2,3}，", "是，", blank) + sentence + tail)
+        return Made(
+            typed,
+            at,
+            product,
+            re.sub("是.{2,3}，|叫.{2,3}，|会员.{2,3}，", "是，", blank) + sentence + tail,
+        )
 
 
 def draw(rows: int, seed: str, key: str, taken: list[Made], gold: bool) -> list[Made]:
@@ -167,7 +198,9 @@ def draw(rows: int, seed: str, key: str, taken: list[Made], gold: bool) -> list[
     total = sum(rule["rows"] for rule in rules)
     quota = [rule["rows"] * rows / total for rule in rules]
     wanted = [int(share) for share in quota]
-    for at in sorted(range(len(rules)), key=lambda at: wanted[at] - quota[at])[: rows - sum(wanted)]:
+    for at in sorted(range(len(rules)), key=lambda at: wanted[at] - quota[at])[
+        : rows - sum(wanted)
+    ]:
         wanted[at] += 1
     numbers = {number for made in taken for number in re.findall(r"\d{4}(?!积分)", made.question)}
     sentences = {made.sentence for made in taken}
@@ -177,13 +210,21 @@ def draw(rows: int, seed: str, key: str, taken: list[Made], gold: bool) -> list[
         for at, rule in enumerate(rules):
             missing = wanted[at] - sum(made.rule == at for made in found)
             for turn in range(2 * missing):
-                made = writer.question(at, rule[key][(turn + writer.rng.randrange(2)) % len(rule[key])])
-                fits = 10 <= len(made.question) <= 70 and applying(rule["label"], made.question) == [at]
-                used = made.sentence in sentences or numbers.intersection(re.findall(r"\d{4}(?!积分)", made.question))
+                made = writer.question(
+                    at, rule[key][(turn + writer.rng.randrange(2)) % len(rule[key])]
+                )
+                fits = 10 <= len(made.question) <= 70 and applying(
+                    rule["label"], made.question
+                ) == [at]
+                used = made.sentence in sentences or numbers.intersection(
+                    re.findall(r"\d{4}(?!积分)", made.question)
+                )
                 if fits and not used:
                     more.append(made)
         texts = [made.question for made in [*taken, *found, *more]]
-        near = near_duplicates.firsts(texts, [str(at) for at in range(len(texts))], NEAR)[len(taken) + len(found) :]
+        near = near_duplicates.firsts(texts, [str(at) for at in range(len(texts))], NEAR)[
+            len(taken) + len(found) :
+        ]
         for made, twin in zip(more, near, strict=True):
             if twin is None and sum(one.rule == made.rule for one in found) < wanted[made.rule]:
                 found.append(made)
@@ -212,7 +253,10 @@ def files(gold_seed: int = GOLD_SEED) -> dict[str, list[dict[str, Any]]]:
     return {
         "../prompts/knowledge.jsonl": knowledge(),
         "seeds.jsonl": [row(made) for made in seeds],
-        "gold.jsonl": [row(made) | {"slice": part, "gold": {"intent": labels[made.rule]}} for made, part in gold],
+        "gold.jsonl": [
+            row(made) | {"slice": part, "gold": {"intent": labels[made.rule]}}
+            for made, part in gold
+        ],
     }
 
 

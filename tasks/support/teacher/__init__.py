@@ -125,7 +125,9 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
     [flaw] = rng.choices([*FLAWS, ""], [*FLAWS.values(), 1 - sum(FLAWS.values())])
     if flaw == "wrong_number":
         body = re.sub(
-            r"(?<!\d)(\d{1,3})(?=天|小时|个|元)", lambda match: str(int(match[1]) + rng.choice([1, 3, 5])), body
+            r"(?<!\d)(\d{1,3})(?=天|小时|个|元)",
+            lambda match: str(int(match[1]) + rng.choice([1, 3, 5])),
+            body,
         )
     if flaw == "no_condition":
         body = re.sub("、[^，]{2,4}?(?=可)|，[^，]+$", "", body, count=1)
@@ -137,15 +139,25 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
         greeting, ending = "", rng.choice(["", "好的"])
     if flaw == "wrong_intent":
         intent = rng.choice([name for name, _ in INTENTS if name != intent])
-    reply = json.dumps({"intent": intent, "answer": f"{greeting}{body}。{ending}"}, ensure_ascii=False)
+    reply = json.dumps(
+        {"intent": intent, "answer": f"{greeting}{body}。{ending}"}, ensure_ascii=False
+    )
     return f"```json\n{reply}\n```" if flaw == "fenced" else reply
 
 
 def read(text: str) -> Read:
     """Product, order number and name in a question."""
     product, order, name = PRODUCT.search(text), ORDER.search(text), NAME.search(text)
-    kind = next((kind for kind, words in KINDS.items() if product and product[1] in words.split("|")), "")
-    return Read(text, product[0] if product else "", kind, order[1] if order else "", name[1] if name else "")
+    kind = next(
+        (kind for kind, words in KINDS.items() if product and product[1] in words.split("|")), ""
+    )
+    return Read(
+        text,
+        product[0] if product else "",
+        kind,
+        order[1] if order else "",
+        name[1] if name else "",
+    )
 
 
 def classify(asked: Read) -> str:
@@ -165,11 +177,21 @@ def compose(asked: Read, intent: str, situation: str) -> tuple[str, str, str]:
     """Greeting, body and ending of the answer."""
     instead, text = REPLIES[situation]
     region = re.search("新疆|西藏|青海", asked.text)
-    body = text.format(p=asked.product or instead, r=region[0] if region else "偏远地区", x=extra(intent, asked.text))
+    body = text.format(
+        p=asked.product or instead,
+        r=region[0] if region else "偏远地区",
+        x=extra(intent, asked.text),
+    )
     body = f"尾号{asked.order}的{body}" if asked.order else body
     sorry = "抱歉，" if situation in TROUBLE or intent in REFUSED else ""
     greeting = "亲，" if asked.text.startswith("亲") else "您好，"
-    mood = "trouble" if sorry and intent not in REFUSED else "thanks" if re.search("谢|辛苦", asked.text) else "plain"
+    mood = (
+        "trouble"
+        if sorry and intent not in REFUSED
+        else "thanks"
+        if re.search("谢|辛苦", asked.text)
+        else "plain"
+    )
     if mood == "plain" and re.search("急|在线等|马上|盼复", asked.text):
         mood = "urgent"
     return f"{greeting}{asked.name}{'，' if asked.name else ''}{sorry}", body, ENDINGS[mood]

@@ -1,0 +1,122 @@
+"""`make gate`: fails where the student is below its bar, worse than the last commit by more than noise, or another on its way."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from potstill.commands import gate
+from potstill.core.errors import UserError
+from potstill.evaluation import compare
+from potstill.task import settings
+from tests.conftest import Project
+
+
+def result(right: int, rows: int = 100, first: int = 0, passed: int = 1) -> None:
+    """A scored task: sft has `right` of the rows right, whose ids count from `first`; ten more rows are of another slice."""
+    found = {"accuracy": right / rows, "low": 0.1, "high": 0.9}
+    Path("reports/toy").mkdir(parents=True, exist_ok=True)
+    Path("reports/metrics.json").write_text(
+        json.dumps({"base": found, "sft": found, "teacher": found})
+    )
+    table = [{"id": str(first + i), "slice": "a", "sft": int(i < right)} for i in range(rows)]
+    table += [{"id": f"other {i}", "slice": "b", "sft": 0} for i in range(10)]
+    compare.write_csv(Path("reports/tables/marks.csv"), table)
+    hop = {
+        "hop": "adapter to merged",
+        "rows": 100,
+        "differ": 9,
+        "flips": 9,
+        "p": 0.001,
+        "passed": passed,
+    }
+    compare.write_csv(Path("reports/tables/hops.csv"), [hop])
+
+
+@pytest.fixture
+def toy(project: Project) -> settings.Task:
+    """A task whose committed result is 90 of 100."""
+    project.write("task.yaml", "headline_slice: a\nchecks: []\n")
+    result(90)
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "state"],
+    ):
+        subprocess.run(["git", *command], check=True)
+    return settings.load()
+
+
+@pytest.mark.parametrize(
+    ("right", "more", "says"),
+    [
+        (
+            90,
+            {},
+            "sft has accuracy 90.0% (10.0% to 90.0%); HEAD has 90.0% (0 rows fixed, 0 broken, exact McNemar p = 1)",
+        ),
+        (86, {}, "0 rows fixed, 4 broken, exact McNemar p = 0.12"),  # noise
+        (99, {}, "9 rows fixed, 0 broken, exact McNemar p = 0.0039"),
+        (84, {"first": 50}, "other test rows, Fisher's exact p = 0.29"),
+    ],
+)
+def test_it_passes(toy: settings.Task, right: int, more: dict[str, int], says: str) -> None:
+    result(right, **more)
+    assert says in gate.judge(toy, 0.84, "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("right", "more", "says"),
+    [
+        (
+            83,
+            {},
+            r"^reports/metrics.json: sft has accuracy 83.0% .*, expected 84.0% \(min_accuracy in params.yaml\) or more$",
+        ),
+        (
+            84,
+            {},
+            "but HEAD has 90.0% .*0 rows fixed, 6 broken, .* p = 0.031.: it has become worse by more than noise$",
+        ),
+        (
+            90,
+            {"passed": 0},
+            "^reports/tables/hops.csv: adapter to merged: 9 of 100 rows flip, expected no more than by chance",
+        ),
+        (850, {"rows": 1000, "first": 7}, None),
+    ],
+)
+def test_it_fails(toy: settings.Task, right: int, more: dict[str, int], says: str | None) -> None:
+    result(right, **more)
+    if says is None:  # 85 % of other rows is no proof of having become worse than 90 of 100
+        assert "Fisher's exact" in gate.judge(toy, None, "HEAD")
+    else:
+        with pytest.raises(UserError, match=says):
+            gate.judge(toy, 0.84, "HEAD")
+
+
+def test_without_a_committed_result_only_the_bar_counts(toy: settings.Task) -> None:
+    subprocess.run(["git", "rm", "-rq", "--cached", "reports"], check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "gone"], check=True
+    )
+    assert gate.judge(toy, None, "HEAD").endswith("HEAD has no result to compare with")
+    assert "90.0% (0 rows fixed" in gate.judge(toy, None, "HEAD~1")
+
+
+def test_an_unknown_revision_is_named(toy: settings.Task) -> None:
+    with pytest.raises(
+        UserError, match="^git has no revision 'nosuch': give a commit, a branch or a tag"
+    ):
+        gate.judge(toy, None, "nosuch")
+
+
+def test_the_exit_code(toy: settings.Task, project: Project) -> None:
+    assert project.run("potstill.commands.gate")[0] == 0
+    project.set(min_accuracy=0.95)
+    code, out = project.run("potstill.commands.gate", "--against", "HEAD")
+    assert (code, out.startswith("error: reports/metrics.json: sft has accuracy 90.0%")) == (
+        1,
+        True,
+    ), out

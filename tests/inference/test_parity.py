@@ -1,0 +1,104 @@
+"""Training against serving, with the real ms-swift, peft and transformers on the tiny base."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.core import jsonl
+from potstill.inference import parity
+from tests.conftest import ROOT
+
+BASE = str(ROOT / "models/tiny-base")
+CHATS = [
+    [{"role": "system", "content": "提取姓名，输出JSON：name"}, {"role": "user", "content": text}]
+    for text in ("张三 13800138000", "广东省深圳市南山区科技园 李四 15912345678", "王五")
+]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """LoRA weights, seeded and large enough to change answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(BASE), LoraConfig(r=4, target_modules="all-linear")
+    )
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def merged(adapter: Path, out: Path, noise: float = 0.0) -> Path:
+    """The base and the adapter as one model; with noise in its weights, another one."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(BASE), str(adapter)
+    ).merge_and_unload()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += noise * torch.randn_like(weight)
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(out)
+    return out
+
+
+@pytest.mark.slow
+def test_an_adapter_on_its_base_answers_as_the_merged_model(adapter: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found = parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], 24, "float32")
+    assert [row["prompt_tokens"] for row in found] != sorted(
+        (row["prompt_tokens"] for row in found), reverse=True
+    )
+    for noise, same in ((0.0, True), (0.05, False)):
+        folder = merged(adapter, tmp_path / f"merged{noise}", noise)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        answers = []
+        for chat in CHATS:
+            asked = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            out = model.generate(**asked, max_new_tokens=24, do_sample=False, pad_token_id=0)
+            answers.append(
+                tokenizer.decode(out[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+            )
+        assert (answers == [row["answer"] for row in found]) is same
+
+
+@pytest.mark.slow
+def test_what_is_served_is_asked_with_the_tokens_of_the_training(tmp_path: Path) -> None:
+    lessons: list[jsonl.Row] = [
+        {
+            "id": str(i),
+            "messages": [
+                *chat,
+                {
+                    "role": "assistant",
+                    "content": json.dumps({"name": f"甲{i}"}, ensure_ascii=False),
+                },
+            ],
+        }
+        for i, chat in enumerate(CHATS)
+    ]
+    assert list(parity.other_tokens(BASE, "main", Path(BASE), lessons)) == []
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in Path(BASE).iterdir():
+        if path.suffix == ".json":
+            (other / path.name).write_bytes(path.read_bytes())
+    template = (Path(BASE) / "chat_template.jinja").read_text(encoding="utf-8")
+    (other / "chat_template.jinja").write_text(
+        template.replace("assistant\n", "assistant\n\n"), encoding="utf-8"
+    )
+    assert list(parity.other_tokens(BASE, "main", other, lessons)) == ["0", "1", "2"]

@@ -1,0 +1,260 @@
+"""reports/<task>/report.html: every number of score is on it, no text of a model is ever HTML, and it works offline."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.core import jsonl
+from potstill.core.errors import UserError
+from potstill.evaluation import compare, score
+from potstill.report import charts, pages
+from potstill.task import settings
+from tests.conftest import Project
+
+MODELS = ("base", "sft", "teacher")
+EVIL = "</script><script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
+TASK = """
+description: The last word of a line
+headline_slice: a
+checks: [json_schema, exact_match]
+"""
+
+
+def scored(project: Project, count: int) -> settings.Task:
+    """A task of `count` test rows, the fifth of them in slice b, of which base has each third right, sft all but each fifth, and
+    whose wrong answers hold a script; as the stages up to score leave it."""
+    project.write("task.yaml", TASK)
+    project.write("dvc.yaml", "stages:\n  split: {}\n  sft: {}\n")
+    project.write(
+        "dvc.lock",
+        "schema: '2.0'\nstages:\n  sft@toy:\n    params:\n      params.yaml:\n        lora_rank: 77\n        task: toy\n"
+        "    outs:\n    - path: models/sft/adapter\n      md5: abc.dir\n",
+    )
+    t, tests = settings.load(), []
+    for i in range(count):
+        text = f"第{i}行 word{i} {EVIL if i == 1 else ''}".strip()
+        expected = {"word": f"word{i}", "length": i}
+        tests.append(
+            {
+                "id": jsonl.row_id({"text": text}),
+                "text": text,
+                "slice": "b" if i % 5 == 4 else "a",
+                "expected": expected,
+            }
+        )
+    jsonl.write_jsonl("data/4-test.jsonl", tests)
+    right = {"base": lambda i: i % 3 == 0, "sft": lambda i: i % 5 > 0, "teacher": lambda i: True}
+    predictions: dict[str, list[jsonl.Row]] = {}
+    for model in MODELS:
+        predictions[model] = [
+            {
+                "id": test["id"],
+                "answer": json.dumps(
+                    test["expected"] if right[model](i) else {"word": f"{EVIL} {i}", "length": i}
+                ),
+                "finish_reason": "stop",
+                "prompt_tokens": 90,
+                "completion_tokens": 9,
+            }
+            for i, test in enumerate(tests)
+        ]
+        jsonl.write_jsonl(f"data/5-predictions-{model}.jsonl", predictions[model])
+    for model, seconds in (("base", 1.234), ("sft", 0.056), ("dpo", 0.057)):
+        jsonl.write_json(f"data/5-latency-{model}.json", {"requests": 10, "median": seconds})
+    for name in ("seeds", "4-train", "4-valid"):
+        jsonl.write_jsonl(f"data/{name}.jsonl", [{"id": str(i)} for i in range(8)])
+    jsonl.write_json(
+        "data/3-funnel.json", {"inputs": 9, "in": 9, "kept": 8, "dropped": {"grounded": 1}}
+    )
+    marks = score.marked(t, tests, predictions)
+    jsonl.write_json("reports/metrics.json", score.metrics(t, tests, marks))
+    jsonl.write_json(
+        "reports/cost.json",
+        score.cost([], [{"key": "a", "error": None, **predictions["teacher"][0]}], 8, 1.0, 5.0),
+    )
+    jsonl.write_json("reports/judge.json", {"pairs": []})
+    jsonl.write_json(
+        "reports/fit.json", {"verdict": "well fitted", "advice": "nothing to change"}
+    )
+    for name in ("train_loss", "eval_loss"):
+        project.write(
+            f"reports/{name}.csv",
+            "step,loss\n" + "".join(f"{i},{1 / (i + 1):.4f}\n" for i in range(9)),
+        )
+    for name, made in (("slices", compare.slices), ("pairs", compare.pairs)):
+        compare.write_csv(Path(f"reports/{name}.csv"), made(t, tests, marks))
+    compare.write_csv(Path("reports/tables/marks.csv"), compare.states(tests, marks))
+    again = {**predictions, "again": predictions["base"], "adapter": predictions["base"]}
+    table = compare.hops(t, tests, marks, again, {"lessons": 8, "other_tokens": []})
+    compare.write_csv(Path("reports/tables/hops.csv"), table)
+    return t
+
+
+def data(page: str, id: str) -> Any:
+    """What stands in the page's script of data."""
+    found = re.search(rf'<script type="application/json" id="{id}">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) -> None:
+    page = pages.build(scored(project, 50))
+    assert "1,234 → 56 ms" in page
+    text = re.sub(r"\s+", " ", page)
+    assert "75.0% of the test rows are right after the training. Before it, 35.0%." in text
+    assert "59.8% to 85.8%" in text  # Wilson, of 30 of 40
+    assert "20 fixed, 4 broken" in text
+    assert "1 grounded" in text and "77" in text and "abc.dir" in text
+    assert (
+        text.count(">passed<") == 2 and text.count(">failed<") == 1
+    )  # the adapter's answers are the base's here
+    found = data(page, "data")
+    assert found["groups"] == {"broken": 4, "neither": 6, "fixed": 27, "both": 13}
+    assert sum(found["groups"].values()) == 50
+    assert len(found["rows"]) == 37
+    drawn = data(page, "charts")
+    assert list(drawn) == ["shares", "key", "length", "slice", "losses", "funnel", "tokens"]
+    assert [row["rows"] for row in drawn["funnel"]["data"]["values"]] == [8, 9, 9, 8, 8, 8, 50]
+    assert set(re.findall(r'data-chart="(\w+)"', page)) == set(drawn)
+
+
+def test_no_text_of_a_model_is_html_and_nothing_is_asked_for(project: Project) -> None:
+    page = pages.build(scored(project, 20))
+    own = page.replace((Path(pages.__file__).parent / "vega.js").read_text(encoding="utf-8"), "")
+    assert len(own) < len(page) and own.count("<script") == own.count("</script>") == 4
+    assert "owned" in own and "<img" not in own
+    assert not re.findall(
+        r"(?:src|href)=[\"'](?!data:)|url\(|@import|innerHTML|insertAdjacent|document\.write", own
+    )
+    assert "default-src 'none'" in own
+
+
+def test_a_page_stays_small_and_says_what_it_leaves_out(project: Project) -> None:
+    t = scored(project, 400)
+    tests = t.inputs(t.data / "4-test.jsonl", "slice")
+    states = compare.read_csv(Path("reports/tables/marks.csv").read_text(encoding="utf-8"), "")
+    every = pages.explorer(t, tests, states, "sft", 10**9)
+    some = pages.explorer(t, tests, states, "sft", 20_000)
+    assert some["groups"] == every["groups"]
+    assert 10 < len(some["rows"]) < len(every["rows"]) == 400 - every["groups"]["both"]
+    assert (
+        len(json.dumps(some["rows"], ensure_ascii=False, separators=(",", ":")).encode()) < 20_000
+    )
+    assert {row["group"] for row in some["rows"]} == {"fixed", "broken", "neither"}
+
+
+@pytest.mark.parametrize(
+    "name", ["reports/metrics.json", "reports/tables/slices.csv", "data/3-funnel.json"]
+)
+def test_what_is_missing_is_named(project: Project, name: str) -> None:
+    t = scored(project, 20)
+    Path(name).unlink()
+    with pytest.raises(UserError, match=f"^{name} is missing: run `dvc repro`$"):
+        pages.build(t)
+
+
+def test_marks_of_other_rows_are_refused(project: Project) -> None:
+    t = scored(project, 20)
+    lines = Path("reports/tables/marks.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    project.write("reports/tables/marks.csv", "".join(lines[:-1]))
+    with pytest.raises(
+        UserError, match=r"^reports/marks\.csv: not the rows of data/4-test\.jsonl: run"
+    ):
+        pages.build(t)
+
+
+def test_the_index_lists_every_task_that_was_scored(project: Project) -> None:
+    scored(project, 20)
+    page = pages.index()
+    assert "1 task, before" in page and "<a href" not in page
+    project.write("reports/report.html", "")
+    assert '<a href="toy/report.html">toy</a>' in pages.index()
+
+
+def test_charts_have_each_model_once() -> None:
+    one = {
+        "kind": "all",
+        "name": "all",
+        "rows": 8,
+        "right": 4,
+        "share": 0.5,
+        "low": 0.2,
+        "high": 0.8,
+    }
+    drawn = charts.shares(
+        [{**one, "model": charts.LABELS[model]} for model in ("base", "sft", "dpo", "teacher")]
+    )
+    colour = drawn["layer"][1]["encoding"]["color"]["scale"]
+    assert colour["domain"] == ["before", "after", "after, aligned", "teacher"]
+    assert colour["range"] == ["var(--base)", "var(--sft)", "var(--dpo)", "var(--teacher)"]
+
+
+@pytest.fixture
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.mark.slow
+def test_the_page_in_chromium(project: Project, browser: Any) -> None:
+    from playwright.sync_api import expect
+
+    path = project.write("reports/report.html", pages.build(scored(project, 60)))
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)
+        asked: list[str] = []
+        faults: list[str] = []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
+        page.goto(path.as_uri())
+        expect(page.locator("body")).to_have_attribute("data-drawn", "7")
+        assert page.locator(".chart svg").count() == 7
+        assert all(
+            page.locator(".chart svg").nth(i).bounding_box()["height"] > 60 for i in range(7)
+        )
+        assert page.locator("main img").count() == 0 and page.locator("script").count() == 4
+        expect(page.locator("#rows article")).to_have_count(4)  # all that were broken
+        page.click("[data-group=fixed]")
+        expect(page.locator("#rows")).to_contain_text("<img src=x onerror=alert(1)>")
+        assert page.locator("#rows mark").count() > 0
+        page.fill("#search", "word7 第7行")
+        expect(page.locator("#rows article")).to_have_count(1)
+        expect(page.locator("#count")).to_contain_text("1 rows")
+        page.fill("#search", "no such row")
+        expect(page.locator("#rows article")).to_have_count(0)
+        page.fill("#search", "")
+        page.click("#more")
+        expect(page.locator("#rows article")).to_have_count(10)
+        for width in (320, 390, 1280):  # nothing sticks out
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_timeout(200)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert (page.title(), asked, faults) == ("toy · Potstill", [path.as_uri()], [])
+        page.close()
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_open_at_once(project: Project, browser: Any) -> None:
+    t = scored(project, 10_000)
+    start = time.monotonic()
+    page_text = pages.build(t)
+    assert time.monotonic() - start < 10
+    assert len(page_text.encode()) <= 2_000_000
+    path, page = project.write("reports/report.html", page_text), browser.new_page()
+    start = time.monotonic()
+    page.goto(path.as_uri())
+    page.wait_for_selector("[data-drawn]")
+    assert time.monotonic() - start < 2
+    page.fill("#search", "word9")
+    page.wait_for_function("document.querySelectorAll('#rows article').length > 0")

@@ -1,0 +1,348 @@
+"""Training: what `swift sft` is given, where it goes on after a kill, what is kept of it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from potstill.core import jsonl, params
+from potstill.core.errors import UserError
+from potstill.training import run, swift
+from tests import fakes
+from tests.conftest import ROOT, Project
+
+MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+SFT = ("stages.sft",)
+
+
+@pytest.fixture
+def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The toy project with split data and a model, where `swift` is the stand-in."""
+    monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
+    fakes.model("models/tiny-base")
+    for name in ("4-train", "4-valid"):
+        jsonl.write_jsonl(
+            project.dir / f"data/{name}.jsonl", [{"id": name, "messages": MESSAGES}]
+        )
+    return project
+
+
+def sft(project: Project, **env: str) -> tuple[int, str]:
+    """Exit code and output of the stage."""
+    return project.run(*SFT, **{"PYTHONPATH": os.environ["PYTHONPATH"], **env})
+
+
+def config(**changes: Any) -> swift.Config:
+    """ms-swift's arguments for the toy project."""
+    p = SimpleNamespace(**{**params.parse(params.PATH.read_text(), params.PATH), **changes})
+    return run.config(p, Path("data/4-train.jsonl"), Path("data/4-valid.jsonl"))
+
+
+def files(folder: str) -> set[str]:
+    """The names of a folder's files."""
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def test_further_arguments_of_swift_go_to_it_as_they_are_but_none_that_is_set_already(
+    ready: Project,
+) -> None:
+    assert config(swift_args={"neftune_noise_alpha": 5}) == config() | {"neftune_noise_alpha": 5}
+    assert config(swift_args={}) == config(swift_args=None) == config()
+    for name in ("lora_rank", "dataset", "output_dir"):
+        with pytest.raises(
+            UserError, match=rf"^swift_args .* has {name}, which Potstill sets itself: leave it out"
+        ):
+            config(swift_args={name: 1})
+
+
+def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> None:
+    code, out = sft(ready)
+    assert code == 0, out
+    assert re.fullmatch(
+        r"sft: 1 rows, 1 to validate on, 4 steps, [0-9.]+ s, 3\.2 of them in the trainer → models/sft/adapter\n",
+        out,
+    )
+    assert files("models/sft/adapter") == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "logging.jsonl",
+    }
+    adapter = json.loads(Path("models/sft/adapter/adapter_config.json").read_text())
+    assert adapter == {
+        "base_model_name_or_path": "models/tiny-base",
+        "target_modules": ["down_proj", "up_proj"],
+        "r": 4,
+    }
+    assert jsonl.read_jsonl("models/sft/adapter/logging.jsonl")[-2:] == [
+        {"step": 4, "epoch": 1.0, "loss": 2.25},
+        {"step": 4, "epoch": 1.0, "eval_loss": 2.0},
+    ]
+    assert files("models/sft") == {"adapter"}
+    assert files(".cache/sft") == set()
+
+
+def test_a_failure_leaves_the_checkpoints_and_no_adapter(ready: Project) -> None:
+    code, out = sft(ready, FAKE_SWIFT="fail")
+    assert (code, out.count("\n")) == (1, 1)
+    assert out.startswith("error: swift sft failed: ValueError: no such thing (the whole log: ")
+    assert not Path("models/sft").exists()
+
+
+def test_a_training_that_ended_early_is_no_result(ready: Project) -> None:
+    code, out = sft(ready, FAKE_SWIFT="short")
+    assert code == 1
+    assert out.startswith("error: swift sft ended early, at ")
+    assert not Path("models/sft").exists()
+
+
+def test_a_row_that_is_trained_and_validated_on_is_refused(ready: Project) -> None:
+    jsonl.write_jsonl("data/4-valid.jsonl", [{"id": "4-train", "messages": MESSAGES}])
+    said = "error: data/4-train.jsonl: id 4-train is in 4-valid.jsonl, too: run `dvc repro split`\n"
+    assert sft(ready) == (1, said)
+
+
+def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
+    Path("data/4-valid.jsonl").unlink()
+    assert sft(ready) == (1, "error: data/4-valid.jsonl is missing: run `dvc repro split`\n")
+    shutil.rmtree("models/tiny-base")
+    jsonl.write_jsonl("data/4-valid.jsonl", [{"id": "1", "messages": MESSAGES}])
+    code, out = sft(ready)
+    assert code == 1
+    assert "model is 'models/tiny-base', and there is no such folder" in out
+
+
+def test_a_second_training_of_the_same_waits_for_nobody(ready: Project) -> None:
+    first = ready.start(*SFT, PYTHONPATH=os.environ["PYTHONPATH"], FAKE_SWIFT="sleep")
+    deadline = time.monotonic() + 20
+    while not list(Path(".cache").glob("sft/*/pid")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    code, out = sft(ready)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 130
+    assert code == 1
+    assert "error: sft runs here already (process " in out
+    with run.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+        assert work.is_dir()
+        with (
+            pytest.raises(UserError, match="another process trains the same"),
+            run.alone("sft", {"dataset": [], "model": "models/tiny-base"}),
+        ):
+            pass  # from another checkout that shares .cache
+    assert not work.exists()
+
+
+def test_a_training_whose_dvc_was_killed_keeps_its_checkpoints(
+    ready: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC will ask for it again: it knows nothing of what its stage finished without it."""
+    parents = iter([4711, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    with run.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+        pass
+    assert work.exists()
+
+
+def test_parameters_reach_ms_swift_under_their_own_names(ready: Project) -> None:
+    found = config(lora_rank=7, target_modules="q_proj v_proj", seed=5)
+    assert found["lora_rank"] == 7
+    assert found["target_modules"] == ["q_proj", "v_proj"]
+    assert (found["seed"], found["data_seed"]) == (5, 5)
+    assert (found["strict"], found["add_version"], found["check_model"]) == (True, False, False)
+    assert "task" not in found
+
+
+def test_the_folder_of_checkpoints_is_that_of_the_same_parameters_data_and_base(
+    ready: Project,
+) -> None:
+    key = run.key(config())
+    assert key == run.key(config())
+    assert key != run.key(config(lora_rank=7))
+    for path in (
+        "data/4-train.jsonl",
+        "data/4-valid.jsonl",
+        "models/tiny-base/model.safetensors",
+    ):
+        before = Path(path).read_bytes()
+        Path(path).write_bytes(before + b"\n")
+        assert run.key(config()) != key, path
+        Path(path).write_bytes(before)
+    Path("models/tiny-base/README.md").write_text("what is said about the base is no part of it")
+    assert run.key(config()) == key
+
+
+@pytest.mark.parametrize(("steps", "expected"), [([1, 2], 2), ([], None)])
+def test_training_goes_on_from_the_last_complete_checkpoint(
+    ready: Project, monkeypatch: pytest.MonkeyPatch, steps: list[int], expected: int | None
+) -> None:
+    work = Path("work")
+    for step in steps:
+        fakes.checkpoint(work / "run", step, 4)
+    torn = fakes.checkpoint(work / "run", 3, 4)
+    (torn / "trainer_state.json").write_text('{"global_')
+    given: list[swift.Config] = []
+
+    def run(command: str, config: swift.Config, folder: Path, progress: object) -> None:
+        given.append(config)
+        assert not torn.exists()
+        fakes.checkpoint(work / "run", 4, 4)
+
+    monkeypatch.setattr(swift, "run", run)
+    assert run.train(config(), work, Path("models/sft/adapter"), "models/tiny-base") == (
+        4,
+        3.21,
+    )
+    assert given[0].get("resume_from_checkpoint") == (
+        expected and f"work/run/checkpoint-{expected}"
+    )
+
+
+def test_progress_is_one_short_line(tmp_path: Path) -> None:
+    log = tmp_path / "logging.jsonl"
+    assert run.progress(log, "sft") is None
+    line = {"loss": 0.01234, "global_step/max_steps": "120/570", "remaining_time": "3m 2s"}
+    jsonl.write_jsonl(log, [line, {"eval_loss": 1}])
+    assert run.progress(log, "sft") == "sft: step 120/570, loss 0.0123, about 3m 2s left"
+
+
+@pytest.fixture
+def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The toy project with the real ms-swift and base, and 64 lessons."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copytree(ROOT / "models/tiny-base", "models/tiny-base")
+    found = [
+        {
+            "id": str(i),
+            "messages": [
+                {"role": "user", "content": f"{i} {i * i}"},
+                {"role": "assistant", "content": f"{i}"},
+            ],
+        }
+        for i in range(64)
+    ]
+    for name, part in (("4-train", found[:56]), ("4-valid", found[56:])):
+        jsonl.write_jsonl(project.dir / f"data/{name}.jsonl", part)
+    project.set(
+        num_train_epochs=3,
+        save_steps=4,
+        eval_steps=8,
+        logging_steps=2,
+        max_length=64,
+        lora_rank=4,
+        lora_dropout=0.1,
+    )
+    project.set(
+        swift_args={"lorap_lr_ratio": 4, "neftune_noise_alpha": 5}
+    )  # as quip has: another optimizer, and noise
+    return project
+
+
+def checkpoint_8(run: Path) -> bool:
+    return (run / "checkpoint-8").exists()
+
+
+def step_18(run: Path) -> bool:
+    """Two steps after a checkpoint, two before the next."""
+    return (run / "logging.jsonl").exists() and '"18/21"' in (run / "logging.jsonl").read_text()
+
+
+def train_for_real(
+    project: Project, kill_at: Callable[[Path], bool] | None = None
+) -> dict[str, bytes]:
+    """Runs the stage; kills it (SIGKILL) as soon as `kill_at` holds of its folder. Gives the adapter's files."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *SFT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if kill_at:
+        while not any(map(kill_at, Path(".cache").glob("sft/*/run"))):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        process.kill()
+    out = process.communicate()[0]
+    assert kill_at or process.returncode == 0, out
+    assert kill_at or ("goes on from" in out) == bool(project.dir.joinpath("killed").exists())
+    return {path.name: path.read_bytes() for path in Path("models/sft/adapter").glob("*")}
+
+
+@pytest.mark.slow
+def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_one_does(
+    real: Project,
+) -> None:
+    """Fault 17: killed while it writes a checkpoint, then between two: the same weights and losses, to the last bit."""
+    first = train_for_real(real)
+    assert set(first) == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
+    shutil.rmtree("models")
+    assert train_for_real(real, kill_at=checkpoint_8) == {}
+    Path("killed").touch()
+    assert train_for_real(real, kill_at=step_18) == {}
+    resumed = train_for_real(real)
+    Path("killed").unlink()
+    assert resumed["logging.jsonl"] == first["logging.jsonl"]
+    shutil.rmtree("models")
+    assert train_for_real(real) == first
+    assert resumed == first
+
+
+def test_a_refused_parameter_is_one_sentence(ready: Project) -> None:
+    ready.set(lora_rank=65)
+    code, out = sft(ready)
+    assert code == 1
+    assert "lora_rank" in out
+    assert not Path(".cache/sft").exists()
+
+
+def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
+    declared = set(params.parse(params.PATH.read_text(), params.PATH))
+    plain = {name for name in declared & set(config()) if name not in run.OURS}
+    changed = config(**dict.fromkeys(plain, "changed"))
+    assert {name for name in plain if changed[name] != "changed"} == set()
+    with pytest.raises(UserError):
+        config(model="models/none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"quant_bits": 4}, "quant_bits is 4"),
+        (
+            {"tuner_type": "full", "model": "Qwen/Qwen3-0.6B", "model_revision": 40 * "a"},
+            "tuner_type is full for Qwen/Qwen3-0.6B",
+        ),
+    ],
+)
+def test_what_needs_a_gpu_is_refused_without_one(
+    ready: Project, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    ready.set(**changes)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, said = sft(ready)
+    assert code == 1
+    assert said.strip().endswith(
+        f"error: params.yaml: {says}, which needs an NVIDIA GPU, and there is none here: take one, or `git checkout params.yaml`"
+    )
+    assert not (ready.dir / ".cache/sft").exists()
+
+
+def test_quant_bits_is_bitsandbytes(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "on_cuda", lambda: True)
+    listed = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT)["stages"]["sft"][
+        "params"
+    ]
+    for bits, expected in ((None, (None, None)), (4, ("bnb", 4))):
+        ready.set(quant_bits=bits)
+        config = run.config(
+            params.load(*(name for name in listed if isinstance(name, str))),
+            Path("data/4-train.jsonl"),
+            Path("data/4-valid.jsonl"),
+        )
+        assert (config.get("quant_method"), config.get("quant_bits")) == expected

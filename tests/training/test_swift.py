@@ -1,0 +1,269 @@
+"""ms-swift as a child process. The real one runs in the tests marked slow."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from ruamel.yaml import YAML
+
+from potstill.core.errors import UserError
+from potstill.training import dpo, run, swift
+from tests import fakes
+from tests.conftest import ROOT
+from tests.test_dvc import STAGES
+
+STAGE_PARAMS: list[str] = [name for name in STAGES["sft"]["params"] if isinstance(name, str)]
+CONFIG: dict[str, Any] = {"model": "base", "output_dir": "work/run"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a model, where `swift` is the stand-in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", fakes.install(tmp_path / "fake"))
+    fakes.model("base")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1e-05, 0.002, 3, True, "no", "1e-5", "a: b # c", "路径/é\n'\"", ["q_proj", "off"], None],
+)
+def test_rendered_yaml_means_the_same_in_yaml_1_1_and_1_2(value: object) -> None:
+    text = swift.render({"key": value})
+    assert YAML(typ="safe", pure=True).load(text) == {"key": value}
+    found = yaml.safe_load(text)["key"]  # ms-swift's reader; it passes every value on as str(value)
+    assert found == value or str(found) == str(value)
+
+
+def test_a_folder_without_thinking_in_its_template_is_plain_chatml(folder: Path) -> None:
+    assert swift.model_config("base", "main") == {
+        "model": "base",
+        "model_type": "qwen3",
+        "template": "chatml",
+    }
+    (folder / "base/chat_template.jinja").write_text("…<think>\n\n</think>…")
+    assert swift.model_config("base", "main") == {"model": "base", "model_type": "qwen3"}
+
+
+def test_a_name_on_the_hub_goes_with_its_revision() -> None:
+    assert swift.model_config("Qwen/Qwen3-0.6B", "abc") == {
+        "model": "Qwen/Qwen3-0.6B",
+        "model_revision": "abc",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cuda", "dtype", "expected"),
+    [
+        (
+            False,
+            "bfloat16",
+            {"torch_dtype": "float32", "bf16": True, "fp16": False, "use_cpu": True},
+        ),
+        (
+            False,
+            "float32",
+            {"torch_dtype": "float32", "bf16": False, "fp16": False, "use_cpu": True},
+        ),
+        (True, "bfloat16", {"torch_dtype": "bfloat16"}),
+        (True, "float32", {"torch_dtype": "float32", "bf16": False, "fp16": False}),
+    ],
+)
+def test_precision_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, dtype: str, expected: dict[str, object]
+) -> None:
+    monkeypatch.setattr(swift, "on_cuda", lambda: cuda)
+    assert swift.device_config(dtype).items() >= expected.items()
+
+
+def test_run_passes_the_yaml_and_an_offline_environment(folder: Path) -> None:
+    swift.run("sft", CONFIG, folder / "work")
+    assert json.loads((folder / "work/sft.log").read_text().splitlines()[1]) == CONFIG
+    assert (folder / "work/run/checkpoint-4").is_dir()
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc"
+)
+@pytest.mark.parametrize("cuda", [False, True])
+def test_freed_memory_is_kept_where_the_processor_does_the_work(cuda: bool) -> None:
+    code = f"""
+from pathlib import Path
+from potstill import student
+student.on_cuda = lambda: {cuda}
+student.keep_memory()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = resident()
+large = bytearray(b"x" * 2**27)
+del large
+print(resident() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (int(done.stdout) > 2**26) is not cuda
+
+
+def test_a_failed_run_names_the_exception_and_the_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_SWIFT", "fail")
+    with pytest.raises(
+        UserError,
+        match=r"^swift sft failed: ValueError: no such thing \(the whole log: .*sft[.]log\)$",
+    ):
+        swift.run("sft", CONFIG, folder / "work")
+
+
+def test_progress_is_said_once_a_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_SWIFT", "sleep")
+    monkeypatch.setattr(swift, "EVERY", 0.05)
+    lines = iter(["one", "one", "two"])
+
+    def progress() -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(KeyboardInterrupt):
+        swift.run("sft", CONFIG, folder / "work", progress)
+    assert capsys.readouterr().err == "one\ntwo\n"
+
+
+def test_the_child_ends_when_its_parent_is_killed(folder: Path) -> None:
+    code = f"from potstill import swift; from pathlib import Path; swift.run('sft', {CONFIG}, Path('work'))"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "FAKE_SWIFT": "sleep"}
+    )
+    pid = folder / "work/pid"
+    _until(lambda: pid.exists() and pid.read_text() != "")
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _until(lambda: not _alive(int(pid.read_text())))
+
+
+def _until(true: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "expected"),
+    [
+        ("a\nValueError: bad\nb\n", 1, "ValueError: bad"),
+        ("torch.OutOfMemoryError: x\n", 1, "torch.OutOfMemoryError: x"),
+        ("usage: sft\nsft: error: unknown\n\n", 2, "sft: error: unknown"),
+        ("step 1\n", -9, "ended by signal 9, perhaps for want of memory"),
+        ("", 1, "exit code 1"),
+    ],
+)
+def test_telling_line(tmp_path: Path, log: str, code: int, expected: str) -> None:
+    (tmp_path / "log").write_text(log)
+    assert swift.telling_line(tmp_path / "log", code) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "trainer_state.json", "optimizer.pt", "rng_state.pth"]
+)
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_the_last_complete_checkpoint_is_found(tmp_path: Path, name: str, damage: str) -> None:
+    good = fakes.checkpoint(tmp_path, 9, 20)
+    torn = fakes.checkpoint(tmp_path, 10, 20)
+    assert swift.last_checkpoint(tmp_path) == torn
+    path = torn / name
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-5])
+    assert swift.last_checkpoint(tmp_path) == good
+    assert swift.last_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.slow
+def test_ms_swift_accepts_every_argument_of_every_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swift, "on_cuda", lambda: True)
+    monkeypatch.setattr(run, "on_cuda", lambda: True)
+    load = YAML(typ="safe", pure=True).load
+    train = [tmp_path / "train.jsonl", tmp_path / "valid.jsonl"]
+    for path in train:
+        path.touch()
+    recipes = {}
+    for profile in sorted(ROOT.glob("tasks/**/profiles/*.yaml")):
+        recipe = {**load(Path("params.yaml")), **load(profile)}
+        recipe["num_train_epochs"] = recipe["num_train_epochs"] or 3  # null is as task.yaml says
+        recipe["swift_args"] = load(profile.parents[1] / "task.yaml")["swift_args"]
+        names = [name for name in STAGE_PARAMS if name in recipe]
+        path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
+        path.write_text(
+            swift.render(
+                run.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train)
+            )
+        )
+        recipes[str(path)] = recipe
+        own = {name: recipe[name] for name in STAGES["align"]["params"]}
+        path = path.with_suffix(".dpo.yaml")
+        path.write_text(
+            swift.render(dpo.config(SimpleNamespace(**own), train[0], ROOT / "models/tiny-base"))
+        )
+        recipes[str(path)] = (
+            recipe
+            | {"model": "tiny-base"}
+            | {
+                name.removeprefix("dpo_"): recipe[name]
+                for name in recipe
+                if name.startswith("dpo_")
+            }
+        )
+    code = (  # the classes' own parser, without their __post_init__, which would fetch the model
+        "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
+        "from swift.arguments import RLHFArguments, SftArguments; from transformers import HfArgumentParser\n"
+        "parsers = [HfArgumentParser([one]) for one in (SftArguments, RLHFArguments)]\n"
+        "for path in sys.argv[1:]:\n"
+        "    parser = parsers[path.endswith('.dpo.yaml')]\n"
+        "    argv = [path]; parse_yaml_args(argv)\n"
+        "    found, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
+        "    print(json.dumps([path, rest, vars(found)], default=str))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *recipes], capture_output=True, text=True, check=True
+    )
+    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["/')]
+    assert len(parsed) == len(recipes) > 4
+    for path, rest, found in parsed:
+        assert rest == []
+        for name in (
+            "model",
+            "tuner_type",
+            "quant_bits",
+            "lora_rank",
+            "learning_rate",
+            "num_train_epochs",
+            "max_length",
+        ):
+            if name != "model" or "/" in recipes[path][name]:
+                assert found[name] == recipes[path][name], (path, name)
