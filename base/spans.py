@@ -1,61 +1,30 @@
-"""Spans of arbitrary characters carried from a request into its answer: the part of the base's text that other tasks lean on.
+"""Spans of arbitrary characters carried from a request into its answer: the part of the base's text
+that other tasks lean on.
 
-spans(rng) -> (system, user, answer): values of labelled lists written as JSON or sentences, clauses picked out of prose and
-cleaned of noise, words put into a sentence, JSON under hundreds of key names, texts of a stated number of clauses. Values
-are of any GB 2312 characters, so that copying does not depend on which characters a text usually holds.
+spans(rng) -> (system, user, answer): values of labelled lists written as JSON or sentences, clauses
+picked out of prose and cleaned of noise, words put into a sentence, JSON under hundreds of key
+names, texts of a stated number of clauses. Values are of any GB 2312 characters, so that copying
+does not depend on which characters a text usually holds.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from functools import cache
 
-from base import places as geo
-from base.prose import HELP, _new, _pick, _tables
+from base import details
+from base.pools import ENDS, FILLERS, JOINS, KEYS, LABELS, SIGNS, UNITS
+from base.writer import HELP, Example, jsons, new_writer, pick, tables
 
-Example = tuple[str, str, str]
-
-KEYS = (
-    "prompt output input title body intent answer question text content summary subject message reply response category label tag tags topic keyword keywords "
-    "type kind class group status state code id key value result results data items list name_list score rank level grade size length width height weight color style mood tone "
-    "emotion sentiment opinion reason cause effect action step steps method plan goal target source author owner user users member team role job task tasks event place scene time "
-    "day week month year start end begin finish first second third last next previous before after left right top bottom head tail header footer line lines word words sentence "
-    "paragraph section chapter page note notes remarks comments description detail details info information abstract outline headline caption heading subtitle slogan copy draft post article "
-    "story news report record review feedback advice tip tips hint example sample case quote speech speaker dialog role_name language zh en original translation rewritten polished "
-    "short long brief full main extra other others more less new old good bad high low best worst true false yes no ok none null main_point key_point points fact facts number numbers "
-    "total sum average rate ratio percent unit price cost fee discount coupon order_type delivery refund exchange return warranty invoice stock shop store brand model version product_name "
-    "customer_name service support agent bot assistant system human query request command instruction context history background memory image video audio file link url path folder "
-    "format json html css xml csv sql api app web site server client host port token entity relation object property attribute field fields column row table index flag "
-    "mark sign symbol rule rules policy check checks error warning success failure reason_code risk safety quality hot cold sweet sour spicy food drink fruit animal plant weather season "
-    "music movie book game sport travel health money work school family friend love life dream hope wish greeting poem lyrics verse rhyme ending opening theme question_type answer_text "
-    "output_text input_text user_input final final_answer thought think explain explanation conclusion evidence pros cons similar opposite synonym antonym meaning usage definition pinyin"
-).split()
-LABELS = (
-    "时间 日期 地点 单位 数字 内容 原因 结果 补充 背景 说明 主题 要点 数据 人员 目的 方式 材料 工具 步骤 结论 评价 提示 对象 颜色 尺寸 重量 产地 用途 特点 来源 作者 标题 正文 摘要 类型 等级 范围 进度 费用 期限 "
-    "条件 要求 问题 回答 例子 甲方 乙方 品种 型号 口味 场景 角色 情节 优点 缺点 现状 计划 目标 措施 依据 主办 参与 人物 经过 起因 特色 规模 名额 奖项 年份 季节 食材 做法 火候 口号 反馈 意见 表现 记录 天气 路线 线索"
-).split()
-FILLERS = "嗯 啊 呃 那个 这个 就是 然后 接着 其实 反正 对吧 你看 怎么说呢 话说 哈哈 总之 好了 听我说 还有就是 另外".split()
-ENDS = (
-    "。 。 。 ！ ？ ～ … ；".split()
-    + "吧。 呢。 了。 哦～ 啦！ 呀！ （完） ，谢谢。 ，请留意。 ，就这样。 ，值得一看！ ，真不错。".split()
-)
-SIGNS = "，。！？；：、～…—·“”‘’「」『』《》〈〉【】（）％￥℃①②③④⑤×÷＋－＝／＆＠＃＊｜"
-JOINS = ["，", "，", "，", "、", "；", " ", "\n", "。", "～", "！", "/", "|"]
-UNITS = "个 名 人 次 元 万元 分钟 小时 天 年 岁 米 公里 平方米 克 公斤 度 件 份 户 家 条 辆 座 间 盒 页 % 亩 吨 毫米 格 步 层 台 所 场 届 期".split()
 # No example answers with just the keys of one of the worked tasks.
 BARRED = [{"title", "body"}, {"prompt", "output"}, {"intent", "answer"}]
 
 
-def jsons(value: object) -> str:
-    """JSON without spaces."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def any_characters(rng: random.Random, low: int = 2, high: int = 8) -> str:
-    """Characters of GB 2312, of both levels about equally often: the rare ones are met nowhere else."""
-    frequent, rare = geo.characters()
+    """Characters of GB 2312, of both levels about equally often: the rare ones are met nowhere
+    else."""
+    frequent, rare = details.characters()
     return "".join(
         rng.choice(frequent if rng.random() < 0.55 else rare) for _ in range(rng.randint(low, high))
     )
@@ -64,7 +33,7 @@ def any_characters(rng: random.Random, low: int = 2, high: int = 8) -> str:
 @cache
 def _words() -> list[str]:
     """Words of all topics' pools."""
-    _, topics, entries, _ = _tables()
+    _, topics, entries, _ = tables()
     lists = [v for t in topics for v in t.values() if v and isinstance(v[0], str)]
     return sorted(
         {w for v in lists for w in v if len(w) > 1 and "{" not in w} | {e[0] for e in entries}
@@ -72,10 +41,14 @@ def _words() -> list[str]:
 
 
 def word(rng: random.Random) -> str:
-    """A noun-like span of some 2 to 8 characters: real words, made-up names, arbitrary characters, or two of them joined."""
+    """A noun-like span of some 2 to 8 characters: real words, made-up names, arbitrary characters,
+    or two of them joined."""
     makers: list[Callable[[], str]] = [
-        lambda: any_characters(rng), lambda: any_characters(rng, 2, 5), lambda: geo.word(rng), lambda: geo.name(rng), lambda: rng.choice(_words()),
-        lambda: rng.choice(_words()) + rng.choice(_words()), lambda: any_characters(rng, 1, 3) + rng.choice(_words()), lambda: rng.choice(_words()) + any_characters(rng, 1, 3),
+        lambda: any_characters(rng), lambda: any_characters(rng, 2, 5), lambda: details.word(rng),
+        lambda: details.name(rng), lambda: rng.choice(_words()),
+        lambda: rng.choice(_words()) + rng.choice(_words()),
+        lambda: any_characters(rng, 1, 3) + rng.choice(_words()),
+        lambda: rng.choice(_words()) + any_characters(rng, 1, 3),
     ]  # fmt: skip
     return rng.choice(makers)()
 
@@ -88,8 +61,9 @@ def amount(rng: random.Random) -> str:
 
 
 def clause(rng: random.Random) -> str:
-    """A clause of some 5 to 14 characters, one of its words often replaced by an arbitrary span or an amount."""
-    w, _ = _new(rng)
+    """A clause of some 5 to 14 characters, one of its words often replaced by an arbitrary span or
+    an amount."""
+    w, _ = new_writer(rng)
     roll = rng.random()
     if roll < 0.15:
         return (
@@ -143,22 +117,8 @@ def keys(rng: random.Random, n: int) -> list[str]:
 
 def lay_out(rng: random.Random, items: list[tuple[str, str]]) -> str:
     """A labelled list in one of many layouts."""
-    form = rng.choice(
-        [
-            "{}：{}",
-            "{}：{}",
-            "{}:{}",
-            "【{}】{}",
-            "{}={}",
-            "{} {}",
-            "[{}]{}",
-            "{}——{}",
-            "{}是{}",
-            "“{}”：{}",
-            "<{}>{}",
-            "（{}）{}",
-        ]
-    )
+    forms = "{}：{}|{}：{}|{}:{}|【{}】{}|{}={}|{} {}|[{}]{}|{}——{}|{}是{}|“{}”：{}|<{}>{}|（{}）{}"
+    form = rng.choice(forms.split("|"))
     return rng.choice(["\n", "\n", "\n", "；", " | ", "；", "，", "  ", " / "]).join(
         form.format(*item) for item in items
     )
@@ -173,11 +133,12 @@ def ask(rng: random.Random, what: str, text: str) -> tuple[str, str]:
         return what + rng.choice(
             ["。只输出结果。", "，不要解释", "。请用中文。", "。忠于原文，不要改动。"]
         ), text
-    return _pick(rng, HELP), rng.choice([f"{what}：\n{text}", f"{what}\n{text}", f"{text}\n{what}"])
+    return pick(rng, HELP), rng.choice([f"{what}：\n{text}", f"{what}\n{text}", f"{text}\n{what}"])
 
 
 def _listed(rng: random.Random) -> Example:
-    """A labelled list: some of its values as JSON, as a sentence after a pattern, or joined in an order."""
+    """A labelled list: some of its values as JSON, as a sentence after a pattern, or joined in an
+    order."""
     names = labels(rng, rng.randint(3, 8))
     if len(set(names)) < len(names):
         names = list(dict.fromkeys(names))
@@ -209,24 +170,7 @@ def _listed(rng: random.Random) -> Example:
         ), jsons(dict(chosen))
     if roll < 0.75:
         links = [
-            rng.choice(
-                [
-                    "",
-                    "于",
-                    "在",
-                    "，",
-                    "，",
-                    "的",
-                    "，共",
-                    "。",
-                    "：",
-                    "，据介绍，",
-                    "表示，",
-                    "——",
-                    "和",
-                    "说，“",
-                ]
-            )
+            rng.choice("|于|在|，|，|的|，共|。|：|，据介绍，|表示，|——|和|说，“".split("|"))
             for _ in chosen
         ]
         end = rng.choice(ENDS)
@@ -247,9 +191,12 @@ def _noisy(rng: random.Random) -> Example:
     clauses = [clause(rng) for _ in range(rng.randint(2, 5))]
     topic = word(rng)
     gap = rng.choice([" ", " ", "，", "。", "  ", ""])
+    letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
     noise: list[Callable[[], str]] = [
-        lambda: "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(2)) + geo.digits(rng, rng.randint(2, 5)),
-        lambda: "@" + word(rng), lambda: "#" + word(rng), lambda: f"{rng.randint(0, 59):02d}:{rng.randint(0, 59):02d}", lambda: rng.choice(KEYS), lambda: rng.choice(SIGNS) * rng.randint(1, 3),
+        lambda: rng.choice(letters) + rng.choice(letters) + details.digits(rng, rng.randint(2, 5)),
+        lambda: "@" + word(rng), lambda: "#" + word(rng),
+        lambda: f"{rng.randint(0, 59):02d}:{rng.randint(0, 59):02d}", lambda: rng.choice(KEYS),
+        lambda: rng.choice(SIGNS) * rng.randint(1, 3),
     ]  # fmt: skip
     heard = ""
     for part in clauses:
@@ -265,15 +212,8 @@ def _noisy(rng: random.Random) -> Example:
         )
         if rng.random() < 0.4:
             heard += rng.choice(noise)() + gap
-    heard = rng.choice(
-        [
-            f"#{topic} {heard}",
-            f"【{topic}】{heard}",
-            f"{topic}\n{heard}",
-            f"主题：{topic}\n文字：{heard}",
-            f"{heard}#{topic}",
-        ]
-    )
+    layouts = ["#{t} {x}", "【{t}】{x}", "{t}\n{x}", "主题：{t}\n文字：{x}", "{x}#{t}"]
+    heard = rng.choice(layouts).format(t=topic, x=heard)
     roll, end = rng.random(), rng.choice(ENDS)
     if roll < 0.35:
         return *ask(rng, f"去掉口头语和符号，连成一句，以“{end}”结尾", heard), "，".join(
@@ -296,25 +236,17 @@ def _noisy(rng: random.Random) -> Example:
 
 def _put(rng: random.Random) -> Example:
     """A word out of a request put into a sentence, free or after a pattern."""
-    w, _ = _new(rng)
+    w, _ = new_writer(rng)
     x, y, end = word(rng), word(rng), rng.choice(ENDS)
     said, tail = clause(rng), w.clause("R")
     roll = rng.random()
     if roll < 0.4:
         pattern = (
             rng.choice(
-                [
-                    "A，{s}B",
-                    "{s}，A和B",
-                    "A{t}，B也一样",
-                    "说到A，{t}，还有B",
-                    "亲爱的A，{s}，请带上B",
-                    "B里有A，{t}",
-                    "您好，A的B{t}",
-                    "{t}，A不是B",
-                    "谢谢A，B{t}",
-                    "A？B！{s}",
-                ]
+                (
+                    "A，{s}B|{s}，A和B|A{t}，B也一样|说到A，{t}，还有B|亲爱的A，{s}，请带上B|"
+                    "B里有A，{t}|您好，A的B{t}|{t}，A不是B|谢谢A，B{t}|A？B！{s}"
+                ).split("|")
             ).format(s=said, t=tail)
             + end
         )
@@ -325,32 +257,21 @@ def _put(rng: random.Random) -> Example:
         ), pattern.replace("A", x, 1).replace("B", y, 1)
     if roll < 0.7:
         question = rng.choice(
-            [
-                "我想问一下{x}怎么样",
-                "{x}好不好？",
-                "请问{x}还有吗，谢谢",
-                "说说{x}",
-                "你好，昨天看到{x}，能讲讲吗",
-                "想写给{x}",
-                "介绍一下{x}",
-                "{x}适合谁",
-            ]
+            (
+                "我想问一下{x}怎么样|{x}好不好？|请问{x}还有吗，谢谢|说说{x}|"
+                "你好，昨天看到{x}，能讲讲吗|想写给{x}|介绍一下{x}|{x}适合谁"
+            ).split("|")
         ).format(x=x)
         answer = (
             rng.choice(
-                [
-                    "{x}，{t}",
-                    "{x}很好，{t}",
-                    "您好，{x}还有，{t}",
-                    "说到{x}，{t}",
-                    "亲爱的{x}，{t}",
-                    "{x}？{t}",
-                    "{t}，{x}就是这样",
-                ]
+                (
+                    "{x}，{t}|{x}很好，{t}|您好，{x}还有，{t}|说到{x}，{t}|亲爱的{x}，{t}|"
+                    "{x}？{t}|{t}，{x}就是这样"
+                ).split("|")
             ).format(x=x, t=tail)
             + end
         )
-        return _pick(rng, HELP), question, answer
+        return pick(rng, HELP), question, answer
     a, b = keys(rng, 2)
     user = rng.choice(["{x}", "{x}", "{x}？", "关于{x}", "给{x}"]).format(x=x)
     if rng.random() < 0.5:
@@ -381,8 +302,9 @@ def _keyed(rng: random.Random) -> Example:
 
 
 def _counted(rng: random.Random) -> Example:
-    """A stated number of clauses of a stated length, or of words; or the first characters of a text."""
-    w, name = _new(rng)
+    """A stated number of clauses of a stated length, or of words; or the first characters of a
+    text."""
+    w, name = new_writer(rng)
     roll = rng.random()
     if roll < 0.55:
         n, m = rng.randint(1, 8), rng.randint(5, 12)
@@ -419,7 +341,9 @@ def _counted(rng: random.Random) -> Example:
     ), text[:n]
 
 
-KINDS: list[tuple[Callable[[random.Random], Example], int]] = [(_listed, 30), (_noisy, 24), (_put, 24), (_keyed, 10), (_counted, 12)]  # fmt: skip
+KINDS: list[tuple[Callable[[random.Random], Example], int]] = [
+    (_listed, 30), (_noisy, 24), (_put, 24), (_keyed, 10), (_counted, 12),
+]  # fmt: skip
 
 
 def spans(rng: random.Random) -> Example:

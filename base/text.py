@@ -1,8 +1,10 @@
-"""The text that the tiny base is pretrained on: extraction, splitting, copying, geography, plain prose and carried spans.
+"""The text that the tiny base is pretrained on: extraction, splitting, copying, geography, plain
+prose and carried spans.
 
-It is a base, not an answer: it holds no task's prompts and rows, its records are never asked for province, city, district,
-location, name and phone all together, and it avoids the layouts that the address task keeps for its `unseen_layout` slice
-(see tasks/address/rows.py). An example is (system, user, answer); either of the first two may be empty.
+It is a base, not an answer: it holds no task's prompts and rows, its records are never asked for
+province, city, district, location, name and phone all together, and it avoids the layouts that the
+address task keeps for its `unseen_layout` slice (see data/rows.py). An example is (system,
+user, answer); either of the first two may be empty.
 """
 
 from __future__ import annotations
@@ -10,122 +12,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from base import places as geo
+from base import details, places
+from base.pools import (
+    ASK,
+    ASK_LINES,
+    COLONS,
+    FIELDS,
+    HOW,
+    ITEMS,
+    LONG_RULES,
+    ODD_SIGNS,
+    PARTS,
+    RARE_SIGNS,
+    REMARKS,
+    SEPARATORS,
+    TITLES,
+    WHAT,
+    WHEN,
+    WRAPS,
+)
 from base.prose import prose
-from base.spans import jsons, spans
-
-Example = tuple[str, str, str]
-
-# Each kind of field: the key names that a request may use, and the labels that a typed line may carry.
-FIELDS: dict[str, tuple[list[str], list[str]]] = {
-    "name": (
-        "name 姓名 联系人 收件人 客户 买家 contact person 负责人 full_name 收货人 用户 称呼 receiver customer".split(),
-        "姓名 联系人 收件人 收货人 客户 买家 负责人 接收人 收件者 收货者 签收人 称呼 收方 用户 Name name NAME Contact To Receiver ATTN 联络人 客人".split(),
-    ),
-    "phone": (
-        "phone 电话 手机 联系方式 tel mobile 手机号 telephone 联系电话 contact_number 号码 phone_number".split(),
-        "电话 手机 手机号 手机号码 联系电话 联系方式 电话号码 联络电话 座机 TEL Tel tel Phone PHONE MOBILE Mobile Mob 致电 号码 手机/电话 联系手机".split(),
-    ),
-    "province": ("province 省 省份 sheng prov 所属省份 省级 state".split(), ["省份", "省"]),
-    "city": ("city 市 城市 shi town 所在城市 城市名称 地级市".split(), ["城市", "市"]),
-    "district": ("district 区县 区 county area 县区 辖区 qu".split(), ["区县", "县区"]),
-    "location": (
-        "specific_location 详细地址 street 地址详情 detail address_detail 具体位置 门牌 街道 address_line 位置 location".split(),
-        "详细地址 街道地址 具体地址 街道 门牌 详址 Street Detail 详细".split(),
-    ),
-    "address": (
-        "address 地址 收货地址 住址 完整地址 addr".split(),
-        "地址 收货地址 住址 送货地址 详细地址 收件地址 家庭住址 寄往 送至 Address Add ADDR 地点 邮寄地址 配送地址 所在地".split(),
-    ),
-    "order": (
-        "order 订单号 单号 order_id 编号 订单 order_no".split(),
-        "订单号 单号 编号 订单 订单编号 Order 流水号 运单号".split(),
-    ),
-    "date": (
-        "date 日期 时间 下单日 day 下单日期".split(),
-        "日期 时间 下单日 下单时间 Date 创建于".split(),
-    ),
-    "company": (
-        "company 公司 单位 企业 firm 商家".split(),
-        "公司 单位 企业 商家 Company 抬头".split(),
-    ),
-    "amount": (
-        "amount 金额 价格 合计 price total".split(),
-        "金额 价格 合计 总价 实付 Total".split(),
-    ),
-    "email": ("email 邮箱 电子邮箱 mail".split(), "邮箱 Email 电子邮箱 E-mail".split()),
-    "item": ("item 商品 货品 product 品名 物品".split(), "商品 货品 品名 物品 内容 Item".split()),
-    "count": ("count 数量 件数 quantity qty".split(), "数量 件数 共 Qty".split()),
-    "remark": (
-        "remark 备注 留言 note 说明 comment".split(),
-        "备注 留言 说明 买家留言 注 Note 附言".split(),
-    ),
-}
-PARTS = ("province", "city", "district", "location")
-TITLES = "先生 女士 小姐 老师 师傅 经理 同学 阿姨 大哥 医生 主任 总".split()
-REMARKS = (
-    "放门卫 放门口 放快递柜 放前台 放菜鸟驿站 周末送 周末派送 工作日送货 下班后送 上午送 下午送 晚上七点后送 请电联 到了打电话 送前联系 谢谢 尽快发货 急件 轻拿轻放 请勿折叠 易碎 "
-    "不要放驿站 别放柜子 需要发票 加一份礼盒 本人签收 代收也可 不在家放邻居 勿压 防潮 加急 顺丰 发顺丰 发中通 请送上楼 提前一小时打电话 辛苦了 麻烦快点 冷藏保存 需要冷链 当面验货 拍照留证 不要按门铃 "
-    "老客户 多放点赠品 包装严实些 易漏液 不急 周六日不收 节假日不送 可以代收 请发短信 谢谢师傅"
-).split()
-WHEN = "上午 下午 晚上 中午 周末 工作日 下班后 明天 今天 节假日 六点以后 早上九点前 送之前 到了 不在家 周一到周五 月底 尽快 急用 收货时".split()
-WHAT = "送 派送 再送 送上楼 打电话 发短信 联系 放门口 放门卫室 放驿站 放丰巢 放前台 放鞋柜 放信箱 发货 寄出 开箱 拍照 验货 敲门 按门铃 折叠 重压 倒置 冷藏 冷冻 当面签收 本人签收 给邻居 给保安 包好一点 加冰袋 开发票".split()
-HOW = "请 麻烦 请勿 不要 务必 别 尽量 可以 只能 先 记得 能不能 一定要 帮忙 最好".split()
-ITEMS = "苹果 大米 茶叶 蜂蜜 牛奶 羽绒服 运动鞋 衬衫 手机壳 耳机 充电器 键盘 台灯 雨伞 书包 水杯 洗衣液 纸巾 面膜 口红 玩具车 积木 图书 字典 相册 毛巾 被套 枕头 拖鞋 花盆 锅 电饭煲 风扇 加湿器 猫粮 狗粮 渔具 球拍 瑜伽垫 帐篷".split()
-SEPARATORS = [
-    " ",
-    " ",
-    "  ",
-    ",",
-    "，",
-    " , ",
-    ", ",
-    "、",
-    ";",
-    "；",
-    "; ",
-    "|",
-    " | ",
-    "/",
-    " / ",
-    ":",
-    "：",
-    "\n",
-    "\n",
-    "\n",
-    "\t",
-    "。",
-    "~",
-    " - ",
-    "--",
-    "^",
-    "+",
-    "\\",
-    "!!",
-    "·",
-    ".",
-    "..",
-    "，\n",
-    ";\n",
-    " // ",
-    "‖",
-]
-COLONS = ["：", ":", ":", "：", " ", "", "", ": ", "： ", "-", "为", "是", " : ", "~", "∶", "——"]
-WRAPS = [
-    ("「", "」"),
-    ("“", "”"),
-    ('"', '"'),
-    ("<", ">"),
-    ("《", "》"),
-    ("'", "'"),
-    ("『", "』"),
-    ("`", "`"),
-]
-
-
-# Signs that separate nothing in a record with an address here, so that the slice `unseen_layout` stays unseen; lists have them.
-RARE_SIGNS = "→ => = & _ ★ ☆ # 【 】 │ ┃ | ( ) （ ） [ ] { } < > ◆ ● ■ ▲ ※ ○ ◇ △ § @ $ % * ~ ^ / \\ + - — … ？ ! ！ · 1. 2. 3. ① ② ③ 一、 二、 A. B. ; ： ； ， 。 、 ‘ ’ “ ” \" ' `".split()
-ODD_SIGNS = "◆ ● ■ ▲ ※ ◇ △ § @ $ % * ? ？ ！ ! … ── ++ ;; 。。 ,, ，， :: \\\\ ^^ ~~ >> ； / ; | ： ·· ‖ ¦ ¶ ♪ ✓ × ÷ ∕ ｜ ﹑ ． 丨".split()
+from base.spans import spans
+from base.writer import Example, jsons
 
 
 def remark(rng: random.Random) -> str:
@@ -150,30 +58,46 @@ def keep(text: str) -> str:
 def value(rng: random.Random, kind: str) -> tuple[str, str]:
     """A value of a field that is no part of an address: as typed, and as an answer gives it."""
     if kind == "name":
-        person = geo.name(rng)
+        person = details.name(rng)
         return person + (
             rng.choice(["", " "]) + rng.choice(TITLES) if rng.random() < 0.15 else ""
         ), person
     if kind == "phone":
-        return geo.phone(rng)
+        return details.phone(rng)
+
+    def some(characters: str, low: int, high: int) -> str:
+        return "".join(rng.choice(characters) for _ in range(rng.randint(low, high)))
+
     makers: dict[str, Callable[[], str]] = {
-        "order": lambda: "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ0123456789") for _ in range(rng.randint(6, 14))),
-        "date": lambda: rng.choice(["{}-{}-{}", "{}/{}/{}", "{}年{}月{}日", "{}.{}.{}"]).format(rng.randint(1990, 2030), rng.randint(1, 12), rng.randint(1, 28)),
-        "company": lambda: geo.firm(rng),
-        "amount": lambda: f"{rng.randint(1, 9999)}" + rng.choice(["", ".5", ".99", ".00"]) + rng.choice(["元", "块", ""]),
-        "email": lambda: "".join(rng.choice("abcdefghijklmnopqrstuvwxyz0123456789_") for _ in range(rng.randint(4, 10))) + rng.choice(["@example.com", "@example.org", "@mail.example"]),
-        "item": lambda: rng.choice(ITEMS) if rng.random() < 0.6 else geo.word(rng) + rng.choice(ITEMS),
+        "order": lambda: some("ABCDEFGHJKLMNPQRSTUVWXYZ0123456789", 6, 14),
+        "date": lambda: rng.choice(["{}-{}-{}", "{}/{}/{}", "{}年{}月{}日", "{}.{}.{}"]).format(
+            rng.randint(1990, 2030), rng.randint(1, 12), rng.randint(1, 28)
+        ),
+        "company": lambda: details.firm(rng),
+        "amount": lambda: (
+            f"{rng.randint(1, 9999)}"
+            + rng.choice(["", ".5", ".99", ".00"])
+            + rng.choice(["元", "块", ""])
+        ),
+        "email": lambda: (
+            some("abcdefghijklmnopqrstuvwxyz0123456789_", 4, 10)
+            + rng.choice(["@example.com", "@example.org", "@mail.example"])
+        ),
+        "item": lambda: (
+            rng.choice(ITEMS) if rng.random() < 0.6 else details.word(rng) + rng.choice(ITEMS)
+        ),
         "count": lambda: f"{rng.randint(1, 99)}" + rng.choice(["件", "个", "箱", "份", "盒", ""]),
         "remark": lambda: remark(rng),
-    }  # fmt: skip
+    }
     text = makers[kind]()
     return text, text
 
 
 def typed_address(rng: random.Random) -> tuple[str, str, dict[str, str]]:
-    """An address: what is typed for the divisions, what is typed after them, and the four parts as labels."""
-    divisions, place = geo.typed(rng)
-    detail = geo.location(rng)
+    """An address: what is typed for the divisions, what is typed after them, and the four parts as
+    labels."""
+    divisions, place = places.typed(rng)
+    detail = details.location(rng)
     parts = {
         "province": place.province,
         "city": place.city,
@@ -184,7 +108,8 @@ def typed_address(rng: random.Random) -> tuple[str, str, dict[str, str]]:
 
 
 def asked(rng: random.Random, held: list[str]) -> list[str]:
-    """The fields that a request asks for: never the four parts of an address with a name and a phone together."""
+    """The fields that a request asks for: never the four parts of an address with a name and a
+    phone together."""
     wanted = rng.sample(held, rng.randint(1, min(len(held), 7)))
     if set(PARTS) <= set(held) and rng.random() < 0.6:
         wanted = [f for f in held if f in PARTS] + [
@@ -195,23 +120,6 @@ def asked(rng: random.Random, held: list[str]) -> list[str]:
     if rng.random() < 0.5:
         rng.shuffle(wanted)
     return wanted
-
-
-ASK = [
-    "从文本中提取JSON信息，包含的Key有{k}", "请抽取以下字段并输出JSON：{k}", "提取字段：{k}", "信息抽取，Key：{k}", "{k}", "把文本整理成JSON，字段为{k}", "你负责抽取信息，输出{k}",
-    "读下面的内容，给出{k}，只输出JSON", "Extract {k} as JSON", "字段：{k}。按顺序输出JSON对象。", "抽取{k}", "你是录单员，从客户留言中填写{k}", "输出一个JSON，键依次是{k}",
-    "Return a JSON object with keys {k}.", "从一段话里找出{k}，写成JSON，不要解释", "你是信息抽取助手，提取{k}", "识别文本里的{k}，以JSON返回", "结构化：{k}", "以JSON格式返回{k}",
-]  # fmt: skip
-ASK_LINES = [
-    "逐行写出{k}",
-    "提取{k}，每行一项",
-    "列出{k}，一行一个，格式为字段：值",
-    "List {k}, one per line",
-]
-LONG_RULES = [
-    "只输出JSON，不要输出解释。", "没有的内容不要编造。", "值要与原文一致。", "省和市写全称。", "直辖市的市与省相同。", "电话去掉开头的+86。", "手机号中间的空格和横线去掉。", "姓名不带称谓。", "详细地址从街道写到房间号。", "备注不属于任何字段。",
-    "标签不要写进值里。", "县级市归在所属的地级市下。", "固定电话保留区号和分机。", "键的顺序不能变。", "简称要补成正式名称。", "如果省份没有写，要根据城市补上。", "所有的值都是字符串。", "不要使用代码块。", "只写一行。", "空格不重要。",
-]  # fmt: skip
 
 
 def request(
@@ -375,14 +283,14 @@ def split(rng: random.Random) -> Example:
 
 def fact(rng: random.Random) -> Example:
     """Administrative geography as questions and completions."""
-    text, place = geo.typed(rng, rng.choice(geo.leaned_on()), brief=0.75)
+    text, place = places.typed(rng, rng.choice(places.leaned_on()), brief=0.75)
     official = f"{place.province} {place.city} {place.district}"
     p = place
     questions: list[Example] = [
         (
             "",
             f"{p.district}在哪个省？"
-            if p.district in geo.unique_names()
+            if p.district in places.unique_names()
             else f"{p.prefecture or p.district}在哪个省？",
             p.province,
         ),
@@ -393,7 +301,7 @@ def fact(rng: random.Random) -> Example:
         ("行政区划JSON", text, jsons({"省": p.province, "市": p.city, "区县": p.district})),
         ("", f"{text}的全称", official.replace(" ", "")),
     ]
-    if p.district in geo.unique_names() and p.prefecture and rng.random() < 0.5:
+    if p.district in places.unique_names() and p.prefecture and rng.random() < 0.5:
         questions += [
             (
                 rng.choice(["", "问答"]),
@@ -407,22 +315,22 @@ def fact(rng: random.Random) -> Example:
 def copy(rng: random.Random) -> Example:
     """Repeating, finding and cleaning spans of any characters."""
     roll = rng.random()
-    frequent, rare = geo.characters()
+    frequent, rare = details.characters()
     span = "".join(
         rng.choice(frequent if rng.random() < 0.7 else rare) for _ in range(rng.randint(2, 20))
     )
     if roll < 0.3:
         text = rng.choice(
             [
-                geo.location(rng),
-                geo.name(rng) + geo.phone(rng)[1],
-                geo.digits(rng, rng.randint(5, 15)),
+                details.location(rng),
+                details.name(rng) + details.phone(rng)[1],
+                details.digits(rng, rng.randint(5, 15)),
                 span,
             ]
         )
         return rng.choice(["复述", "照抄", "repeat", "原样输出"]), text, text
     if roll < 0.5:
-        typed, kept = geo.phone(rng)
+        typed, kept = details.phone(rng)
         return rng.choice(["规范电话", "整理电话号码", "clean phone"]), typed, kept
     if roll < 0.65:
         typed, kept = value(rng, "name")
@@ -431,12 +339,12 @@ def copy(rng: random.Random) -> Example:
     words = [
         rng.choice(
             [
-                geo.word(rng),
-                geo.name(rng),
-                geo.name(rng),
-                geo.number(rng),
+                details.word(rng),
+                details.name(rng),
+                details.name(rng),
+                details.number(rng),
                 rng.choice(ITEMS),
-                geo.phone(rng)[1],
+                details.phone(rng)[1],
             ]
         )
         for _ in range(rng.randint(3, 7))

@@ -1,6 +1,8 @@
-"""Makes models/tiny-base: a Qwen3-architecture model of some 4 M parameters, pretrained from scratch on generated text.
+"""Makes models/tiny-base: a Qwen3-architecture model of some 4 M parameters, pretrained from
+scratch on generated text.
 
-`make base` runs it; seeded; on two CPU cores about an hour and a half. What it learns is in base/text.py; the loss counts the answers only.
+`make base` runs it; seeded; on two CPU cores about an hour and a half. What it learns is in
+base/text.py; the loss counts the answers only.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from base import places
-from base.spans import SIGNS
+from base import details
+from base.pools import SIGNS
 from base.text import KINDS, example
 from potstill.training.model_folder import keep_memory
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 OUT = Path("models/tiny-base")
 VOCABULARY, HIDDEN, LAYERS, HEADS = 9600, 192, 6, 6
-NEAREST = 0.8  # a character's distance from the mean of all, at least; that of the frequent ones is 1.3 on average
+# A character's distance from the mean of all, at least; frequent ones have 1.3 on average.
+NEAREST = 0.8
 MORE_STEPS = 1000  # after the rare characters were moved
 TOKENS_A_STEP, WIDTHS = 4096, (32, 48, 64, 96, 128, 192, 256, 384, 512)
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
@@ -37,7 +40,8 @@ TEMPLATE = (
 
 
 def make_tokenizer(seed: int, examples: int = 40_000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE whose digits and signs outside ASCII stay apart; every character of GB 2312 is a token."""
+    """A byte-level BPE whose digits and signs outside ASCII stay apart; every character of GB 2312
+    is a token."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -58,7 +62,7 @@ def make_tokenizer(seed: int, examples: int = 40_000) -> PreTrainedTokenizerFast
         show_progress=False,
     )
     texts = ["\n".join(example(rng)) for _ in range(examples)] + [
-        "".join(places.characters()) + SIGNS
+        "".join(details.characters()) + SIGNS
     ] * 300
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -89,8 +93,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalL
         bos_token_id=None,
     )
     model = Qwen3ForCausalLM(config)
-    # Four times the usual spread, so that a character which training rarely meets is as long a vector as others. A guess:
-    # its effect was not measured alone.
+    # Four times the usual spread, so that a character which training rarely meets is as long a
+    # vector as others. A guess: its effect was not measured alone.
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.08)
     model.set_attn_implementation("eager")  # faster than the fused kernel at these lengths on a CPU
     return model
@@ -108,15 +112,17 @@ def encode(
 
 
 def lengthen(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Moves each character's vector away from the mean of all characters until it is NEAREST from it; returns how many moved.
+    """Moves each character's vector away from the mean of all characters until it is NEAREST from
+    it; returns how many moved.
 
-    Three in four characters are rare in the text, and training leaves them about half as far from the mean as the others. They are
-    copied all the same, but by so small a margin that a student's training on other characters loses them (docs/benchmarks.md).
+    Three in four characters are rare in the text, and training leaves them about half as far from
+    the mean as the others. They are copied all the same, but by so small a margin that a student's
+    training on other characters loses them (docs/benchmarks.md).
     """
     import torch
 
     ids = torch.tensor(
-        tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters())))
+        tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(details.characters())))
     )
     with torch.no_grad():
         vectors = model.get_input_embeddings().weight
@@ -130,9 +136,11 @@ def lengthen(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> int
 def batches(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (input ids, labels), TOKENS_A_STEP in a few fixed shapes; labels are -100 but for the answers.
+    """Endless (input ids, labels), TOKENS_A_STEP in a few fixed shapes; labels are -100 but for the
+    answers.
 
-    Every example starts at position 0, as it will in use. Few shapes, since oneDNN compiles kernels for each new one.
+    Every example starts at position 0, as it will in use. Few shapes, since oneDNN compiles kernels
+    for each new one.
     """
     import torch
 
@@ -156,7 +164,8 @@ def batches(
 
 
 def last_hidden(model: Qwen3ForCausalLM) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Token ids (rows, width) to the last layer's states (rows, width, HIDDEN); compiled, a third faster, where g++ is found."""
+    """Token ids (rows, width) to the last layer's states (rows, width, HIDDEN); compiled, a third
+    faster, where g++ is found."""
     import torch
 
     def states(inputs: torch.Tensor) -> torch.Tensor:
@@ -174,22 +183,23 @@ def answer_loss(
     inputs: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens; the vocabulary is only projected where an answer is predicted."""
+    """Mean cross-entropy of the answers' tokens; the vocabulary is only projected where an answer
+    is predicted."""
     import torch
 
     hidden = states(inputs)[:, :-1].flatten(0, 1)
     target = labels[:, 1:].flatten()
     wanted = (target != -100).nonzero()[:, 0]
-    wanted = torch.cat(
-        [wanted, wanted.new_zeros(-len(wanted) % 256)]
-    )  # few shapes here, too: position 0 is never an answer
+    # few shapes here, too: position 0 is never an answer
+    wanted = torch.cat([wanted, wanted.new_zeros(-len(wanted) % 256)])
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]).float(), target[wanted])
 
 
 def held_out(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int, rows: int = 100
 ) -> dict[str, float]:
-    """Share of fresh examples of each kind whose whole answer the model predicts (given the right tokens before)."""
+    """Share of fresh examples of each kind whose whole answer the model predicts (given the right
+    tokens before)."""
     import torch
 
     rng = random.Random(seed)
@@ -212,14 +222,16 @@ def train(
     steps: int,
     rate: Callable[[int], float],
 ) -> int:
-    """Trains for `steps` at rate(step) of the peak learning rates; prints the loss every hundred steps; returns the tokens seen."""
+    """Trains for `steps` at rate(step) of the peak learning rates; prints the loss every hundred
+    steps; returns the tokens seen."""
     import torch
 
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     muon = torch.optim.Muon(matrices, lr=5e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-    # This eps is above the gradients (some 1e-6) of characters that a batch does not hold, which Adam would else move all the
-    # same way at every step. A guess, too: rare characters still look alike afterwards (a mean cosine of 0.55), hence lengthen.
+    # This eps is above the gradients (some 1e-6) of characters that a batch does not hold, which
+    # Adam would else move all the same way at every step. A guess, too: rare characters still look
+    # alike afterwards (a mean cosine of 0.55), hence lengthen.
     adam = torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), eps=5e-6, weight_decay=0.01)
     peaks = [(muon, 5e-3), (adam, 3e-3)]
     states = last_hidden(model)
@@ -241,14 +253,18 @@ def train(
         if step % 100 == 99:
             spent = time.time() - start
             print(
-                f"{step + 1}/{steps}  {spent:.0f} s  loss {smooth:.4f}  {seen / spent:.0f} tokens/s",
+                (
+                    f"{step + 1}/{steps}  {spent:.0f} s  loss {smooth:.4f}  {seen / spent:.0f} "
+                    f"tokens/s"
+                ),
                 flush=True,
             )
     return seen
 
 
 def main() -> None:
-    """Both parts, or the second alone; each ends with the model saved and its held-out shares printed."""
+    """Both parts, or the second alone; each ends with the model saved and its held-out shares
+    printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10800, help="of the first part")
     parser.add_argument("--seed", type=int, default=0)
@@ -280,14 +296,18 @@ def main() -> None:
         record = json.loads((args.out / "training.json").read_text())
         if "second_part" in record:
             parser.error(
-                f"{args.out}/training.json says that the second part is done, expected a first part alone"
+                f"{args.out}/training.json says that the second part is done, expected a first "
+                f"part alone"
             )
     else:
         tokenizer = make_tokenizer(args.seed + 1)
         tokenizer.save_pretrained(args.out)
         model = make_model(tokenizer, args.seed)
         print(
-            f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}",
+            (
+                f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary "
+                f"{len(tokenizer)}"
+            ),
             flush=True,
         )
         # Constant, then linear to zero over the second half.

@@ -1,17 +1,19 @@
-"""The filter stage on many rows, and near-duplicate removal against others: python -m bench.data [--json FILE], from the
-repository root; ten minutes.
+"""The stage filter on many rows, and near-duplicate removal against others.
 
-First the stage itself, schema, four checks and near-duplicates, on a tenth of --rows and on all of them, in a folder of its
-own. Then near-duplicate removal alone on --compare rows, each contender in a process of its own:
+python -m bench.data [--json FILE], from the repository root; ten minutes.
 
-exact        potstill.dedup.firsts as it is up to 200,000 rows
-minhash      the same as it is above (rensa chooses, the shingles decide)
+First the stage itself, schema, four checks and near-duplicates, on a tenth of --rows and on all of
+them, in a folder of its own. Then near-duplicate removal alone on --compare rows, each contender in
+a process of its own:
+
+ours         potstill.dataset.near_duplicates.firsts
 datasketch   MinHashLSH, 128 permutations, its usual loop: a row that finds none is put in
 distilabel   its step MinHashDedup, character 3-grams
 
-The peers get an environment each in --peers. Recall is the share of the rows to be dropped that are dropped, `false` the
-dropped rows that have no earlier near-duplicate at all; both by every pair's own Jaccard similarity (scipy, no index). `RSS` is the
-largest sum over a contender's processes, shared pages counted once for each.
+The peers get an environment each in --peers. Recall is the share of the rows to be dropped that are
+dropped, `false` the dropped rows that have no earlier near-duplicate at all; both by every pair's
+own Jaccard similarity (scipy, no index). `RSS` is the largest sum over a contender's processes,
+shared pages counted once for each.
 """
 
 import argparse
@@ -24,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,10 @@ PEERS = {
 }
 THRESHOLD = 0.8
 EDITED = 0.2  # of the rows are copies of an earlier one with one to three edits
-OPENINGS = [
-    "请写一句关于",
-    "帮我写一段",
-    "请用{}字介绍",
-    "把下面的话改写成{}字：",
-    "我想问一下",
-    "请问",
-    "",
-    "",
-]
+OPENINGS = ["请写一句关于", "帮我写一段", "请用{}字介绍", "把下面的话改写成{}字："]
+OPENINGS += ["我想问一下", "请问", "", ""]
 TASK = """
+name: toy
 input: [text]
 checks:
   - json_schema
@@ -70,9 +65,7 @@ def texts(count: int, seed: int = 0) -> Iterator[str]:
     """Requests of 1 to 120 characters: an opening and words of a Zipf distribution, a share of them edited copies."""
     rng = random.Random(seed)
     common = [
-        bytes([row, cell]).decode("gb2312")
-        for row in range(0xB0, 0xD7)
-        for cell in range(0xA1, 0xFA)
+        bytes(code).decode("gb2312") for code in product(range(0xB0, 0xD7), range(0xA1, 0xFA))
     ]
     pool = ["".join(rng.choices(common, k=rng.choice((1, 2, 2, 2, 3)))) for _ in range(20_000)]
     weights = list(accumulate(1 / (rank + 20) for rank in range(len(pool))))
@@ -106,60 +99,37 @@ def project(folder: Path, count: int) -> None:
     """A small task in `folder` with `count` inputs and an answer to each; one in twenty fails a check."""
     from potstill.core import jsonl
 
-    shutil.copytree(ROOT / "schemas", folder / "schemas")
-    params = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
-    jsonl.write_text(
-        folder / "params.yaml",
-        "\n".join("task: toy" if x.startswith("task:") else x for x in params),
-    )
+    shutil.copy(ROOT / "params.yaml", folder)
     jsonl.write_text(folder / "task.yaml", TASK)
     jsonl.write_json(folder / "schema.json", SCHEMA)
-    jsonl.write_text(folder / "data/own/reviews.jsonl", "")
     rng, data = random.Random(1), folder / "data"
-    flaws = [
-        ('{"title": "题"}', 0.02),
-        (None, 0.95),
-        ('{"title": "题", "output": "好的 okay。"}', 0.03),
-    ]
+    shares = {'{"title": "题"}': 0.02, "": 0.95, '{"title": "题", "output": "好的 okay。"}': 0.03}
 
     def answer(text: str) -> str:
-        [(flaw, _)] = rng.choices(flaws, [share for _, share in flaws])
-        return flaw or json.dumps(
-            {"title": "题：" + text[:8], "output": text + "。"}, ensure_ascii=False
-        )
+        [flaw] = rng.choices([*shares], [*shares.values()])
+        right = {"title": "题：" + text[:8], "output": text + "。"}
+        return flaw or json.dumps(right, ensure_ascii=False)
 
     ids = [jsonl.row_id({"line": i}) for i in range(count)]
-    inputs = zip(ids, texts(count), strict=True)
-    jsonl.write_jsonl(
-        data / "1-inputs.jsonl", ({"id": id, "text": text, "family": id} for id, text in inputs)
+    inputs = (
+        {"id": id, "text": text, "family": id} for id, text in zip(ids, texts(count), strict=True)
     )
-    jsonl.write_jsonl(
-        data / "2-answers.jsonl",
-        (
-            {
-                "id": id,
-                "sample": 0,
-                "key": "0" * 64,
-                "model": "mock",
-                "max_tokens": 1024,
-                "answer": answer(text),
-                "finish_reason": "stop",
-                "prompt_tokens": 60,
-                "completion_tokens": 40,
-                "error": None,
-            }
-            for id, text in zip(ids, texts(count), strict=True)
-        ),
+    jsonl.write_jsonl(data / "1-inputs.jsonl", inputs)
+    more = {"key": "0" * 64, "model": "mock", "max_tokens": 1024, "finish_reason": "stop"}
+    more |= {"prompt_tokens": 60, "completion_tokens": 40, "error": None}
+    answers = (
+        {"id": id, "sample": 0, "answer": answer(text), **more}
+        for id, text in zip(ids, texts(count), strict=True)
     )
+    jsonl.write_jsonl(data / "2-answers.jsonl", answers)
 
 
 # The contenders: they get texts and give the places of the rows that they drop.
 
 
-def ours(lines: list[str], exact: bool) -> list[int]:
+def ours(lines: list[str]) -> list[int]:
     from potstill.dataset import near_duplicates
 
-    near_duplicates.EXACT = len(lines) if exact else 0
     found = near_duplicates.firsts(lines, [str(i) for i in range(len(lines))], THRESHOLD)
     return [i for i, first in enumerate(found) if first is not None]
 
@@ -189,14 +159,11 @@ def distilabel(lines: list[str]) -> list[int]:
 
 def contend(name: str, source: str, target: str) -> None:
     lines = json.loads(Path(source).read_text(encoding="utf-8"))
-    drop = {"exact": lambda: ours(lines, True), "minhash": lambda: ours(lines, False)} | {
-        "datasketch": lambda: datasketch(lines),
-        "distilabel": lambda: distilabel(lines),
-    }
+    drop = {"ours": ours, "datasketch": datasketch, "distilabel": distilabel}
     if name in PEERS:  # not on the clock
         __import__(name)
     start = time.monotonic()
-    dropped = drop[name]()
+    dropped = drop[name](lines)
     Path(target).write_text(json.dumps({"seconds": time.monotonic() - start, "dropped": dropped}))
 
 
@@ -287,13 +254,8 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--compare", type=int, default=20_000)
-    parser.add_argument("--only", nargs="*", default=["exact", "minhash", *PEERS])
-    parser.add_argument(
-        "--peers",
-        type=Path,
-        default=Path("/tmp/potstill-peers"),
-        help="a folder for their environments",
-    )
+    parser.add_argument("--only", nargs="*", default=["ours", *PEERS])
+    parser.add_argument("--peers", type=Path, default=Path("/tmp/potstill-peers"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     table: list[Found] = []

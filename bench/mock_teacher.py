@@ -1,8 +1,10 @@
-"""The teacher of bench.teacher: python -m bench.mock_teacher prints its base URL and serves until standard input closes.
+"""The teacher of bench.teacher: python -m bench.mock_teacher prints its base URL and serves until
+standard input closes.
 
-Any request to …/chat/completions gets the same small answer after the latency that was set. `/start?latency=0.2` sets it and
-clears the ledger, `/calls` shows the ledger: calls, the most under way at once, and the seconds from the first request to the
-last answer. Bare `web.Server`, no routes and no JSON: beside a client that is to be measured it must cost next to nothing.
+Any request to …/chat/completions gets the same small answer after the latency that was set.
+`/start?latency=0.2` sets it and clears the ledger, `/calls` shows the ledger: calls, the most under
+way at once, and the seconds from the first request to the last answer. Bare `web.Server`, no routes
+and no JSON: beside a client that is to be measured it must cost next to nothing.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
-"""Whether the gate holds: python -m bench.poisoned, from the repository root, after a run with dpo among `models`.
+"""Whether the choice holds: python -m bench.poisoned in a task's folder, after a run with dpo among
+`models`.
 
-Aligns the active task's student on its own preferences with chosen and rejected swapped, in a folder that is thrown away, and lets the stage
-`ship` choose. The aligned student is worse, so the verdict must be "ship sft".
+Aligns the task's student on its own preferences with chosen and rejected swapped, in a folder that
+is thrown away, and lets the stage `choose` decide. The aligned student is worse, so it must ship
+sft.
 """
 
 import json
@@ -11,49 +13,35 @@ import sys
 import tempfile
 from pathlib import Path
 
-from potstill.core import jsonl, params
+from potstill.core import jsonl, project
 from potstill.task import settings
+
+TASK = ("task.yaml", "schema.json", "prompts", "params.yaml")
 
 
 def main() -> None:
     t = settings.load()
+    pairs = t.data / "4-pairs/pairs.jsonl"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in (
-            "potstill",
-            "stages",
-            "schemas",
-            "tasks",
-            "params.yaml",
-            str(t.models / "sft"),
-        ):
-            link(folder, Path(part))
-        for path in t.data.glob("*.jsonl"):
-            if not path.stem.endswith("-dpo"):
-                link(folder, path)
-        found = jsonl.read_jsonl(t.data / "4-pairs/pairs.jsonl", ("chosen", "rejected"))
+        rows = [t.data / f"{part}.jsonl" for part in ("3-kept", "4-train", "4-valid", "4-test")]
+        link(folder, *TASK, *rows, t.models / "sft", t.data / "5-predictions/sft")
+        found = jsonl.read_jsonl(pairs, ("chosen", "rejected"))
         swapped = ({**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in found)
-        jsonl.write_jsonl(folder / t.data / "4-pairs/pairs.jsonl", swapped)  # in place of the link
-        env = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
-        for command in (["stages.align"], ["stages.predict", "dpo"], ["stages.ship"]):
-            subprocess.run(
-                [sys.executable, "-m", *command],
-                cwd=folder,
-                env=env | {"PYTHONPATH": name},
-                check=True,
-            )
-        print(
-            json.dumps(
-                json.loads((folder / t.data / "6-choice.json").read_text(encoding="utf-8")),
-                ensure_ascii=False,
-            )
-        )
+        jsonl.write_jsonl(folder / pairs, swapped)
+        env = os.environ | {"DVC_ROOT": name, "PYTHONPATH": str(project.ROOT)}
+        for command in ("stages.align", "stages.predict dpo", "stages.choose"):
+            arguments = [sys.executable, "-m", *command.split()]
+            subprocess.run(arguments, cwd=folder, env=env, check=True)
+        choice = jsonl.read_json(folder / t.data / "6-choice.json")
+        print(json.dumps(choice, ensure_ascii=False))
 
 
-def link(folder: Path, path: Path) -> None:
-    """The same file or folder there, by its path here."""
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).symlink_to(path.resolve())
+def link(folder: Path, *paths: str | Path) -> None:
+    """The same files and folders in `folder`, by their paths here."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).symlink_to(Path(path).resolve())
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""What the stage predict adds to bare vLLM on the same rows: python -m bench.predict, from the repository root.
+"""What the stage predict adds to bare vLLM on the same rows: python -m bench.predict in a task's
+folder.
 
-Needs data/<task>/4-test.jsonl and models/<task>/sft/merged (`dvc repro merge`). Bare vLLM runs with the engine settings of the
-stage. `rest` is all that is neither the engine's start nor its generation: Python's start, reading
-parameters and rows, prompts, writing.
+Needs data/4-test.jsonl and models/sft/merged (`dvc repro merge`). Bare vLLM runs with the engine
+settings of the stage. `rest` is all that is neither the engine's start nor its generation: Python's
+start, reading parameters and rows, prompts, writing.
 """
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
-from potstill.core import jsonl, params
+from bench.poisoned import TASK, link
+from potstill.core import jsonl, params, project
+from potstill.inference import engine
 from potstill.task import settings
 from potstill.training import model_folder
 
@@ -31,7 +32,8 @@ def main():
     sampling = SamplingParams(temperature=0, max_tokens=max_tokens)
     out = llm.chat(chats, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": False})
     made = sum(len(o.outputs[0].token_ids) for o in out)
-    print(f"vLLM: started in {ready - start} s, {len(out)} rows, {made} tokens in {time.monotonic() - ready} s")
+    seconds = time.monotonic() - ready
+    print(f"vLLM: started in {ready - start} s, {len(out)} rows, {made} tokens in {seconds} s")
 if __name__ == "__main__":
     main()
 """
@@ -39,31 +41,24 @@ SAID = re.compile(r"vLLM: started in ([0-9.]+) s, ([0-9,]+) rows, ([0-9,]+) toke
 
 
 def main() -> None:
-    p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
     t = settings.load()
-    chats = [t.messages("student", row) for row in jsonl.read_jsonl(t.data / "4-test.jsonl")]
-    base = model_folder.environment(hub=False) | {"VLLM_LOGGING_LEVEL": "ERROR"}
-    common = {
-        "dtype": p.predict.dtype,
-        "max_model_len": p.predict.max_model_len,
-        "generation_config": "vllm",
-    }
-    same = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    p = t.settled(params.load("predict")).predict
+    tests, model = t.data / "4-test.jsonl", t.models / "sft/merged"
+    chats = [t.messages("student", row) for row in jsonl.read_jsonl(tests)]
+    options = engine.OPTIONS | {"dtype": p.dtype, "max_model_len": p.max_model_len}
+    if not model_folder.on_cuda():
+        options["kv_cache_memory_bytes"] = engine.KV_CACHE_ON_CPU
+    env = engine.QUIET | model_folder.environment(hub=False) | engine.IN_PROCESS
     print(f"{'':28}{'all':>8}{'start':>8}{'generate':>10}{'rest':>7}   seconds")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "bare.py").write_text(BARE)
-        for title, settings, env in (
-            ("bare vLLM, our settings", common | {"enforce_eager": True}, base | same),
-        ):
-            job = [str(t.models / "sft/merged"), chats, t.settled(p).predict.max_tokens, settings]
-            (folder / "job.json").write_text(json.dumps(job))
-            show(title, [str(folder / "bare.py"), str(folder / "job.json")], Path(), env)
-        for part in ("potstill", "stages", "schemas", "tasks", "models", "params.yaml"):
-            (folder / part).symlink_to(Path(part).resolve())
-        (folder / t.data).mkdir(parents=True)
-        shutil.copy(t.data / "4-test.jsonl", folder / t.data)
-        show("stages.predict sft", ["-m", "stages.predict", "sft"], folder, {"PYTHONPATH": name})
+        script, job = folder / "bare.py", folder / "job.json"
+        script.write_text(BARE)
+        job.write_text(json.dumps([str(model.resolve()), chats, p.max_tokens, options]))
+        show("bare vLLM, our settings", [str(script), str(job)], folder, env)
+        link(folder, *TASK, tests, model)
+        ours = {"PYTHONPATH": str(project.ROOT)}
+        show("stages.predict sft", ["-m", "stages.predict", "sft"], folder, ours)
 
 
 def show(title: str, arguments: list[str], cwd: Path, env: dict[str, str]) -> None:

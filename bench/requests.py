@@ -1,13 +1,16 @@
-"""What one request costs before the training and after it: python -m bench.requests [--json FILE], from the repository root.
+"""What one request costs before the training and after it: python -m bench.requests, in the task's
+folder.
 
-Before is the model of params.yaml (or --model) with the teacher's long prompt, after the student with its short one, both asked about
-the same test rows of the active task, one request at a time through vLLM in its own process, in blocks that take turns: before,
-after, before, after. `system` is the tokens of the system prompt, `prompt` those of the whole request with the chat template,
-`answer` what is generated, all by the model's own tokenizer, which the table names; `median` and `p95` are seconds a request,
-without the first few of a block. The cost of a request is what its tokens cost at the prices that you give.
+Before is the model of params.yaml (or --model) with the teacher's long prompt, after the student
+with its short one. Both are asked about the same test rows, one request at a time through vLLM in
+its own process, in blocks that take turns: before, after, before, after. `system` is the tokens of
+the system prompt, `prompt` those of the whole request with the chat template, `answer` what is
+generated, all by the model's own tokenizer, which the table names; `median` and `p95` are seconds a
+request, without the first few of a block. The cost of a request is what its tokens cost at the
+prices that you give.
 
---words N prints a table of N test rows with the answers before and after, from 5-predictions/base/test.jsonl and -sft.jsonl, and
-measures nothing.
+--words N prints a table of N test rows with the answers before and after, from data/5-predictions,
+and measures nothing.
 """
 
 import argparse
@@ -20,13 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import fmean, median, quantiles
-from types import SimpleNamespace
 from typing import Any
 
-from potstill.core import errors, jsonl, params
-from potstill.inference import engine
+from potstill.core import errors, jsonl, params, stage
+from potstill.inference import engine, predictions
 from potstill.task import settings
-from potstill.training import model_folder
 
 Found = dict[str, Any]
 WARM = 3  # requests of a block that are not counted
@@ -34,17 +35,14 @@ SHOWN = 80  # characters of an answer in the table of --words
 
 
 def ask(model: str, revision: str, chats: list[list[dict[str, str]]], settings: list[Any]) -> Found:
-    """Asks one request after the other. Gives the seconds and tokens of each, and the tokens of the system prompt."""
+    """Asks one request after the other. Gives the seconds and tokens of each, and the tokens of the
+    system prompt."""
     max_tokens, dtype, max_model_len = settings
-    llm = engine._engine(
-        model, dtype, max_model_len, revision if model_folder.at_hub(model) else None
-    )
+    llm = engine.start(model, dtype, max_model_len, revision)
     from vllm import SamplingParams, TokensPrompt
 
-    tokenizer, sampling = (
-        llm.get_tokenizer(),
-        SamplingParams(temperature=0.0, max_tokens=max_tokens),
-    )
+    tokenizer = llm.get_tokenizer()
+    sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
     found: Found = {"seconds": [], "prompt": [], "answer": []}
     for chat in [*chats[:WARM], *chats]:
         start = time.perf_counter()
@@ -70,9 +68,8 @@ def block(job: Found) -> Found:
             text=True,
         )
         if done.returncode:
-            raise errors.UserError(
-                f"{job['model']} did not answer:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
+            said = done.stdout[-2000:] + done.stderr[-2000:]
+            raise errors.UserError(f"{job['model']} did not answer:\n{said}")
         return dict(json.loads(target.read_text(encoding="utf-8")))
 
 
@@ -106,39 +103,32 @@ def table(found: Found) -> str:
         one = found[name]
         money = "" if one["cost"] is None else f"{one['cost'] * 1e6:,.2f}"
         lines.append(
-            f"| {name} | {one['system_tokens']:,.0f} | {one['prompt_tokens']:,.0f} | {one['completion_tokens']:,.0f} | "
-            f"{one['latency_median']:.3f} | {one['latency_p95']:.3f} | {money} |"
+            f"| {name} | {one['system_tokens']:,.0f} | {one['prompt_tokens']:,.0f} | "
+            f"{one['completion_tokens']:,.0f} | {one['latency_median']:.3f} | "
+            f"{one['latency_p95']:.3f} | {money} |"
         )
     lines += [
         f"{name}: {found[name]['model']}, tokens by its own tokenizer"
         for name in ("before", "after")
     ]
-    prices = found["prices"]
-    lines.append(
-        "cost: no prices given (--price-in, --price-out)"
-        if found["after"]["cost"] is None
-        else f"cost: at your prices of {prices['in']:g} and {prices['out']:g} a million tokens, the same for both"
-    )
-    return "\n".join(lines)
+    cost = "no prices given (--price-in, --price-out)"
+    if found["after"]["cost"] is not None:
+        prices = "your prices of {in:g} and {out:g} a million tokens".format(**found["prices"])
+        cost = f"at {prices}, the same for both"
+    return "\n".join([*lines, f"cost: {cost}"])
 
 
 def words(t: settings.Task, count: int) -> str:
     """A Markdown table of the first test rows with the answers before and after."""
     tests = jsonl.read_jsonl(t.data / "4-test.jsonl")[:count]
-    answers = [
-        {
-            row["id"]: row["answer"]
-            for row in jsonl.read_jsonl(t.data / f"5-predictions-{model}.jsonl")
-        }
-        for model in ("base", "sft")
-    ]
+    files = [predictions.folder(t, model) / "test.jsonl" for model in ("base", "sft")]
+    answers = [{row["id"]: row["answer"] for row in jsonl.read_jsonl(file)} for file in files]
     fields = t.config["input"]
     lines = [f"| {', '.join(fields)} | before | after |", "|---|---|---|"]
     for test in tests:
         asked = "; ".join(str(test[name]) for name in fields)
-        lines.append(
-            "| " + " | ".join(map(cell, (asked, *(found[test["id"]] for found in answers)))) + " |"
-        )
+        cells = [asked, *(by_id[test["id"]] for by_id in answers)]
+        lines.append(f"| {' | '.join(map(cell, cells))} |")
     return "\n".join(lines)
 
 
@@ -149,37 +139,24 @@ def cell(text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.requests", description="See the head of bench/requests.py."
-    )
-    parser.add_argument(
-        "--model", help="the model before; that of params.yaml where this is left out"
-    )
-    parser.add_argument(
-        "--rows", type=int, default=50, help="test rows asked about, the first; 0 = all"
-    )
+    parser = argparse.ArgumentParser(description="See the head of bench/requests.py.")
+    parser.add_argument("--model", help="the model before; left out, that of params.yaml")
+    parser.add_argument("--rows", type=int, default=50, help="test rows, from the first; 0 = all")
     parser.add_argument("--rounds", type=int, default=2, help="blocks of each model")
     parser.add_argument("--price-in", type=float, help="your price of a million prompt tokens")
     parser.add_argument("--price-out", type=float, help="your price of a million answer tokens")
-    parser.add_argument(
-        "--words",
-        type=int,
-        metavar="N",
-        help="a table of N rows with their answers, and nothing else",
-    )
+    parser.add_argument("--words", type=int, metavar="N", help="N rows with their answers, no more")
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    parser.add_argument(
-        "--job", nargs=2, type=Path, help=argparse.SUPPRESS
-    )  # what a block's own process is told
+    # What a block's own process is told.
+    parser.add_argument("--job", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         source, target = options.job
-        target.write_text(
-            json.dumps(ask(**json.loads(source.read_text(encoding="utf-8")))), encoding="utf-8"
-        )
+        found = ask(**jsonl.read_json(source))
+        target.write_text(json.dumps(found), encoding="utf-8")
         return
-    p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
     t = settings.load()
+    p = t.settled(params.load("model", "model_revision", "predict"))
     if options.words:
         print(words(t, options.words))
         return
@@ -188,29 +165,18 @@ def main() -> None:
         "before": (options.model or p.model, "teacher"),
         "after": (str(t.models / "sft" / "merged"), "student"),
     }
-    settings = [t.settled(p).predict.max_tokens, p.predict.dtype, p.predict.max_model_len]
+    how = [p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len]
     blocks: dict[str, list[Found]] = {name: [] for name in models}
     for number in range(1, options.rounds + 1):
         for name, (model, kind) in models.items():
             chats = [t.messages(kind, row) for row in tests]
-            job = {
-                "model": model,
-                "revision": p.model_revision,
-                "chats": chats,
-                "settings": settings,
-            }
+            job = {"model": model, "revision": p.model_revision, "chats": chats, "settings": how}
             blocks[name].append(block(job))
-            print(
-                f"round {number}: {name}, {sum(blocks[name][-1]['seconds']):.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-    found: Found = {
-        "machine": {
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-        },
+            seconds = sum(blocks[name][-1]["seconds"])
+            print(f"round {number}: {name}, {seconds:.1f} s", file=sys.stderr, flush=True)
+    machine = {"python": platform.python_version(), "cores": os.cpu_count()}
+    found = {
+        "machine": machine | {"system": platform.platform()},
         "task": t.name,
         "rows": len(tests),
         "rounds": options.rounds,
@@ -220,10 +186,8 @@ def main() -> None:
         found[name] = summary(blocks[name], model, options.price_in, options.price_out)
     print(table(found))
     if options.json:
-        options.json.write_text(
-            json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-        )
+        jsonl.write_json(options.json, found)
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

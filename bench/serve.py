@@ -1,10 +1,12 @@
-"""The student's server under load: python -m bench.serve, from the repository root (`make bench-serve`).
+"""The student's server under load: python -m bench.serve in a task's folder (`make bench-serve`).
 
-First ours without and with speculation, which tells `make serve` whether that is worth its while. Then ours as `make serve` now
-starts it, bare vLLM with the same settings, and vLLM with its defaults, each of the two with its own key check. A closed loop of users
-on loopback asks for the test rows; vLLM gets the requests that ours makes of the inputs, so the difference is the gateway's. The servers take
-turns, so that whatever else the machine does hits all. → reports/<task>/serving.json. Where TEACHER_BASE_URL is set, the
-teacher's latency stands beside.
+First ours without and with speculation, which tells `make serve` whether speculation pays. Then
+three servers: ours as `make serve` now starts it, bare vLLM with the same settings, and vLLM with
+its defaults, each of the two with its own key check. A closed loop of users on loopback asks for
+the test rows; vLLM gets the requests that ours makes of the inputs, so the difference is the
+gateway's. The servers take turns, so that whatever else the machine does hits all.
+
+→ reports/serving.json. Where TEACHER_BASE_URL is set, the teacher's latency stands beside.
 """
 
 import argparse
@@ -12,16 +14,13 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -31,9 +30,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.core.jsonl import Row
-from potstill.evaluation import compare, score
 from potstill.serving import gateway, quantize, serve
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -42,66 +40,37 @@ from potstill.training import model_folder
 USERS = (1, 8, 32, 128)
 TARGET = 0.5  # seconds, for the 95th percentile
 KEY = "bench-key-of-no-secret"
-# of our settings, those that change what is answered, or are needed to start
-USUAL = (
-    "model",
-    "served-model-name",
-    "dtype",
-    "max-model-len",
-    "kv-cache-memory-bytes",
-    "default-chat-template-kwargs",
-    "structured-outputs-config",
-)
+# Of our settings, those that change what is answered, or are needed to start.
+USUAL = "model served-model-name dtype max-model-len kv-cache-memory-bytes".split()
+USUAL += ["default-chat-template-kwargs", "structured-outputs-config"]
+WORDS = "users p50_ms p95_ms p99_ms requests_per_second tokens_per_second errors".split()
+OURS, VLLM = ["potstill.serving.serve", "--speculative"], "vllm.entrypoints.openai.api_server"
 Body = dict[str, Any]
 
 
-@contextmanager
-def server(command: list[str], settings: dict[str, str]) -> Iterator[str]:
-    """A server's base URL, from the moment that it is healthy to the end of the block, with `settings` in its environment."""
-    port = quantize.free_port()
+def server(command: list[str], settings: dict[str, str]) -> AbstractContextManager[str]:
+    """The URL of a server `python -m command`, healthy until the end of the block, with `settings`
+    in its environment."""
     own = {"VLLM_LOGGING_LEVEL": "ERROR", gateway.KEY: KEY, "VLLM_API_KEY": KEY}
-    env = os.environ | model_folder.environment(hub=False) | settings | own
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command, "--port", str(port)],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (
-                    f"{command[0]} ended with exit code {process.returncode}"
-                )
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    env = model_folder.environment(hub=False) | settings | own
+    return quantize.server([sys.executable, "-m", *command, "--host", "127.0.0.1"], env)
 
 
 @dataclass
 class Load:
-    """What came of one pass: seconds of each answer, completion tokens, wall time, and the answers in the order of the bodies
-    (None for an error)."""
+    """What came of one pass: seconds of each answer, completion tokens, seconds of it all, and the
+    answers in the order of the bodies ("" for an error)."""
 
     took: list[float]
     tokens: int
     seconds: float
-    answers: list[str | None]
+    answers: list[str]
 
 
 def load(url: str, bodies: list[Body], users: int, key: str = KEY) -> Load:
-    """All bodies once, by so many users at once, each of whom waits for an answer before the next question."""
-    done = Load([], 0, 0.0, [None] * len(bodies))
+    """All bodies once, by so many users at once, each of whom waits for an answer before the next
+    question."""
+    done = Load([], 0, 0.0, [""] * len(bodies))
 
     async def user(session: aiohttp.ClientSession, waiting: Iterator[tuple[int, Body]]) -> None:
         for i, body in waiting:
@@ -130,51 +99,40 @@ def load(url: str, bodies: list[Body], users: int, key: str = KEY) -> Load:
 
 
 def figures(users: int, loads: list[Load]) -> Row:
-    """Percentiles of the latency in ms, requests and tokens a second, and errors, of some passes together."""
-    took = sorted(one for part in loads for one in part.took) or [float("nan")]
-    seconds = sum(one.seconds for one in loads)
-    found = {
-        f"p{q}_ms": round(1000 * took[min(len(took) - 1, len(took) * q // 100)], 1)
-        for q in (50, 95, 99)
-    }
-    answered = sum(len(one.took) for one in loads)
-    rates = {"requests_per_second": answered, "tokens_per_second": sum(one.tokens for one in loads)}
-    errors = sum(len(one.answers) for one in loads) - answered
-    return {
-        "users": users,
-        **found,
-        **{name: round(n / seconds, 1) for name, n in rates.items()},
-        "errors": errors,
-    }
+    """The latency's percentiles in ms, requests and tokens a second, and errors, of some passes
+    together."""
+    took = sorted(seconds for part in loads for seconds in part.took) or [float("nan")]
+    seconds = sum(part.seconds for part in loads)
+    answered = sum(len(part.took) for part in loads)
+    tokens = sum(part.tokens for part in loads)
+    at = [took[min(len(took) - 1, len(took) * q // 100)] for q in (50, 95, 99)]
+    rates = [round(count / seconds, 1) for count in (answered, tokens)]
+    errors = sum(len(part.answers) for part in loads) - answered
+    values = [users, *(round(1000 * value, 1) for value in at), *rates, errors]
+    return dict(zip(WORDS, values, strict=True))
 
 
-def turns(servers: dict[str, tuple[str, list[Body]]], users: int, rows: int) -> list[Row]:
-    """Servers under the same load, A B B A, so that what else the machine does hits both: {"server", …} of each. A fifth of
-    `rows` is asked for, and a fiftieth more for each user."""
-    count = max(2, rows // 10 + users * rows // 100)
-    some = {
-        name: list(itertools.islice(itertools.cycle(bodies), count))
-        for name, (_, bodies) in servers.items()
-    }
-    order = [*servers, *reversed(servers)]
-    loads = [(name, load(servers[name][0], some[name], users)) for name in order]
-    found = [
-        {"server": name} | figures(users, [one for other, one in loads if other == name])
-        for name in servers
-    ]
-    for row in found:
-        print(
-            "| "
-            + " | ".join(f"{value:,}" if name != "server" else value for name, value in row.items())
-            + " |",
-            flush=True,
-        )
-    return found
+def turns(servers: dict[str, tuple[str, list[Body]]], users: int, count: int) -> list[Row]:
+    """The figures of servers under the same load, in the order A B B A, so that what else the
+    machine does hits both. A fifth of `count` is asked for, and a fiftieth more for each user."""
+    count = max(2, count // 10 + users * count // 100)
+    loads = []
+    for name in [*servers, *reversed(servers)]:
+        url, bodies = servers[name]
+        asked = list(itertools.islice(itertools.cycle(bodies), count))
+        loads.append((name, load(url, asked, users)))
+    rows = []
+    for name in servers:
+        row = figures(users, [part for other, part in loads if other == name])
+        print("|", name, *(f"| {value:,}" for value in row.values()), "|", flush=True)
+        rows.append({"server": name} | row)
+    return rows
 
 
 def gateway_ms(inputs: list[Body]) -> float:
-    """The gateway's own milliseconds, the median over the inputs, around an app that answers at once: two equal servers differ by
-    more (measured: 4 to 8 ms of a median of 185), so a difference between servers can't show it."""
+    """The gateway's own milliseconds, the median over the inputs, around an app that answers at
+    once: two equal servers differ by more (measured: 4 to 8 ms of a median of 185), so a difference
+    between servers can't show it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await Request(scope, receive).json()
@@ -212,8 +170,8 @@ def counters(url: str) -> tuple[float, float]:
 
 
 def most_users(url: str, bodies: list[Body], known: list[Row]) -> int:
-    """The highest number of users at once with which the 95th percentile stays below TARGET, to an eighth of it; 0 for none. It
-    looks on from where the rows `known` of our server end."""
+    """The highest number of users at once with which the 95th percentile stays below TARGET, to an
+    eighth of it; 0 for none. It looks on from where the rows `known` of our server end."""
 
     def holds(row: Row) -> bool:
         return not row["errors"] and row["p95_ms"] < 1000 * TARGET
@@ -232,147 +190,95 @@ def most_users(url: str, bodies: list[Body], known: list[Row]) -> int:
     return low
 
 
-def same(
-    t: Task,
-    tests: list[Row],
-    before: list[str | None],
-    after: list[str | None],
-    twice: tuple[list[str | None], list[str | None]],
-) -> Row:
-    """The hop from one run's answers to another's, by the rule of potstill/compare.py; the floor is what changes between the two
-    equal runs of `twice`."""
-    names = dict(zip(("sft", "adapter", "base", "again"), (before, after, *twice), strict=True))
-    texts = {
-        name: quantize.predictions(tests, [text or "" for text in some])
-        for name, some in names.items()
-    }
-    marks = score.marked(t, tests, {name: texts[name] for name in ("base", "sft")})
-    floor, hop, _ = compare.hops(t, tests, marks, texts, {"lessons": 0, "other_tokens": []})
-    right = sum(
-        mark["right"] for mark in score.marked(t, tests, {"adapter": texts["adapter"]})["adapter"]
-    )
-    return (
-        {"rows": len(tests), "right": right}
-        | {name: hop[name] for name in ("differ", "flips", "p", "passed")}
-        | {"floor": floor["flips"]}
-    )
-
-
-def invalid(t: Task, answers: list[str | None]) -> int:
+def invalid(t: Task, answers: list[str]) -> int:
     """Answers that do not obey the task's schema."""
     validator = jsonschema.Draft202012Validator(t.schema)
     count = 0
     for text in answers:
         try:
-            count += not validator.is_valid(json.loads(text or ""))
+            count += not validator.is_valid(json.loads(text))
         except ValueError:
             count += 1
     return count
 
 
-def main() -> None:
-    p = params.load(
-        "predict.dtype", "max_model_len", "speculative", "teacher.model", "teacher.max_tokens"
-    )
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--task", default=p.task)
-    parser.add_argument(
-        "--rows", type=int, default=500, help="test rows to take; fewer for a quick look"
-    )
-    parser.add_argument("--users", type=int, nargs="*", default=USERS)
-    given = parser.parse_args()
-    t = settings.load(given.task)
-    model = serve.student_folder(t)
-    shipped = jsonl.read_json(t.data / "6-choice.json")["ship"]
-    tests = t.inputs(t.data / "4-test.jsonl", "slice")[: given.rows]
-    evaluated = [row["answer"] for row in score.predictions(t, (shipped,))[shipped]][: len(tests)]
-    os.environ |= {gateway.KEY: KEY, gateway.TASK: t.name}
-    inputs = [{"input": {name: row[name] for name in t.config["input"]}} for row in tests]
-    filled = [gateway.Gateway(None).filled(body) for body in inputs]  # type: ignore[arg-type]
-    plain = [body | {"response_format": {"type": "text"}} for body in inputs]
-    ours, vllm = (
-        ["potstill.serving.serve", "--task", t.name, "--speculative"],
-        "vllm.entrypoints.openai.api_server",
-    )
-    found: dict[str, Any] = {
-        "rows": len(tests),
-        "load": [],
-        "speculation": [],
-        "gateway_ms": gateway_ms(inputs),
-    }
-    print(
-        "| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |\n|---|---|---|---|---|---|---|---|"
-    )
-    with server([*ours, "off"], serve.on_cpu()) as url:
+def speculated(t: Task, tests: list[Row], inputs: list[Body], draft: str) -> Row:
+    """Ours without speculation and with each kind of it, n-gram and the folder `draft` if it names
+    one: what serving.json has of that, with the better default as "speculative"."""
+    found: Row = {"speculation": []}
+    with server([*OURS, "off"], serve.on_cpu()) as url:
         load(url, inputs[:16], 8)  # the kernels and the grammar are made at their first use
-        guided = [load(url, inputs, 32).answers for _ in range(2)]
-        for kind in ("ngram", *([p.serve.speculative] if "/" in p.serve.speculative else [])):
-            with server([*ours, kind], serve.on_cpu()) as other:
+        one, two = (load(url, inputs, 32).answers for _ in range(2))
+        for kind in ("ngram", *([draft] if "/" in draft else [])):
+            with server([*OURS, kind], serve.on_cpu()) as other:
                 load(other, inputs[:16], 8)
                 before, gain = counters(other), {}
                 for users in (1, 8):
-                    off, on = turns(
-                        {"ours, off": (url, inputs), f"ours, {kind}": (other, inputs)},
-                        users,
-                        len(tests),
-                    )
+                    both = {"ours, off": (url, inputs), f"ours, {kind}": (other, inputs)}
+                    off, on = turns(both, users, len(tests))
                     found["speculation"] += [off, on]
                     gain[str(users)] = round(on["tokens_per_second"] / off["tokens_per_second"], 3)
-                drafted, accepted = (
-                    now - then for now, then in zip(counters(other), before, strict=True)
-                )
-                hop = same(
-                    t, tests, guided[0], load(other, inputs, 32).answers, (guided[0], guided[1])
-                )
-            acceptance = round(accepted / drafted, 3) if drafted else None
-            found[kind] = {"acceptance": acceptance, "gain": gain} | hop
+                now = counters(other)
+                answers = load(other, inputs, 32).answers
+            drafted, accepted = now[0] - before[0], now[1] - before[1]
+            rate = round(accepted / drafted, 3) if drafted else None
+            hop = quantize.same(t, tests, one, answers, (one, two))
+            found[kind] = {"acceptance": rate, "gain": gain, **hop}
     ngram = found["ngram"]
-    found["speculative"] = "ngram" if ngram["passed"] and min(ngram["gain"].values()) > 1 else "off"
+    wins = ngram["passed"] and min(ngram["gain"].values()) > 1
+    return found | {"speculative": "ngram" if wins else "off"}
+
+
+def main() -> None:
+    p = params.load("predict", "serve", "teacher")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=500, help="test rows, from the first")
+    parser.add_argument("--users", type=int, nargs="*", default=USERS)
+    given = parser.parse_args()
+    t = settings.load()
+    model = serve.student_folder(t)
+    tests = t.inputs(t.data / "4-test.jsonl", "slice")[: given.rows]
+    evaluated = quantize.evaluated(t)[: len(tests)]
+    os.environ[gateway.KEY] = KEY
+    inputs = [{"input": {name: row[name] for name in t.config["input"]}} for row in tests]
+    filled = [gateway.Gateway(None).filled(body) for body in inputs]  # type: ignore[arg-type]
+    plain = [body | {"response_format": {"type": "text"}} for body in inputs]
+    found: Row = {"rows": len(tests), "load": [], "speculation": []}
+    found["gateway_ms"] = gateway_ms(inputs)
+    print("| | users | p50 ms | p95 ms | p99 ms | requests/s | tokens/s | errors |")
+    print("|---|---|---|---|---|---|---|---|")
+    found |= speculated(t, tests, inputs, p.serve.speculative)
     ahead = found["speculative"] if p.serve.speculative == "auto" else p.serve.speculative
-    words = serve.arguments(
-        t, model, "127.0.0.1", 0, p.predict.dtype, p.predict.max_model_len, ahead
-    )
-    for name in ("--middleware", "--port"):
-        del words[words.index(name) : words.index(name) + 2]
+    words = serve.arguments(t, model, p.predict.dtype, p.predict.max_model_len, ahead)
+    del words[(place := words.index("--middleware")) : place + 2]
     values = dict(itertools.pairwise(words))
-    usual = [
-        word for name in USUAL if (flag := f"--{name}") in values for word in (flag, values[flag])
-    ]
-    with server([*ours, ahead], serve.on_cpu()) as url:
-        with server([vllm, *words], serve.on_cpu()) as bare, server([vllm, *usual], {}) as defaults:
-            servers = {
-                "vLLM, defaults": (defaults, filled),
-                "bare vLLM": (bare, filled),
-                "ours": (url, inputs),
-            }
+    flags = [f"--{name}" for name in USUAL if f"--{name}" in values]
+    usual = [word for flag in flags for word in (flag, values[flag])]
+    with server([*OURS, ahead], serve.on_cpu()) as url:
+        with server([VLLM, *words], serve.on_cpu()) as bare, server([VLLM, *usual], {}) as defaults:
+            servers = {"vLLM, defaults": (defaults, filled), "bare vLLM": (bare, filled)}
+            servers["ours"] = url, inputs
             for where, bodies in servers.values():
                 load(where, bodies[:16], 8)
             for users in given.users:
                 found["load"] += turns(servers, users, len(tests))
         known = [row for row in found["load"] if row["server"] == "ours"]
         found["most_users"] = most_users(url, inputs, known)
-        texts = [load(url, plain, 32).answers for _ in range(2)]
-        guided = [load(url, inputs, 32).answers for _ in range(2)]
-        found["served"] = same(t, tests, evaluated, texts[0], (texts[0], texts[1]))
-        found["guided"] = same(t, tests, evaluated, guided[0], (guided[0], guided[1]))
+        for name, bodies in {"served": plain, "guided": inputs}.items():
+            one, two = (load(url, bodies, 32).answers for _ in range(2))
+            found[name] = quantize.same(t, tests, evaluated, one, (one, two))
         if gateway.response_format(t):
-            found["guided"]["invalid"] = invalid(t, guided[0])
+            found["guided"]["invalid"] = invalid(t, one)
     if os.environ.get("TEACHER_BASE_URL") and p.teacher.model not in ("scripted", "auto"):
-        asked = [
-            {
-                "model": p.teacher.model,
-                "messages": t.messages("teacher", row),
-                "max_tokens": p.teacher.max_tokens,
-            }
-            for row in tests[:20]
-        ]
+        common = {"model": p.teacher.model, "max_tokens": p.teacher.max_tokens}
+        asked = [common | {"messages": t.messages("teacher", row)} for row in tests[:20]]
         base = os.environ["TEACHER_BASE_URL"].rstrip("/").removesuffix("/v1")
-        one = figures(1, [load(base, asked, 1, os.environ.get("TEACHER_API_KEY", ""))])
-        found["load"].append({"server": f"teacher {p.teacher.model}"} | one)
-    jsonl.write_json(Path(t.reports, "serving.json"), found)
-    told = ("gateway_ms", "most_users", "served", "guided", "ngram", "speculative")
-    print("\n".join(f"{name}: {json.dumps(found[name])}" for name in told))
+        teacher = figures(1, [load(base, asked, 1, os.environ.get("TEACHER_API_KEY", ""))])
+        found["load"].append({"server": f"teacher {p.teacher.model}", **teacher})
+    jsonl.write_json(t.reports / "serving.json", found)
+    for name in ("gateway_ms", "most_users", "served", "guided", "ngram", "speculative"):
+        print(f"{name}: {json.dumps(found[name])}")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

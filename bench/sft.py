@@ -1,7 +1,9 @@
-"""What the stage sft adds to the bare `swift sft` with the same YAML: python -m bench.sft [ROUNDS], from the repository root.
+"""What the stage sft adds to the bare `swift sft` with the same YAML: python -m bench.sft [ROUNDS]
+in a task's folder.
 
-Needs data/<task>/4-train.jsonl and 4-valid.jsonl (`dvc repro split`); everything is written to a temporary folder. The two
-take turns. `start and end` is all that is not the trainer's own time (train_runtime of ms-swift's log).
+Needs data/4-train.jsonl and 4-valid.jsonl (`dvc repro split`); everything is written to a temporary
+folder. The two take turns. `start and end` is all that is not the trainer's own time (train_runtime
+of ms-swift's log).
 """
 
 import json
@@ -13,23 +15,18 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 
-from potstill.core import params
+from bench.poisoned import TASK, link
+from potstill.core import params, project
 from potstill.task import settings
 from potstill.training import model_folder, run, swift
 
+DATA = ("data/4-train.jsonl", "data/4-valid.jsonl")
+
 
 def main(rounds: int = 1) -> None:
-    p = SimpleNamespace(**params.parse(params.read_text(params.PATH), params.PATH))
-    t = settings.load()
-    names = params.parse(params.read_text(Path("dvc.yaml")), Path("dvc.yaml"))["stages"]["sft"][
-        "params"
-    ]
-    ours = t.settled(
-        SimpleNamespace(**{name: getattr(p, name) for name in names if isinstance(name, str)})
-    )
-    config = run.config(ours, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
+    p = params.load("model", "model_revision", *run.PARAMS, *run.SFT_PARAMS)
+    config = run.config(settings.load().settled(p), *map(Path, DATA))
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -40,9 +37,8 @@ def main(rounds: int = 1) -> None:
         whole, trained = median(a for a, _ in times), median(b for _, b in times)
         print(f"{name:12}{whole:9.1f}{trained:9.1f}{whole - trained:15.1f}")
     (a, b), (c, d) = (tuple(map(median, zip(*times, strict=True))) for times in found.values())
-    print(
-        f"the stage adds {d / b - 1:+.1%} to the trainer's time, {(c - d) - (a - b):+.1f} s to the rest"
-    )
+    rest = f"{(c - d) - (a - b):+.1f} s to the rest"
+    print(f"the stage adds {d / b - 1:+.1%} to the trainer's time, {rest}")
 
 
 def bare(config: swift.Config, folder: Path) -> tuple[float, float]:
@@ -52,37 +48,23 @@ def bare(config: swift.Config, folder: Path) -> tuple[float, float]:
     env = os.environ | model_folder.environment(model_folder.at_hub(config["model"]))
     start = time.monotonic()
     command = [str(Path(sys.executable).with_name("swift")), "sft", str(yaml)]
-    subprocess.run(
-        command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    subprocess.run(command, env=env, check=True, capture_output=True)
     whole = time.monotonic() - start
     lines = map(json.loads, (folder / "run/logging.jsonl").read_text(encoding="utf-8").splitlines())
     return whole, next(line["train_runtime"] for line in lines if "train_runtime" in line)
 
 
 def stage(folder: Path) -> tuple[float, float]:
-    """The same of `python -m stages.sft`, in a copy of the project."""
-    for name in (
-        "potstill",
-        "stages",
-        "schemas",
-        "tasks",
-        "data",
-        "models/tiny-base",
-        "params.yaml",
-    ):
-        target = folder / "project" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(Path(name).resolve())
-    env = os.environ | {"DVC_ROOT": str(folder), "PYTHONPATH": str(folder / "project")}
+    """The same of `python -m stages.sft`, in a copy of the task."""
+    copy = folder / "task"
+    link(copy, *TASK, *DATA)
+    env = os.environ | {"DVC_ROOT": str(folder), "PYTHONPATH": str(project.ROOT)}
     start = time.monotonic()
     command = [sys.executable, "-m", "stages.sft"]
-    out = subprocess.run(
-        command, cwd=folder / "project", env=env, check=True, capture_output=True, text=True
-    ).stdout
+    done = subprocess.run(command, cwd=copy, env=env, check=True, capture_output=True, text=True)
     whole = time.monotonic() - start
-    said = re.search(r"([0-9.]+) of them in the trainer", out)
-    assert said, out
+    said = re.search(r"([0-9.]+) of them in the trainer", done.stdout)
+    assert said, done.stdout
     return whole, float(said[1])
 
 

@@ -1,17 +1,20 @@
 """Make the rows of the address task: `python -m data.rows` writes data/seeds.jsonl and gold.jsonl.
 
-A record is a place of the gazetteer, a generated street-to-room detail, a name and a phone; a layout is a template that
-writes it down the way people type it. Gold labels come from the record, never from a parser. Rows are virtual: streets,
-estates, names and numbers are put together from the word pools of pools.json, by one seed, so two runs are identical.
+A record is a place of the gazetteer, a generated street-to-room detail, a name and a phone; a
+layout is a template that writes it down the way people type it. Gold labels come from the record,
+never from a parser. Rows are virtual: streets, estates, names and numbers are put together from the
+word pools of pools.json, by one seed, so two runs are identical.
 
-A seed:     {"id": "…", "text": "电话:23204753945:大理市大理市人民路25号 大理古城国际酒店 3号楼:收件者:段丽娟"}
-A gold row: {"id": "…", "text": "…", "slice": "like_seeds", "gold": {"province": "云南省", …, "phone": "23204753945"}}
+A seed:     {"id": "…", "text": "电话:23204753945:大理市大理市人民路25号 3号楼:收件者:段丽娟"}
+A gold row: {"id": "…", "text": "…", "slice": "like_seeds",
+             "gold": {"province": "云南省", …, "phone": "23204753945"}}
 
-No street, estate, firm, town or person of a gold row occurs in any seed. The gold slice `like_seeds` has LAYOUTS, the
-slice `unseen_layout` has UNSEEN: kinds that neither the seeds nor the base's pretraining text may contain, namely a
-sentence of prose, the phone in brackets after the name, fields in 【】, a name=…&phone=… query, numbered lines, arrows,
-JSON with Chinese keys, XML tags, a table row with bars at both ends, a postcode line before an address on three lines,
-# tags, fields between _ or ★, and the envelope order "To: …" with the name last, beside 收.
+No street, estate, firm, town or person of a gold row occurs in any seed. The gold slice
+`like_seeds` has LAYOUTS, the slice `unseen_layout` has UNSEEN: kinds that neither the seeds nor the
+base's pretraining text may contain, namely a sentence of prose, the phone in brackets after the
+name, fields in 【】, a name=…&phone=… query, numbered lines, arrows, JSON with Chinese keys, XML
+tags, a table row with bars at both ends, a postcode line before an address on three lines, # tags,
+fields between _ or ★, and the envelope order "To: …" with the name last, beside 收.
 """
 
 import json
@@ -26,96 +29,67 @@ from typing import Any, NamedTuple
 
 from potstill.core.jsonl import row_id, squeeze, write_jsonl
 
+from .places import Place, brief, places, provinces, typed
+
 SEED = 20260
 GOLD_SEED = 20261  # nobody reads these rows: mistakes are studied on rows of another seed
 SEED_ROWS, LIKE_ROWS, UNSEEN_ROWS = 4000, 400, 100
 DATA = Path(__file__).resolve().parent
 
-# Slots: a address (r region + d detail), n name with its title, m name without, p phone; LA LN LP LR LD are Chinese
-# labels, EA EN EP English ones. The order of the slots, the labels and the separators make a layout, a kind of its own.
+# Slots: a address (r region + d detail), n name with its title, m name without, p phone; LA LN LP
+# LR LD are Chinese labels, EA EN EP English ones. The order of the slots, the labels and the
+# separators make a layout, a kind of its own.
 LAYOUTS = (
     # no labels: every order, every separator
     "{a} {n} {p}", "{a} {p} {n}", "{n} {a} {p}", "{n} {p} {a}", "{p} {a} {n}", "{p} {n} {a}",
-    "{a},{n},{p}", "{n},{p},{a}", "{a}，{n}，{p}", "{n}，{p}，{a}", "{p}，{a}，{n}", "{a}、{n}、{p}", "{n}、{a}、{p}",
-    "{n};{p};{a}", "{p}；{n}；{a}", "{a} | {n} | {p}", "{n}|{a}|{p}", "{n}/{p}/{a}", "{p} / {a} / {n}",
-    "{p}:{a}:{n}", "{n}：{p}：{a}", "{a}\t{n}\t{p}", "{n}\t{p}\t{a}", "{n}\n{p}\n{a}", "{a}\n{n}\n{p}",
-    "{n} {p}\n{a}", "{a}\n{n} {p}", "{a}  {p}  {n}", "{n}  {p}  {a}", "{p} , {n} , {a}", "{a} , {n} , {p}",
-    "{n}{p}{a}", "{a}{n}{p}", "{p}{a}{n}", "{a}{p}{n}", "{p}{n}{a}", "{n}{a}{p}", "{a}，{n}{p}", "{n}{p}，{a}",
+    "{a},{n},{p}", "{n},{p},{a}", "{a}，{n}，{p}", "{n}，{p}，{a}", "{p}，{a}，{n}",
+    "{a}、{n}、{p}", "{n}、{a}、{p}", "{n};{p};{a}", "{p}；{n}；{a}", "{a} | {n} | {p}",
+    "{n}|{a}|{p}", "{n}/{p}/{a}", "{p} / {a} / {n}", "{p}:{a}:{n}", "{n}：{p}：{a}",
+    "{a}\t{n}\t{p}", "{n}\t{p}\t{a}", "{n}\n{p}\n{a}", "{a}\n{n}\n{p}", "{n} {p}\n{a}",
+    "{a}\n{n} {p}", "{a}  {p}  {n}", "{n}  {p}  {a}", "{p} , {n} , {a}", "{a} , {n} , {p}",
+    "{n}{p}{a}", "{a}{n}{p}", "{p}{a}{n}", "{a}{p}{n}", "{p}{n}{a}", "{n}{a}{p}", "{a}，{n}{p}",
+    "{n}{p}，{a}",
     # Chinese labels: on all fields or some, with full or half colon, a space, or nothing after them
-    "{LN}：{n}\n{LP}：{p}\n{LA}：{a}", "{LA}：{a}\n{LN}：{n}\n{LP}：{p}", "{LN}:{n} {LP}:{p} {LA}:{a}",
-    "{LA}:{a},{LN}:{n},{LP}:{p}", "{LP}:{p}:{a}:{LN}:{n}", "{LP}：{p}，{LN}：{n}，{LA}：{a}",
-    "{a} , {LN}{n} , {EP}:{p}", "{LN}{n}{LP}{p}{LA}{a}", "{LA}{a}{LN}{n}{LP}{p}",
-    "{LN} {n}\n{LP} {p}\n{LA} {a}", "{LN}{n}，{LP}{p}，{LA}{a}",
-    "{a}；{LN}：{n}；{LP}：{p}", "{LP}{p} {a} {LN}{n}", "{a} {LN}：{n} {LP}：{p}", "{n} {LP}:{p} {LA}:{a}",
-    "{LN}:{n};{p};{a}", "{LN}：{n}、{LP}：{p}、{LA}：{a}", "{LA}：{a} | {LP}：{p} | {LN}：{n}",
-    "{LN}:{n}/{LP}:{p}/{LA}:{a}", "{LN}\t{n}\n{LP}\t{p}\n{LA}\t{a}", "{n}\n{LP}：{p}\n{a}",
+    "{LN}：{n}\n{LP}：{p}\n{LA}：{a}", "{LA}：{a}\n{LN}：{n}\n{LP}：{p}",
+    "{LN}:{n} {LP}:{p} {LA}:{a}", "{LA}:{a},{LN}:{n},{LP}:{p}", "{LP}:{p}:{a}:{LN}:{n}",
+    "{LP}：{p}，{LN}：{n}，{LA}：{a}", "{a} , {LN}{n} , {EP}:{p}", "{LN}{n}{LP}{p}{LA}{a}",
+    "{LA}{a}{LN}{n}{LP}{p}", "{LN} {n}\n{LP} {p}\n{LA} {a}", "{LN}{n}，{LP}{p}，{LA}{a}",
+    "{a}；{LN}：{n}；{LP}：{p}", "{LP}{p} {a} {LN}{n}", "{a} {LN}：{n} {LP}：{p}",
+    "{n} {LP}:{p} {LA}:{a}", "{LN}:{n};{p};{a}", "{LN}：{n}、{LP}：{p}、{LA}：{a}",
+    "{LA}：{a} | {LP}：{p} | {LN}：{n}", "{LN}:{n}/{LP}:{p}/{LA}:{a}",
+    "{LN}\t{n}\n{LP}\t{p}\n{LA}\t{a}", "{n}\n{LP}：{p}\n{a}",
     # English labels, alone and mixed
     "{EN}:{n} {EP}:{p} {EA}:{a}", "{EA}: {a}\n{EN}: {n}\n{EP}: {p}", "{EN} {n}, {EP} {p}, {EA} {a}",
     "{EP}:{p}，{a}，{EN}:{n}", "{n}，{EP}：{p}，{a}", "{EA}:{a} | {EN}:{n} | {EP}:{p}",
     # region and detail as two fields
     "{LN}：{n}\n{LP}：{p}\n{LR}：{r}\n{LD}：{d}", "{LR}:{r} {LD}:{d} {LN}:{n} {LP}:{p}",
-    "{LN}:{n},{LP}:{p},{LR}:{r},{LD}:{d}", "{LR}：{r}\n{LD}：{d}\n{n} {p}", "{n} {p} {r} {d}", "{n}，{p}，{r}，{d}",
-    "{r}\n{d}\n{n}\n{p}", "{r} {d} {LN}:{n} {LP}:{p}",
+    "{LN}:{n},{LP}:{p},{LR}:{r},{LD}:{d}", "{LR}：{r}\n{LD}：{d}\n{n} {p}", "{n} {p} {r} {d}",
+    "{n}，{p}，{r}，{d}", "{r}\n{d}\n{n}\n{p}", "{r} {d} {LN}:{n} {LP}:{p}",
 )  # fmt: skip
 
 # s is what is sent, z a postcode, e and f the first part and the rest of the detail.
 UNSEEN = (
-    "麻烦寄到{a}，我叫{m}，电话{p}", "帮{n}把{s}发到{a}，有事打{p}",
-    "{n}（{p}）{a}", "{a} {n}({p})",
-    "【收件人】{n}【电话】{p}【地址】{a}", "【{n}】【{p}】【{a}】",
-    "name={n}&phone={p}&address={a}", "addr={a}&tel={p}&name={n}",
-    "1. {n}\n2. {p}\n3. {a}", "1. 地址：{a}\n2. 姓名：{n}\n3. 电话：{p}",
-    "{n}→{p}→{a}", "{a} => {n} => {p}",
-    '{{"收件人":"{n}","手机":"{p}","地址":"{a}"}}', "<收件人>{n}</收件人><电话>{p}</电话><地址>{a}</地址>",
-    "│{a}│{n}│{p}│", "{z}\n{r}\n{e}\n{f}\n{n} {p}",
-    "#收件#{n}#电话#{p}#地址#{a}", "{n}_{p}_{a}", "★{a}★{n}★{p}", "To: {a}\n{p}\n收 {n}",
+    "麻烦寄到{a}，我叫{m}，电话{p}", "帮{n}把{s}发到{a}，有事打{p}", "{n}（{p}）{a}",
+    "{a} {n}({p})", "【收件人】{n}【电话】{p}【地址】{a}", "【{n}】【{p}】【{a}】",
+    "name={n}&phone={p}&address={a}", "addr={a}&tel={p}&name={n}", "1. {n}\n2. {p}\n3. {a}",
+    "1. 地址：{a}\n2. 姓名：{n}\n3. 电话：{p}", "{n}→{p}→{a}", "{a} => {n} => {p}",
+    '{{"收件人":"{n}","手机":"{p}","地址":"{a}"}}',
+    "<收件人>{n}</收件人><电话>{p}</电话><地址>{a}</地址>", "│{a}│{n}│{p}│",
+    "{z}\n{r}\n{e}\n{f}\n{n} {p}", "#收件#{n}#电话#{p}#地址#{a}", "{n}_{p}_{a}", "★{a}★{n}★{p}",
+    "To: {a}\n{p}\n收 {n}",
 )  # fmt: skip
 
-# Shares of rows by what the last named division is; see contract rules 3 to 6 (direct: under the province itself).
+# Shares of rows by what the last named division is (direct: under the province itself); rules 3 to
+# 6 of docs/address-contract.md.
 DECKS = {"district": 0.56, "county": 0.25, "city": 0.13, "direct": 0.03, "bare": 0.03}
-PLACEHOLDERS = {"市辖区", "县", "省直辖县级行政区划", "自治区直辖县级行政区划"}
-# Peoples in the names of regions and prefectures, which the short forms leave out.
-PEOPLES = "朝鲜|蒙古|土家|布依|哈尼|哈萨克|柯尔克孜|傈僳|景颇|维吾尔|[藏羌回彝白傣壮苗侗]"
 # Symbols of pools.json whose texts seeds and gold may not share.
 HELD = frozenset(
     (
-        "street",
-        "home",
-        "tower",
-        "hotel",
-        "mall",
-        "market",
-        "company",
-        "park",
-        "school",
-        "hospital",
-        "shop",
-        "town",
-    )
-    + (
-        "town0",
-        "subdistrict",
-        "village",
-        "villagestem",
-        "community",
-        "gacha",
-        "sumu",
-        "male",
-        "female",
-    )
+        "street home tower hotel mall market company park school hospital shop town town0 "
+        "subdistrict village villagestem community gacha sumu male female"
+    ).split()
 )
 KEYS = ("province", "city", "district", "specific_location", "name", "phone")
-
-
-class Place(NamedTuple):
-    """One division that an address can name last."""
-
-    province: str
-    city: str  # the prefecture; "" where the district stands directly under the province
-    district: str  # "" for a prefecture without districts
-    unique: bool  # the district's name alone names one place of the gazetteer
-    inside: bool  # … one place of its province
-    shorts: tuple[str, ...]  # unambiguous short forms of the city
 
 
 class Record(NamedTuple):
@@ -141,139 +115,14 @@ class Row(NamedTuple):
     record: Record
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
-
-
-def brief(name: str) -> str:
-    """A province, prefecture or district as people shorten it: 广西壮族自治区 → 广西, 延边朝鲜族自治州 → 延边."""
-    stem = re.sub("(自治[区州县旗]|地区|[省市县区盟旗])$", "", name)
-    while name.endswith(("自治区", "自治州")) and (people := re.search(f"({PEOPLES})族?$", stem)):
-        if people.start() < 2:  # 内蒙古, 西藏
-            break
-        stem = stem[: people.start()]
-    return stem
-
-
-@lru_cache
-def provinces() -> frozenset[str]:
-    """The short names of the 31 provinces."""
-    return frozenset(brief(place.province) for place in places())
-
-
-@lru_cache
-def places() -> tuple[Place, ...]:
-    """Every place that an address can name, from the gazetteer of cpca (Hong Kong, Macau and Taiwan left out)."""
-    import csv
-    from importlib.metadata import distribution
-
-    table = Path(
-        str(distribution("cpca").locate_file("cpca/resources/adcodes.csv"))
-    )  # import cpca would load pandas
-    with table.open(encoding="utf-8") as file:
-        names = {row["adcode"][:6]: row["name"] for row in csv.DictReader(file)}
-    names = {
-        code: name for code, name in sorted(names.items()) if code[:2] not in ("71", "81", "82")
-    }
-    province = {code[:2]: name for code, name in names.items() if code.endswith("0000")}
-    city = {
-        c[:4]: n
-        for c, n in names.items()
-        if c[4:] == "00" and c[2:] != "0000" and n not in PLACEHOLDERS
-    }
-    district = {
-        c: n
-        for c, n in names.items()
-        if c[4:] != "00" and n not in PLACEHOLDERS and not n.endswith("海域")
-    }
-    everywhere = Counter(district.values())
-    by_province = Counter((code[:2], name) for code, name in district.items())
-    short_provinces = {brief(name) for name in province.values()}
-    stems: dict[str, set[str]] = defaultdict(
-        set
-    )  # stem → prefectures in which some division has it
-    for code, name in {**city, **district}.items():
-        stems[brief(name)].add(code[:4])
-
-    def shorts(code: str, last: str) -> tuple[str, ...]:
-        name = city.get(code[:4], "")
-        stem, short = brief(name), []
-        own_city = (
-            last.endswith("市") and brief(last) == stem
-        )  # 大理大理市 would read as typed twice
-        if (
-            name
-            and stem not in short_provinces
-            and stems[stem] == {code[:4]}
-            and not own_city
-            and last[0] != "市"
-        ):
-            short.append(stem)
-        return (*short, *([stem + "州"] if name.endswith("自治州") else []))
-
-    def found(code: str, name: str) -> Place:
-        """A district, with what it may be typed without."""
-        clear = not re.match("(.区$|市)", name) and not name.startswith(tuple(short_provinces))
-        above = city.get(
-            code[:4], province[code[:2]] if code[:2] in ("11", "12", "31", "50") else ""
-        )
-        unique, inside = clear and everywhere[name] == 1, clear and by_province[code[:2], name] == 1
-        return Place(province[code[:2]], above, name, unique, inside, shorts(code, name))
-
-    with_districts = {code[:4] for code in district}
-    bare = [
-        Place(province[c[:2]], n, "", True, True, ())
-        for c, n in city.items()
-        if c not in with_districts
-    ]
-    return (*(found(code, name) for code, name in district.items()), *bare)
-
-
-def deck_of(place: Place) -> str:
-    """Which key of DECKS a place belongs to."""
-    if not place.district or not place.city:
-        return "direct" if place.district else "bare"
-    return {"区": "district", "市": "city"}.get(place.district[-1], "county")
-
-
-def typed(place: Place, rng: random.Random) -> tuple[tuple[str, ...], str, str]:
-    """The region as somebody types it, and the city and district it means by the contract (rules 1 to 7)."""
-    province, city, district = place.province, place.city, place.district
-    short = rng.choice(["内蒙", "内蒙古"]) if province.startswith("内蒙古") else brief(province)
-    first: tuple[str, ...] = rng.choices([(province,), (short,), ()], (60, 20, 20))[0]
-    if province == city:
-        forms = [
-            (city, district),
-            (short, district),
-            (city, city, district),
-            (short, city, district),
-            (district,),
-        ]
-        parts = rng.choices(forms, (60, 24, 8, 3, 5 * place.unique))[0]
-        return parts, city, district
-    if not district:  # rule 6
-        return (*first, *(city,) * rng.choices((1, 2), (9, 1))[0]), city, city
-    if not city or (
-        district.endswith("市") and rng.random() < 0.58
-    ):  # rules 3 and 4, the prefecture left out
-        twice = rng.random() < (0.3 if district.endswith("市") else 0)
-        own = twice or not city.endswith("市")
-        return (*first, *(district,) * (1 + twice)), district if own else city, district
-    if rng.random() < 0.065 and place.inside and not district.endswith("市"):  # rules 5 and 7
-        return (*(first or (province,) * (not place.unique)), district), city, district
-    called = rng.choice(place.shorts) if place.shorts and rng.random() < 0.12 else city
-    return (*first, called, district), city, district
-
-
-# --- detail, name, phone ----------------------------------------------------------------------------------------------
+# --- detail, name, phone --------------------------------------------------------------------------
 
 
 @lru_cache
 def pools() -> dict[str, Any]:
-    """pools.json: a symbol's productions with their weights, or words of equal weight in one string."""
-    read: dict[str, Any] = json.loads(
-        Path(__file__).with_name("pools.json").read_text(encoding="utf-8")
-    )
-    return read
+    """pools.json: a symbol's productions with their weights, or words of equal weight in one
+    string."""
+    return dict(json.loads((DATA / "pools.json").read_text(encoding="utf-8")))
 
 
 @lru_cache
@@ -288,7 +137,8 @@ TOKEN = re.compile(r"\{(?:(\d+)-(\d+)|(\w+))\}")
 
 
 def expand(symbol: str, rng: random.Random, here: str = "", held: list[str] | None = None) -> str:
-    """A random text of a symbol of pools.json; `here` is the place's short name, `held` collects the HELD texts."""
+    """A random text of a symbol of pools.json; `here` is the place's short name, `held` collects
+    the HELD texts."""
     if symbol == "here":
         return here if len(here) == 2 else expand("ea", rng)
     rules, weights = weighted(symbol)
@@ -304,7 +154,7 @@ def expand(symbol: str, rng: random.Random, here: str = "", held: list[str] | No
 
 
 def phone(rng: random.Random, province: str) -> tuple[str, str]:
-    """A phone as typed and as the contract wants it (rule 10)."""
+    """A phone as typed, and as the contract wants it (rule 10)."""
 
     def digits(count: int) -> str:
         return "".join(rng.choices("0123456789", k=count))
@@ -313,12 +163,8 @@ def phone(rng: random.Random, province: str) -> tuple[str, str]:
     if kind < 0.18:
         area = pools()["areacode"][province[:2]]
         area += str(rng.randint(11, 99)) if len(area) == 2 else ""
-        number = (
-            area
-            + rng.choices(["-", ""], (9, 1))[0]
-            + str(rng.randint(2, 8))
-            + digits(rng.choice([6, 7, 7]))
-        )
+        number = area + rng.choices(["-", ""], (9, 1))[0]
+        number += str(rng.randint(2, 8)) + digits(rng.choice([6, 7, 7]))
         number += rng.choices(["", "-", "转"], (66, 22, 12))[0]
         number += str(rng.randint(100, 8999)) if not number[-1].isdigit() else ""
         return number, number
@@ -329,15 +175,13 @@ def phone(rng: random.Random, province: str) -> tuple[str, str]:
         typed_number = rng.choice("- ").join(
             filter(None, (plain[:first], plain[first:second], plain[second:]))
         )
-    prefix = (
-        rng.choice(["+86", "+86 ", "+86-", "86-", "86 ", "0086", "0086-"])
-        if rng.random() < 0.07
-        else ""
-    )
-    return prefix + typed_number, plain
+    if rng.random() < 0.07:
+        prefix = rng.choice(["+86", "+86 ", "+86-", "86-", "86 ", "0086", "0086-"])
+        typed_number = prefix + typed_number
+    return typed_number, plain
 
 
-# --- records and lines ------------------------------------------------------------------------------------------------
+# --- records and lines ----------------------------------------------------------------------------
 
 
 def draw(place: Place, layout: str, rng: random.Random) -> Record:
@@ -357,13 +201,8 @@ def draw(place: Place, layout: str, rng: random.Random) -> Record:
         title = expand(f"{gender}title", rng) if rng.random() < 0.07 else ""
         number, gold_phone = phone(rng, place.province)
         gap = rng.choices(["", " "], (76, 24))[0]
-        gold = dict(
-            zip(
-                KEYS,
-                (place.province, city, district, gap.join(parts), name, gold_phone),
-                strict=True,
-            )
-        )
+        values = (place.province, city, district, gap.join(parts), name, gold_phone)
+        gold = dict(zip(KEYS, values, strict=True))
         hinge = " " if glue or rng.random() < 0.05 else ""
         record = Record(
             region, glue, hinge, tuple(parts), gap, name, title, number, gold, frozenset(held)
@@ -378,9 +217,8 @@ def clear(layout: str, record: Record) -> bool:
     last = detail[-1]
     if "{e}" in layout and len(detail) < 2:
         return False
-    if re.search(
-        r"\{[ad]\}\{n\}", layout
-    ):  # 3号楼张三 reads well; 花园张三, 3号房玄龄, 5楼东方红 do not
+    if re.search(r"\{[ad]\}\{n\}", layout):
+        # 3号楼张三 reads well; 花园张三, 3号房玄龄, 5楼东方红 do not
         closed = re.search("[0-9号室楼层栋幢]$", last)
         if not closed or record.name[0] in "东西南北单房路苑和连应全":
             return False
@@ -396,7 +234,8 @@ def clear(layout: str, record: Record) -> bool:
 
 
 def words(place: Place, rng: random.Random) -> dict[str, str]:
-    """A text for every slot of a layout that is no part of the record: labels, what is sent, a postcode."""
+    """A text for every slot of a layout that is no part of the record: labels, what is sent, a
+    postcode."""
     drawn = {
         slot: expand(slot, rng) for slot in ("LA", "LN", "LP", "LR", "LD", "EA", "EN", "EP", "s")
     }
@@ -407,8 +246,9 @@ def fill(layout: str, record: Record, others: dict[str, str]) -> str:
     """The line: the record written in the layout, with these texts in the layout's other slots."""
     region, detail = record.glue.join(record.region), record.gap.join(record.detail)
     return layout.format(
-        a=region + record.hinge + detail, r=region, d=detail, e=record.detail[0], f="".join(record.detail[1:]),
-        n=record.name + record.title, m=record.name, p=record.phone, **others,
+        a=region + record.hinge + detail, r=region, d=detail, e=record.detail[0],
+        f="".join(record.detail[1:]), n=record.name + record.title, m=record.name, p=record.phone,
+        **others,
     )  # fmt: skip
 
 
@@ -420,8 +260,16 @@ def with_remark(text: str, layout: str, rng: random.Random) -> str:
     return text + rng.choice(["，{}", " {}", "（{}）", " 备注：{}", "，备注:{}"]).format(remark)
 
 
+def deck_of(place: Place) -> str:
+    """Which key of DECKS a place belongs to."""
+    if not place.district or not place.city:
+        return "direct" if place.district else "bare"
+    return {"区": "district", "市": "city"}.get(place.district[-1], "county")
+
+
 def deck(items: Sequence[Place], rows: int, rng: random.Random) -> list[Place]:
-    """`rows` items, all of them before any comes again, one of every prefecture before a second of any."""
+    """`rows` items, all of them before any comes again, one of every prefecture before a second of
+    any."""
     drawn: list[Place] = []
     while len(drawn) < rows:
         seen: Counter[str] = Counter()
@@ -434,7 +282,8 @@ def deck(items: Sequence[Place], rows: int, rng: random.Random) -> list[Place]:
 
 
 def lines(layouts: Sequence[str], rows: int, seed: str, taken: str = "") -> list[Row]:
-    """`rows` rows, every layout about equally often, with no HELD text that occurs in `taken`, and all different."""
+    """`rows` rows, every layout about equally often, with no HELD text that occurs in `taken`, and
+    all different."""
     rng = random.Random(seed)
     by_deck: dict[str, list[Place]] = defaultdict(list)
     for place in places():
@@ -474,26 +323,17 @@ def files() -> dict[str, list[dict[str, Any]]]:
     """File name → its rows."""
     seeds, like, unseen = make()
     gold = [(row, "like_seeds") for row in like] + [(row, "unseen_layout") for row in unseen]
+
+    def start(row: Row) -> dict[str, Any]:
+        return {"id": row_id({"text": row.text}), "text": row.text}
+
     return {
-        "seeds.jsonl": [{"id": row_id({"text": row.text}), "text": row.text} for row in seeds],
-        "gold.jsonl": [
-            {
-                "id": row_id({"text": row.text}),
-                "text": row.text,
-                "slice": part,
-                "gold": row.record.gold,
-            }
-            for row, part in gold
-        ],
+        "seeds.jsonl": [start(row) for row in seeds],
+        "gold.jsonl": [start(row) | {"slice": part, "gold": row.record.gold} for row, part in gold],
     }
 
 
-def main() -> None:
-    """Write both files."""
-    for name, rows in files().items():
-        write_jsonl(DATA / name, rows)
-        print(f"data/{name}: {len(rows):,} rows")
-
-
 if __name__ == "__main__":
-    main()
+    for name, written in files().items():
+        write_jsonl(DATA / name, written)
+        print(f"data/{name}: {len(written):,} rows")

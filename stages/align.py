@@ -9,7 +9,7 @@ accuracy 0.71 (share of the margins above 0)
 import shutil
 import time
 
-from potstill.core import errors, jsonl, params
+from potstill.core import errors, jsonl, params, stage
 from potstill.core.jsonl import Row
 from potstill.task import settings
 from potstill.training import dpo, model_folder, run
@@ -33,7 +33,7 @@ def main() -> None:
             )
         pairs = jsonl.read_jsonl(path, ("prompt", "chosen", "rejected"))
         config = dpo.config(p, path, merged)
-        with run.alone("align", config) as work:
+        with run.exclusive_folder("align", config) as work:
             jsonl.write_jsonl(work / "pairs.jsonl", map(dpo.lesson, pairs))
             config["dataset"] = [str(work / "pairs.jsonl")]
             steps, trained = run.train(config, work, out / "adapter", base=str(merged))
@@ -47,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

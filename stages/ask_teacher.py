@@ -2,7 +2,7 @@
 prompt, client and journal as those to the inputs. A row is that of
 potstill/inference/predictions.py with what fills the journal again."""
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.inference import predictions
 from potstill.task import settings
 from potstill.teacher import asking
@@ -18,4 +18,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -8,7 +8,7 @@ alone; without dpo it is sft. models/student is a copy of it, for serving and qu
 import shutil
 from typing import Any
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.evaluation import choose
 from potstill.inference import predictions
 from potstill.task import settings
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -8,7 +8,7 @@ replies that they were taken from, where there were any.
 from functools import partial
 
 from potstill.checks import registry
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.core.jsonl import Row
 from potstill.dataset import expand
 from potstill.task import settings
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

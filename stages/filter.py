@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from potstill.checks import registry
-from potstill.core import errors, jsonl, params
+from potstill.core import errors, jsonl, params, stage
 from potstill.dataset import filtering, reviews
 from potstill.task import settings
 
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from potstill.checks import registry
-from potstill.core import errors, jsonl, params
+from potstill.core import errors, jsonl, params, stage
 from potstill.core.jsonl import Row
 from potstill.task import settings
 from potstill.teacher import asking
@@ -51,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

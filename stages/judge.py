@@ -9,8 +9,9 @@ report.json:    {"stage": "judge", "model": null, "pairs": 0, "unscored": 0}
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.core.jsonl import Row
 from potstill.evaluation import judge, score
 from potstill.task import settings
@@ -25,7 +26,7 @@ def main() -> None:
     if asks:
         asked = judge.all_questions(t, score.predictions(t))
         own = SimpleNamespace(**vars(p.teacher) | {"model": p.judge.model, "temperature": 0.0})
-        how = {"kind": judge.PROMPT, "schema": judge.SCHEMA}
+        how: dict[str, Any] = {"kind": judge.PROMPT, "schema": judge.SCHEMA}
         found = judge.verdicts(asked, list(asking.answer_rows(t, asked, own, samples=1, **how)))
     lost = sum(row["verdict"] is None for row in found)
     folder = jsonl.fresh_folder(t.data / "5-judge")
@@ -38,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -1,6 +1,6 @@
 """models/sft/adapter + base → models/sft/merged: one model, by `swift export --merge_lora`."""
 
-from potstill.core import errors, params, project
+from potstill.core import errors, params, project, stage
 from potstill.task import settings
 from potstill.training import run
 
@@ -20,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

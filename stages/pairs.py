@@ -11,7 +11,7 @@ report.json:    {"stage": "pairs", "pairs": 1900, "sources": {"prompt": {"in": 1
 from pathlib import Path
 
 from potstill.checks import registry
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.dataset import preferences, reviews
 from potstill.task import settings
 from potstill.teacher import asking
@@ -51,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -6,7 +6,7 @@ rows whose token ids are not the served ones.
 report.json: {"lessons": 100, "other_tokens": []}
 """
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.inference import parity, predictions
 from potstill.task import settings
 from potstill.training import model_folder
@@ -29,8 +29,7 @@ def main() -> None:
             path = predictions.folder(t, name) / "test.jsonl"
             before = predictions.read(path, tests, f"run `dvc repro -f predict@{name}`")
             lengths = [row["completion_tokens"] for row in before]
-            how = p.predict.max_tokens, p.predict.dtype
-            found = parity.with_adapter(base, revision, adapter, asked, lengths, *how)
+            found = parity.with_adapter(base, revision, adapter, asked, lengths, p.predict)
             predictions.write(folder / f"{name}.jsonl", tests, found)
     lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[:LESSONS]
     others = list(parity.other_tokens(p.model, p.model_revision, merged, lessons))
@@ -40,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

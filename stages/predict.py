@@ -11,7 +11,7 @@ A row is that of potstill/inference/predictions.py; a file with no rows is not w
 
 import sys
 
-from potstill.core import errors, jsonl, params
+from potstill.core import errors, jsonl, params, stage
 from potstill.core.models import MODELS
 from potstill.inference import engine, few_shot, predictions
 from potstill.task import settings
@@ -36,9 +36,9 @@ def untrained(name: str) -> None:
         said = (len(shown[0]) - len(asked[0])) // 2 if shown else 0
         print(f"examples: {said} of {len(lessons):,} training rows shown, in {room:,} tokens")
         batches, files = [asked, shown], ["again.jsonl", "test.jsonl"]
-    how = p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len, p.model_revision
     seconds: list[float] = []
     timed = None if shots else seconds
+    how = p.predict, p.model_revision
     answers = engine.predict(p.model, batches, *how, stop_loops=True, timed=timed)
     folder = jsonl.fresh_folder(predictions.folder(t, name))
     for file, found in zip(files, answers, strict=True):
@@ -61,8 +61,7 @@ def trained(name: str) -> None:
     folder = jsonl.fresh_folder(predictions.folder(t, name))
     if name in p.models:
         model_folder.check_folder(weights, "run `make repro` first")
-        how = p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len
-        answers = engine.predict(str(weights), list(chats.values()), *how, timed=seconds)
+        answers = engine.predict(str(weights), list(chats.values()), p.predict, timed=seconds)
         for (file, asked), found in zip(rows.items(), answers, strict=True):
             predictions.write(folder / file, asked, found)
     else:
@@ -78,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -1,7 +1,7 @@
 """reports/ of score, the predictions and what made them → reports/report.html, one page that works
 without a network."""
 
-from potstill.core import errors, jsonl
+from potstill.core import jsonl, stage
 from potstill.report import pages
 from potstill.task import settings
 
@@ -15,4 +15,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -6,7 +6,7 @@ samples.jsonl: {"id": "…", "sample": 0, "answer": "{…}", "finish_reason": "s
 report.json:   {"stage": "sample", "inputs": 1200, "answers": 4800}
 """
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.core.jsonl import Row
 from potstill.inference import engine
 from potstill.task import settings
@@ -24,9 +24,8 @@ def main() -> None:
         merged = t.models / "sft" / "merged"
         model_folder.check_folder(merged, "run `make repro` first")
         chats = [row["messages"][:-1] for row in asked]
-        how = p.predict.max_tokens, p.predict.dtype, p.predict.max_model_len
         drawn = {"n": p.pairs.samples, "temperature": p.pairs.temperature}
-        [answers] = engine.predict(str(merged), [chats], *how, seed=p.seed, **drawn)
+        [answers] = engine.predict(str(merged), [chats], p.predict, seed=p.seed, **drawn)
         which = [(row["id"], sample) for row in asked for sample in range(p.pairs.samples)]
         found = [
             {"id": id, "sample": sample} | {key: one[key] for key in ("answer", "finish_reason")}
@@ -41,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

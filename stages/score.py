@@ -1,4 +1,4 @@
-"""5-predictions/, 5-parity/, 5-judge/ and the training's log → reports/: metrics.json, cost.json and
+"""5-predictions/, 5-parity/, 5-judge/, the training's log → reports/: metrics.json, cost.json and
 tables/, which compare the models, draw the loss curves and judge the fit.
 
 metrics.json:      {"rows": 400, "base": {"accuracy": 0.0, "low": 0.0, "high": 0.0095, "right": 0,
@@ -13,7 +13,7 @@ tables/judge.json: {"pairs": [{"model": "sft", "against": "teacher", "rows": 400
 tables/fit.json:   {"verdict": "well fitted", "advice": "…"}
 """
 
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, params, stage
 from potstill.evaluation import choose, compare, judge, loss_curves, score
 from potstill.inference import predictions
 from potstill.task import settings
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -6,7 +6,7 @@ A line of adapter/logging.jsonl: {"step": 100, "epoch": 0.41, "loss": 0.0213}, o
 
 import time
 
-from potstill.core import errors, jsonl, params
+from potstill.core import errors, jsonl, params, stage
 from potstill.task import settings
 from potstill.training import run
 
@@ -22,10 +22,11 @@ def main() -> None:
         for side in ("train", "valid")
     )
     if twice := {row["id"] for row in train} & {row["id"] for row in valid}:
+        path = t.data / "4-train.jsonl"
         raise errors.UserError(
-            f"{t.data}/4-train.jsonl: id {min(twice)} is in 4-valid.jsonl, too: run `dvc repro split`"
+            f"{path}: id {min(twice)} is in 4-valid.jsonl, too: run `dvc repro split`"
         )
-    with run.alone("sft", config) as work:
+    with run.exclusive_folder("sft", config) as work:
         steps, trained = run.train(config, work, t.models / "sft" / "adapter", base=p.model)
     seconds = time.monotonic() - start
     print(
@@ -35,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

@@ -6,7 +6,7 @@ Train, valid: {"id": "…", "messages": [{"role": "system", …}, {"role": "user
 Test:         {"id": "…", "text": "…", "slice": "like_seeds", "expected": {"province": "云南省", …}}
 """
 
-from potstill.core import errors, jsonl, params
+from potstill.core import errors, jsonl, params, stage
 from potstill.dataset import split
 from potstill.task import settings
 
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

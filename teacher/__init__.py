@@ -1,11 +1,13 @@
-"""The scripted teacher of the address task: answers a chat request offline, in the place of a large model.
+"""The scripted teacher of the address task: answers chats offline, in place of a large model.
 
-It is a parser that reads only the text it is given (places.py: the gazetteer; words.py: labels, phones,
-names) and shares no code with the script that made the rows. A seeded share of its answers is spoilt the way real
-answers are, so that the filter has work to do. The rules that it follows are written in prompts/teacher.md.
+It is a parser that reads only the text it is given (places.py: the gazetteer; words.py: labels,
+phones, names) and shares no code with the script that made the rows. A seeded share of its answers
+is spoilt the way real answers are, so that the filter has work to do. The rules that it follows are
+written in prompts/teacher.md; docs/address-contract.md is the whole contract.
 
     answer([{"role": "user", "content": "张三13812345678深圳市南山区科技园路1号"}], "any string")
-    -> '{"province": "广东省", "city": "深圳市", "district": "南山区", "specific_location": "科技园路1号", ...}'
+    -> '{"province": "广东省", "city": "深圳市", "district": "南山区",
+         "specific_location": "科技园路1号", ...}'
 """
 
 import hashlib
@@ -52,7 +54,8 @@ from .words import (
 
 KEYS = ("province", "city", "district", "specific_location", "name", "phone")
 
-# Share of the answers that carry each flaw (5 % in all). No check can see the last one, so it stays rare.
+# Share of the answers that carry each flaw (5 % in all). No check can see the last one, so it stays
+# rare.
 FLAWS = {
     "cut_off": 0.008,
     "fenced": 0.010,
@@ -68,18 +71,21 @@ INVENTED_WORDS = ("东门", "附近", "商务中心", "一期", "物流园")
 
 
 def answer(messages: list[dict[str, str]], seed: str) -> str:
-    """Raw assistant content for one request; the hash of `seed` (request and sample) alone picks the flaw, if any."""
+    """Raw assistant content for one request; the hash of `seed` (request and sample) alone picks
+    the flaw, if any."""
     text = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
     return spoil(extract(text), seed)
 
 
 def _paint(copy: str, start: int, end: int, mark: str) -> str:
-    """`copy` with the stretch overwritten by `mark`: what is recognised is out of the way, and positions stay true."""
+    """`copy` with the stretch overwritten by `mark`: what is recognised is out of the way, and
+    positions stay true."""
     return copy[:start] + mark * (end - start) + copy[end:]
 
 
 def _take_phone(copy: str, text: str) -> tuple[str, str]:
-    """The copy with every phone number painted over, and the first one under the contract ("" if there is none)."""
+    """The copy with every phone number painted over, and the first one under the contract ("" if
+    there is none)."""
     found = (
         [*PHONES.finditer(copy)]
         or [*GLUED_PHONE.finditer(copy)][-1:]
@@ -129,7 +135,8 @@ def _mark_labels(copy: str) -> str:
 
 
 def _mark_remarks(copy: str) -> str:
-    """Paints remarks: what follows a remark label on its line, and the pieces that say how to deliver, not where."""
+    """Paints remarks: what follows a remark label on its line, and the pieces that say how to
+    deliver, not where."""
     for chunk in CHUNK.finditer(copy):
         for piece in PIECE.finditer(copy, *chunk.span(2)):
             word = piece.group()
@@ -155,7 +162,8 @@ class Span(NamedTuple):
 
 
 def _find_name(copy: str, titled: set[int]) -> Span | None:
-    """Where the name stands: behind its label, else the piece that looks and stands most like a name."""
+    """Where the name stands: behind its label, else the piece that looks and stands most like a
+    name."""
     best: Span | None = None
     for chunk in CHUNK.finditer(copy):
         pieces = [p for p in map(_trim, PIECE.finditer(copy, *chunk.span(2))) if p[0] < p[1]]
@@ -197,7 +205,8 @@ def _labelled_name(copy: str, pieces: list[tuple[int, int]], titled: set[int]) -
 def _name_candidates(
     copy: str, chunk: re.Match[str], pieces: list[tuple[int, int]], titled: set[int]
 ) -> Iterator[Span]:
-    """Scored readings of one chunk's pieces as a name; in an address, a name stands at the end or runs on from it."""
+    """Scored readings of one chunk's pieces as a name; in an address, a name stands at the end or
+    runs on from it."""
     place = chunk[1] in (ANCHOR, ADDRESS)
     for i, (start, end) in enumerate(pieces):
         word, last = copy[start:end], i == len(pieces) - 1
@@ -245,7 +254,8 @@ def _looks(word: str) -> float:
 
 
 def _location(copy: str, text: str, name: Span | None, anchor: Anchor | None) -> str:
-    """What stands behind the administrative part and in other address fields, as typed; else the longest stray text."""
+    """What stands behind the administrative part and in other address fields, as typed; else the
+    longest stray text."""
     if name:  # what follows a name inside an address is address still
         marks = [c for c in copy[: name.start] if c <= OTHER]
         copy = _paint(
@@ -279,7 +289,7 @@ def _slice(text: str, start: int, end: int) -> str:
 
 
 def extract(text: str) -> dict[str, str]:
-    """The six keys of the address contract, read from raw delivery text; a key not found is ""."""
+    """The six keys that prompts/teacher.md asks for; a key that is not found is ""."""
     copy, phone = _take_phone(
         OTHER_NUMBER.sub(lambda m: OTHER * len(m.group()), text.translate(NORMAL)), text
     )
@@ -303,11 +313,12 @@ def extract(text: str) -> dict[str, str]:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ the flaws
+# --- the flaws ------------------------------------------------------------------------------------
 
 
 def spoil(row: dict[str, str], seed: str) -> str:
-    """The row as JSON, spoilt in one of the ways of FLAWS when the hash of `seed` falls into its share."""
+    """The row as JSON, spoilt in one of the ways of FLAWS when the hash of `seed` falls into its
+    share."""
     digest = hashlib.sha256(seed.encode()).digest()
     pick, detail = (int.from_bytes(part, "big") / 2**64 for part in (digest[:8], digest[8:16]))
     flaw = ""
@@ -336,7 +347,8 @@ def spoil(row: dict[str, str], seed: str) -> str:
 
 
 def _mistaken(row: dict[str, str], detail: float) -> dict[str, str]:
-    """Another city for a county-level city (the rule that models confuse most), else a sister district."""
+    """Another city for a county-level city (the rule that models confuse most), else a sister
+    district."""
     places = gazetteer()
     own = [
         c

@@ -1,4 +1,4 @@
-"""The administrative part of an address: the gazetteer and the reading of [province] [city] [district] in a text."""
+"""The administrative part of an address: the gazetteer, and how a text is read with it."""
 
 import csv
 import re
@@ -19,7 +19,8 @@ ETHNIC = re.compile(
 
 
 class Form(NamedTuple):
-    """One way to write a place: its level (0 province, 1 city, 2 district), code prefix (2, 4 or 6 digits), in full?"""
+    """One way to write a place: its level (0 province, 1 city, 2 district), the prefix of its code
+    (2, 4 or 6 digits), and whether it is written in full."""
 
     level: int
     code: str
@@ -97,15 +98,18 @@ GAP = r"[\s,/|\-_>·.、:;&+\"'\\=()\[\]→\x04]*"  # \x04 is the mark of an add
 GAPS = re.compile(rf"{GAP}(?:(?:市辖区|(?:省|自治区)直辖县(?:级行政区划|级)?){GAP})?")
 # "昆山市昆山市民中心" and "昆山市昆山市第一中学" do not type the city twice
 NOT_AGAIN = re.compile(
-    r"[场民政委立区]|第[一二三四五六七八九十\d]|人民(?:医院|政府|法院)|实验|中心|中医|博物|图书|体育"
+    r"[场民政委立区]|第[一二三四五六七八九十\d]|人民(?:医院|政府|法院)|实验|中心|中医|博物|图书|"
+    r"体育"
 )
 UNLISTED = re.compile(
-    r"(?!.{0,3}[小社园校厂]区)[^\W\d_路街道巷村镇号]{1,6}?(?:自治县|开发区|园区|新区|区|县|旗)(?![内一-十\d])"
+    r"(?!.{0,3}[小社园校厂]区)[^\W\d_路街道巷村镇号]{1,6}?(?:自治县|开发区|园区|新区|区|县|"
+    r"旗)(?![内一-十\d])"
 )
 
 
 def find_anchor(text: str) -> Anchor | None:
-    """The best administrative part of the normalised `text`: the one with most levels that fit together."""
+    """The best administrative part of the normalised `text`: the one with most levels that fit
+    together."""
     places = gazetteer()
     best: Anchor | None = None
     for start in range(len(text)):
@@ -124,7 +128,8 @@ def _forms_at(text: str, start: int) -> list[tuple[int, Form]]:
 
 
 def _anchors_at(text: str, start: int, places: Gazetteer) -> Iterator[Anchor]:
-    """Every reading of what begins at `start` as [province] [city] [district], each under the one before."""
+    """Every reading of what begins at `start` as [province] [city] [district], each under the one
+    before."""
     first = _forms_at(text, start)
     if not first:
         return

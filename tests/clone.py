@@ -14,50 +14,51 @@ TRAIN = '''
 import os
 import pathlib
 import time
-from potstill import errors, params, task
+from potstill.core import params, stage
 def main():
-    p = params.load("task", "lora_rank")
-    t = task.load(p.task)
-    rows = (t.data / "4-train.jsonl").read_text()
+    p = params.load("lora_rank")
+    rows = pathlib.Path("data/4-train.jsonl").read_text()
     time.sleep(float(os.environ.get("SLOW", "0")))
-    out = t.models / "student"
+    out = pathlib.Path("models/student")
     out.mkdir(parents=True, exist_ok=True)
     (out / "model.safetensors").write_text(f"{p.lora_rank} {rows}")
     (out / "config.json").write_text("{}")
     with (pathlib.Path(os.environ["LEDGER"]) / "trainings").open("a") as ledger:
         ledger.write(f"{p.lora_rank}\\n")
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)
 '''
 SCORE = '''
-"""models/student → reports/toy: of 100 test rows the rank's number right, and 40 more."""
-from potstill import compare, errors, params, rows, stats, task
+"""models/student → reports: of 100 test rows the rank's number right, and 40 more."""
+from pathlib import Path
+from potstill.core import jsonl, stage
+from potstill.evaluation import compare, statistics
 def main():
-    t = task.load(params.load("task").task)
-    rank = int((t.models / "student/model.safetensors").read_text().split()[0])
+    rank = int(Path("models/student/model.safetensors").read_text().split()[0])
     right = 40 + rank
-    low, high = stats.wilson(right, 100)
+    low, high = statistics.wilson(right, 100)
     found = {"accuracy": right / 100, "low": low, "high": high, "right": right, "wrong": 100 - right}
-    rows.write_json(t.reports / "metrics.json", {"rows": 100, "sft": found, "base": found})
+    jsonl.write_json("reports/metrics.json", {"rows": 100, "sft": found, "base": found})
+    cost = {"answers": 60, "prompt_tokens": 7, "completion_tokens": 3, "spent": None}
+    jsonl.write_json("reports/cost.json", cost)
     marks = [{"id": str(i), "slice": "a", "base": 0, "sft": int(i < right)} for i in range(100)]
-    compare.write_csv(t.reports / "marks.csv", marks)
+    compare.write_csv(Path("reports/tables/marks.csv"), marks)
+    hop = {"hop": "merged", "rows": 60, "differ": 0, "flips": 0, "passed": 1}
+    compare.write_csv(Path("reports/tables/hops.csv"), [hop])
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)
 '''
 STAGES = """
   sft:
-    matrix: {task: ["${task}"]}
-    cmd: python -m stages.sft
-    deps: [stages/sft.py, "data/${item.task}/4-train.jsonl"]
-    params: [task, lora_rank]
-    outs: ["models/${item.task}/student"]
+    cmd: PYTHONPATH=${root} python -m stages.sft
+    deps: ["${root}/stages/sft.py", data/4-train.jsonl]
+    params: [lora_rank]
+    outs: [models/student]
   score:
-    matrix: {task: ["${task}"]}
-    cmd: python -m stages.score
-    deps: [stages/score.py, "models/${item.task}/student"]
-    params: [task]
-    outs: ["reports/${item.task}/marks.csv": {cache: false}]
-    metrics: ["reports/${item.task}/metrics.json": {cache: false}]
+    cmd: PYTHONPATH=${root} python -m stages.score
+    deps: ["${root}/stages/score.py", models/student]
+    outs: [reports/tables: {cache: false}]
+    metrics: [reports/metrics.json: {cache: false}, reports/cost.json: {cache: false}]
 """
 ARTIFACTS = (
     "\nartifacts:" + (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\nartifacts:")[2]
@@ -99,7 +100,7 @@ class Clone(Project):
         Project.__init__(self, folder)
         for name in (".gitignore", ".dvcignore", "Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, folder)
-        for name in ("potstill", "stages", ".dvc"):
+        for name in ("potstill", "stages", "schemas", ".dvc"):
             ignored = shutil.ignore_patterns(
                 "__pycache__", "cache", "tmp", "config.local", "vega.js"
             )
@@ -110,7 +111,7 @@ class Clone(Project):
         self.write("stages/sft.py", TRAIN)
         self.write("stages/score.py", SCORE)
         self.write("data/gold.jsonl", "")
-        self.set(valid_share=0.2)
+        self.set(split_valid_share=0.2)
         self.seeds(60, alike=False)
         (folder / "data/1-inputs.jsonl").unlink()
         self.git("init", "-q", "-b", "main")
@@ -135,15 +136,24 @@ class Clone(Project):
         return other
 
     def add_task(self, name: str) -> None:
-        """Another task, like toy."""
-        for path in (f"tasks/{name}", f"data/{name}"):
-            there = path.replace(name, "toy")
-            shutil.copytree(
-                self.dir / there,
-                self.dir / path,
-                ignore=shutil.ignore_patterns("[1-9]-*", "__pycache__"),
-            )
-        shutil.copy(self.dir / "schema.json", self.dir / f"schemas/{name}.json")
+        """Another task, like toy, in a folder of its own."""
+        home = self.dir / "tasks" / name
+        home.mkdir(parents=True)
+        for path in ("data", "prompts", "teacher"):
+            ignored = shutil.ignore_patterns("[1-9]-*", "__pycache__")
+            shutil.copytree(self.dir / path, home / path, ignore=ignored)
+        for path in ("schema.json", "params.yaml"):
+            shutil.copy(self.dir / path, home / path)
+        text = (self.dir / "dvc.yaml").read_text(encoding="utf-8")
+        self.write(f"tasks/{name}/dvc.yaml", text.replace("{root: .}", "{root: ../..}"))
+        text = (self.dir / "task.yaml").read_text(encoding="utf-8")
+        self.write(f"tasks/{name}/task.yaml", text.replace("name: toy", f"name: {name}"))
+
+    def task(self, name: str) -> "Clone":
+        """The same clone, working in the folder of another task."""
+        other = Clone(self.dir / "tasks" / name, self.ledger)
+        other.env = self.env | {"PYTHONPATH": str(self.dir)}
+        return other
 
     def git(self, *command: str) -> str:
         done = subprocess.run(

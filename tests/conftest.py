@@ -49,6 +49,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.dir = folder
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "params.yaml", folder)
         self.write("task.yaml", TOY_TASK)
         self.write("teacher/__init__.py", TOY_TEACHER)
@@ -105,6 +106,7 @@ class Project:
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "PYTHONUNBUFFERED": "",
+                "DVC_ROOT": ".",
                 **env,
             },  # buffered, as a user's is
             stdout=subprocess.PIPE,
@@ -138,7 +140,8 @@ def _line(lines: list[str], name: str) -> int:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A small project, which is the working folder of the test."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DVC_ROOT", "TEACHER_BASE_URL", "TEACHER_API_KEY", "TEACHER_JOURNAL"):
+    monkeypatch.setenv("DVC_ROOT", ".")  # its cache is its own, not the repository's
+    for name in ("TEACHER_BASE_URL", "TEACHER_API_KEY", "TEACHER_JOURNAL"):
         monkeypatch.delenv(name, raising=False)
     return Project(tmp_path)
 

@@ -622,7 +622,7 @@ class Disk:
         return written
 
 journal.os = Disk()
-errors.run(generate.main)
+stage.run(generate.main)
 """
 
 

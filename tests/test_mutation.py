@@ -1,7 +1,8 @@
-"""Corrupt any one row of any file that a stage makes: whatever stage reads it next fails, or says so in its counts.
+"""Corrupt any one row of any file that a stage makes: whatever stage reads it next fails, or says
+so in its counts.
 
-Rows are corrupted in two ways: in the file, as a disk or an editor does it, and before they are sealed, as a bug in the stage
-that wrote them would.
+Rows are corrupted in two ways: in the file, as a disk or an editor does it, and before they are
+sealed, as a bug in the stage that wrote them would.
 """
 
 import contextlib
@@ -20,26 +21,59 @@ from aiohttp import web
 
 from potstill.core import jsonl, params
 from potstill.core.errors import UserError
+from potstill.core.models import MODELS
 from potstill.inference import engine, parity
 from tests import fakes
 from tests.conftest import ROOT, Body, Project, completion, serving
 
-SPECS = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")["stages"]
-STAGES = [stage for stage in SPECS if stage != "merge"]  # in order; merge reads no rows
-# judge reads nothing without judge_model, and writes nothing; report shows what score has read before it
-LEFT_OUT = ("judge", "report", "5-judge/verdicts.jsonl")
-MADE = re.compile(r"data/\$\{item\.task\}/([1-9]-.+\.jsonl)")
-READ = [
-    (stage, match[1])
-    for stage in STAGES
-    for dep in SPECS[stage]["deps"]
-    if (match := MADE.fullmatch(dep)) and not {stage, match[1]} & set(LEFT_OUT)
-]
+
+def specs() -> dict[str, dict[str, Any]]:
+    """The stages of dvc.yaml in order, each name with its command and dependencies: `predict@sft`
+    for one of predict's."""
+    stages: dict[str, dict[str, Any]] = {}
+    for name, spec in params.parse(PIPELINE, ROOT / "dvc.yaml")["stages"].items():
+        for key, item in spec.get("foreach", {"": {}}).items():
+            text = json.dumps(spec.get("do", spec)).replace("${key}", key)
+            for part in ("rows", "weights"):
+                text = text.replace(f"${{item.{part}}}", item.get(part, ""))
+            stages[f"{name}@{key}" if key else name] = json.loads(text)
+    return stages
+
+
+PIPELINE = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+SPECS = specs()
+STAGES = [stage for stage in SPECS if stage != "merge"]  # merge reads no rows
+# judge reads nothing without judge.model; report shows what score has read before it
+LEFT_OUT = ("judge", "report")
+MADE = re.compile(r"data/([1-9]-[^/]+\.jsonl)")
+IN_FOLDERS = {  # what a stage reads of the folders that it depends on
+    "pairs": ["4-samples/samples.jsonl"],
+    "align": ["4-pairs/pairs.jsonl"],
+    "parity": ["5-predictions/sft/test.jsonl", "5-predictions/dpo/test.jsonl"],
+    "choose": ["5-predictions/sft/valid.jsonl", "5-predictions/dpo/valid.jsonl"],
+    "score": [
+        "1-expand/calls.jsonl",
+        "4-pairs/rejected.jsonl",
+        "5-parity/sft.jsonl",
+        "5-parity/dpo.jsonl",
+        "5-predictions/examples/again.jsonl",
+        *(f"5-predictions/{model}/test.jsonl" for model in MODELS),
+    ],
+}
+
+
+def read(stage: str) -> list[str]:
+    """The files of rows that a stage reads, in data/."""
+    matches = map(MADE.fullmatch, SPECS[stage]["deps"])
+    return [*dict.fromkeys(match[1] for match in matches if match), *IN_FOLDERS.get(stage, [])]
+
+
+READ = [(stage, name) for stage in STAGES if stage not in LEFT_OUT for name in read(stage)]
 
 
 def run(stage: str) -> str:
     """What a stage prints, run here."""
-    _, _, module, *arguments = SPECS[stage]["cmd"].split()
+    module, *arguments = SPECS[stage]["cmd"].partition("python -m ")[2].split()
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setattr(sys, "argv", [module, *arguments])
@@ -102,21 +136,19 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         project.write("prompts/rejected.md", "You find a wrong word.\n")
         project.set(
             teacher_model="fake-235b",
-            valid_share=0.2,
-            test_share=0.2,
+            split_valid_share=0.2,
+            split_test_share=0.2,
             models=["base", "sft", "dpo"],
-            pair_samples=1,
+            pairs_samples=1,
         )
-        project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+        project.write("dvc.yaml", PIPELINE)
         project.write("dvc.lock", "stages: {}\n")
         for model in ("models/tiny-base", "models/sft/merged"):
             fakes.model(model)
         said = {}
         for stage in STAGES:
             said[stage] = run(stage)
-            if (
-                stage == "expand"
-            ):  # the seeds were enough: replies as a larger expand_rows would have brought
+            if stage == "expand":  # the seeds were enough: as a larger expand.rows would have it
                 jsonl.write_jsonl("data/1-expand/calls.jsonl", map(call, range(6)))
         yield said
 
@@ -240,11 +272,11 @@ def test_a_corrupted_row_is_found(
 
 WITH_INPUTS = re.compile(
     "[13]-.*|4-test.*"
-)  # the id of a row of messages or predictions cannot be told from the row itself
+)  # elsewhere, in messages and predictions, a row does not tell its id
 BY_IDS = [
     pair
     for pair in READ
-    if WITH_INPUTS.match(pair[1]) and pair[0].startswith(("generate", "split", "predict"))
+    if WITH_INPUTS.match(pair[1]) and pair[0].startswith(("generate", "split", "predict", "ask"))
 ]
 BUGS = [name for name in CORRUPTIONS if re.search("id|text|duplicate", name)]
 
@@ -265,18 +297,14 @@ def test_a_row_that_was_wrong_when_it_was_sealed(
     assert found.startswith("UserError"), found
 
 
-def test_what_is_tried() -> None:
+def test_what_is_tried(ran: dict[str, str]) -> None:
     """A change of dvc.yaml that hides files from these tests is seen."""
-    assert {"2-answers.jsonl", "3-kept.jsonl", "4-train.jsonl", "4-valid.jsonl", "4-test.jsonl"} < {
-        name for _, name in READ
-    }
-    assert {
-        "filter",
-        "split",
-        "sft",
-        "predict-base",
-        "predict-sft",
-        "predict-teacher",
-        "score",
-    } <= {stage for stage, _ in READ}
-    assert len(BY_IDS) >= 4
+    names = {name for _, name in READ}
+    made = {str(path.relative_to("data")) for path in Path("data").glob("[1-9]-*/**/*.jsonl")}
+    made |= {path.name for path in Path("data").glob("[1-9]-*.jsonl")}
+    assert names == made
+    for stage, files in IN_FOLDERS.items():
+        folders = {str(parent) for name in files for parent in Path("data", name).parents}
+        assert folders & set(SPECS[stage]["deps"])
+    assert {stage for stage, _ in READ} == set(STAGES) - {"expand", *LEFT_OUT}
+    assert len(BY_IDS) >= 7

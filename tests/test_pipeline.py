@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from potstill.commands import repro
 from potstill.evaluation import compare
 from tests.conftest import ROOT
 
@@ -26,7 +27,7 @@ QUICK = {
     "eval_steps": 5,
     "logging_steps": 1,
 }
-DATA = "data/address/"
+DATA = "data/"
 
 
 class Checkout:
@@ -128,33 +129,13 @@ class Checkout:
         }
 
 
-METRICS = "reports/address/metrics.json"
-STAGES = [
-    "expand",
-    "generate",
-    "filter",
-    "split",
-    "sft",
-    "merge",
-    "sample",
-    "pairs",
-    "align",
-    "predict-base",
-    "examples",
-    "predict-sft",
-    "parity",
-    "predict-dpo",
-    "predict-teacher",
-    "ship",
-    "judge",
-    "score",
-    "report",
-]
+METRICS = "reports/metrics.json"
+STAGES = repro.stage_names()
 
 
 def ran(out: str) -> list[str]:
     """The stages that a DVC command ran, by name."""
-    return re.findall(r"Running stage '([\w-]+)@address'", out)
+    return re.findall(r"Running stage '([\w@-]+)'", out)
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +144,15 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 def test_a_run_makes_everything(checkout: Checkout) -> None:
-    out = checkout.dvc("repro")
+    code, shown = checkout.run("potstill", "repro")
+    assert code == 0, shown
+    out = checkout.read(".cache/repro.log")
     assert sorted(ran(out)) == sorted(STAGES)
+    assert len(shown.splitlines()) <= 80
+    assert not re.search(r"(?i)warn|is empty|traceback", shown), shown
+    assert not re.search(r"is empty", out), out
+    numbers = re.findall(rf"(?m)^\[ *(\d+)/{len(STAGES)}\] ", shown)
+    assert {int(number) for number in numbers} == set(range(1, len(STAGES) + 1))
     metrics = json.loads(checkout.read(METRICS))
     unseen = sum(
         '"unseen_layout"' in line for line in checkout.read(DATA + "gold.jsonl").splitlines()
@@ -184,18 +172,16 @@ def test_a_run_makes_everything(checkout: Checkout) -> None:
     )
     assert answers == kept + dropped == SEEDS
     for name in ("train_loss.png", "eval_loss.png"):
-        assert (checkout.dir / "reports/address" / name).read_bytes().startswith(b"\x89PNG")
+        assert (checkout.dir / "reports/tables" / name).read_bytes().startswith(b"\x89PNG")
     learnt = len(checkout.read(DATA + "4-train.jsonl").splitlines())
-    hops = compare.read_csv(checkout.read("reports/address/hops.csv"), "hops.csv")
+    hops = compare.read_csv(checkout.read("reports/tables/hops.csv"), "hops.csv")
     assert [(hop["rows"], hop["passed"]) for hop in hops] == [
         (str(GOLD), "1"),
         (str(GOLD), "1"),
         (str(min(100, learnt)), "1"),
     ]
     assert metrics["examples"]["prompt_tokens"] > metrics["base"]["prompt_tokens"]
-    assert "of the test rows are right after the training" in checkout.read(
-        "reports/address/report.html"
-    )
+    assert "of the test rows are right after the training" in checkout.read("reports/report.html")
     checkout.commit()
 
 
@@ -205,21 +191,22 @@ def test_a_second_run_does_nothing(checkout: Checkout) -> None:
     assert not ran(out)
     assert "up to date" in out
     assert checkout.state() == before
+    code, out = checkout.run("potstill", "repro")
+    assert (code, "nothing was to do" in out, "address: 0.0% → " in out) == (0, True, True), out
 
 
 def test_predict_and_score_alone_run_nothing_again(checkout: Checkout) -> None:
-    code, out = checkout.run("potstill.commands.evaluate")
-    assert (code, ran(out)) == (0, []), out
+    code, out = checkout.run("potstill", "eval")
+    assert (code, "nothing was to do" in out) == (0, True), out
+    assert "address: 0.0% → " in out
 
 
 def test_an_experiment_trains_and_scores_only(checkout: Checkout) -> None:
     out = checkout.dvc("exp", "run", "--name", "rank-16", "-S", "lora_rank=16")
-    after = {"sft", "merge", "sample", "align", "predict-sft", "parity", "ship", "score", "report"}
-    assert (
-        set(ran(out)) - {"judge"} == after
-    )  # judge only where an answer changed, which few rows need not show
+    after = {"sft", "merge", "sample", "align", "predict@sft", "parity", "choose", "judge"}
+    assert set(ran(out)) == after | {"score", "report"}
     assert re.findall(r"(\w+): nothing to do, models has no dpo", out) == ["sample", "align"]
-    adapter = json.loads(checkout.read("models/address/sft/adapter/adapter_config.json"))
+    adapter = json.loads(checkout.read("models/sft/adapter/adapter_config.json"))
     assert adapter["r"] == 16
 
 
@@ -239,7 +226,7 @@ def test_experiments_and_metrics_read_well(checkout: Checkout) -> None:
 
 
 def test_the_gate_holds_the_last_commit(checkout: Checkout) -> None:
-    code, out = checkout.run("potstill.commands.gate")
+    code, out = checkout.run("potstill", "gate")
     assert (code, "0 broken" in out or "fixed" in out) == (0, True), out
 
 
@@ -267,7 +254,7 @@ BAD = {
         DATA + "seeds.jsonl",
         line(7, b'{"id": '),
         REPRO,
-        r"data/address/seeds\.jsonl:7: not JSON",
+        r"data/seeds\.jsonl:7: not JSON",
     ),
     "seed not UTF-8": (
         DATA + "seeds.jsonl",
@@ -285,7 +272,7 @@ BAD = {
         DATA + "gold.jsonl",
         line(3, b"{]"),
         REPRO,
-        r"data/address/gold\.jsonl:3: not JSON",
+        r"data/gold\.jsonl:3: not JSON",
     ),
     "gold not UTF-8": (
         DATA + "gold.jsonl",
@@ -314,7 +301,7 @@ BAD = {
     "no such task": (
         "",
         None,
-        ("potstill.commands.profile", "--task", "nosuch"),
+        ("potstill", "--task", "nosuch", "check"),
         r"no task 'nosuch' .* address",
     ),
     "no such model": (
@@ -323,7 +310,7 @@ BAD = {
         REPRO,
         r"'models/nosuch', and there is no such folder",
     ),
-    "teacher down": ("params.yaml", put("teacher_model", "big-model"), REPRO, r"127\.0\.0\.1:9\b"),
+    "teacher down": ("params.yaml", put("  model", "big-model"), REPRO, r"127\.0\.0\.1:9\b"),
 }
 
 
@@ -353,7 +340,7 @@ def test_a_full_disk_gets_one_sentence(checkout: Checkout) -> None:
     part = checkout.dir / DATA / "3-kept.jsonl.part"
     part.symlink_to("/dev/full")
     try:
-        code, out = checkout.run("dvc", "repro", "--force", "--single-item", "filter@address")
+        code, out = checkout.run("dvc", "repro", "--force", "--single-item", "filter")
     finally:
         part.unlink(missing_ok=True)
     assert code != 0
@@ -367,5 +354,5 @@ def test_nothing_was_lost(checkout: Checkout) -> None:
     out = checkout.dvc("repro")
     assert not set(ran(out)) - {"filter", "score", "report"}, out
     assert checkout.state()[".cache/teacher/address.jsonl"] == journal
-    assert json.loads(checkout.read("models/address/sft/adapter/adapter_config.json"))["r"] == 16
+    assert json.loads(checkout.read("models/sft/adapter/adapter_config.json"))["r"] == 16
     assert not ran(checkout.dvc("repro"))

@@ -1,4 +1,5 @@
-"""The teacher's client against a real server: vLLM's own OpenAI-compatible one, serving models/tiny-base on loopback."""
+"""The teacher's client against a real server: vLLM's OpenAI-compatible one, on loopback, which
+serves models/tiny-base."""
 
 import json
 import os
@@ -39,30 +40,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(ROOT / "models/tiny-base"),
-    ]
-    command += [
-        "--served-model-name",
-        "tiny",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--api-key",
-        KEY,
-    ]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--api-key", KEY]
+    command += ["--model", str(ROOT / "models/tiny-base"), "--served-model-name", "tiny"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--enforce-eager", "--dtype", "float32", "--max-model-len", "1024"]
     # On a CPU vLLM 0.32 dies of a seeded request whose prompt it reads in parts.
     command += ["--max-num-batched-tokens", "8192"]
-    command += [
-        "--structured-outputs-config",
-        '{"backend": "xgrammar", "disable_any_whitespace": true}',
-    ]  # else a small model pads without end
+    # Else a small model pads without end
+    structured = {"backend": "xgrammar", "disable_any_whitespace": True}
+    command += ["--structured-outputs-config", json.dumps(structured)]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
@@ -93,16 +79,12 @@ def _answers(url: str) -> bool:
 
 
 def test_structured_output_from_a_real_server(project: Project, server: str) -> None:
-    """The model has never seen the task: that every whole answer obeys the schema is the server's structured output."""
+    """The model has never seen the task: that every whole answer obeys the schema is the server's
+    structured output."""
     project.seeds(24)
     project.write("schema.json", json.dumps(SCHEMA))
-    project.set(
-        teacher_model="auto",
-        teacher_max_tokens=96,
-        teacher_good_share=0.0,
-        samples=2,
-        teacher_temperature=0.7,
-    )
+    project.set(teacher_model="auto", teacher_max_tokens=96, teacher_temperature=0.7)
+    project.set(generate_good_share=0.0, generate_samples=2)
     env = {"TEACHER_BASE_URL": server, "TEACHER_API_KEY": KEY}
     code, out = project.run("stages.generate", **env)
     assert code == 0, out

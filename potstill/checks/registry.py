@@ -1,46 +1,36 @@
-"""The checks that task.yaml names: small declarative rules about one answer, the same for filter, ranking, pairs, metric and
-reward. A check says pass, fail with a reason that starts with its name, or unscored.
-"""
+"""The checks that task.yaml lists, the same for filter, ranking, pairs and metric."""
 
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import UnionType
 from typing import Any, NamedTuple, get_args
 
-from potstill.checks import rules
+from potstill.checks import schema, text
 from potstill.checks.facts import facts
 from potstill.checks.grounded import grounded
+from potstill.checks.rule import Rule, are_texts, compiled, on_text
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.task.settings import Task
+from potstill.task.settings import ANSWER, PATH, Task
 
-CHECKS: dict[str, Callable[..., rules.Rule]] = {
-    rule.__name__: rule
-    for rule in (
-        rules.json_schema,
-        rules.exact_match,
-        rules.max_chars,
-        rules.length_within,
-        rules.excludes_input,
-        rules.excludes,
-        rules.covers,
-        rules.ends_with,
-        rules.one_sentence,
-        rules.regex,
-        rules.language,
-        rules.repetition,
-        grounded,
-        facts,
-    )
+_TEXT = """max_chars length_within excludes_input excludes covers ends_with one_sentence regex
+language repetition""".split()
+CHECKS: dict[str, Callable[..., Any]] = {
+    "json_schema": schema.json_schema,
+    "exact_match": schema.exact_match,
+    **{name: getattr(text, name) for name in _TEXT},
+    "grounded": grounded,
+    "facts": facts,
 }
 
 
 class Verdict(NamedTuple):
-    """What one check says of one answer. `passed` is None where the check has nothing to judge by: unscored, which never
-    counts as passed. `distance` ranks answers: 0 is perfect, larger is worse."""
+    """What one check says of one answer. `passed` is None where the check has nothing to judge by:
+    unscored, which never counts as passed. `reason` begins with the check's name and is None in a
+    pass. `distance` ranks answers: 0 is perfect, larger is worse."""
 
     name: str
     passed: bool | None
@@ -48,190 +38,154 @@ class Verdict(NamedTuple):
     distance: float
 
 
-def check(task: Task, row: Row, text: str, training: bool = False) -> list[str]:
-    """The reasons of all checks of the task that the answer `text` to `row` fails; [] when it passes. With `training`, what
-    a check's option `train` holds stands in for its other options."""
-    parsed, reason = parse(task, text)
-    if reason:
-        return [reason]
-    found = ((name, rule(row, parsed, text)) for name, rule in _compiled(task).rules[training])
-    return [f"{name}: {why}" for name, (passed, why, _) in found if passed is False]
+def check(task: Task, row: Row, answer: str, training: bool = False) -> list[str]:
+    """The reasons of all checks of the task that the answer to `row` fails; [] when it passes.
+    With `training`, what a check's option `train` holds stands in for its other options."""
+    parsed, problem = parse(task, answer)
+    if problem:
+        return [problem]
+    findings = ((name, rule(row, parsed, answer)) for name, rule in _compiled(task)[1][training])
+    return [f"{name}: {finding.reason}" for name, finding in findings if finding.passed is False]
 
 
-def verdicts(task: Task, row: Row, text: str, training: bool = False) -> list[Verdict]:
-    """What each check of the task says of the answer `text` to `row`, in the order of task.yaml. An answer that cannot be
-    parsed fails them all."""
-    parsed, reason = parse(task, text)
-    rules = _compiled(task).rules[training]
-    if reason:
-        return [Verdict(name, False, reason, 1.0) for name, _ in rules]
-    found = ((name, rule(row, parsed, text)) for name, rule in rules)
+def verdicts(task: Task, row: Row, answer: str, training: bool = False) -> list[Verdict]:
+    """What each check of the task says of the answer to `row`, in the order of task.yaml. An answer
+    that cannot be parsed fails them all."""
+    parsed, problem = parse(task, answer)
+    rules = _compiled(task)[1][training]
+    if problem:
+        return [Verdict(name, False, problem, 1.0) for name, _ in rules]
+    findings = ((name, rule(row, parsed, answer)) for name, rule in rules)
     return [
-        Verdict(name, passed, why and f"{name}: {why}", off) for name, (passed, why, off) in found
+        Verdict(name, passed, reason and f"{name}: {reason}", distance)
+        for name, (passed, reason, distance) in findings
     ]
 
 
-def parse(task: Task, text: str) -> tuple[Any, str | None]:
-    """The answer and None, or None and the reason. Where the task lists json_schema the whole answer must be JSON, nothing
-    around it; elsewhere it is the text itself, which must not be empty."""
-    if not _compiled(task).json:
-        return (text, None) if text and not text.isspace() else (None, "text: empty")
+def parse(task: Task, answer: str) -> tuple[Any, str | None]:
+    """The parsed answer and None, or None and the reason why it cannot be parsed. Where the task
+    lists json_schema the whole answer must be JSON, nothing around it; elsewhere it is the text
+    itself, which must not be empty."""
+    if not _compiled(task)[0]:
+        return (answer, None) if answer.strip() else (None, "text: empty")
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite), None
+        return json.loads(answer, parse_constant=_finite, parse_float=_finite), None
     except ValueError as error:
         return None, f"json: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
     except RecursionError:
         return None, "json: nested too deep"
 
 
+def _finite(number: str) -> float:
+    """The number. Raises ValueError for 1e999, and for NaN and Infinity."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is {'too large' if number[-1].isdigit() else 'not JSON'}")
+    return value
+
+
 def validate(task: Task) -> None:
-    """Raises UserError when task.yaml names an unknown check, or gives one an option that it does not take: a stage that
-    asks the teacher calls this first."""
+    """Raises UserError when task.yaml names an unknown check or gives a check a wrong option: a
+    stage that asks the teacher calls this first."""
     _compiled(task)
 
 
-@dataclass
-class _Compiled:
-    """A task's checks, ready to judge; `rules[training]` are (name, rule)."""
-
-    task: Task
-    listed: Any
-    json: bool
-    rules: tuple[list[tuple[str, rules.Rule]], list[tuple[str, rules.Rule]]]
+_Rules = tuple[list[tuple[str, Rule]], list[tuple[str, Rule]]]
+_READY: dict[int, tuple[Task, Any, bool, _Rules]] = {}  # by id of the task, which it keeps alive
 
 
-_READY: dict[int, _Compiled] = {}  # by id of the task, which the entry keeps alive
-
-
-def _compiled(task: Task) -> _Compiled:
-    """The task's checks, made once. Raises UserError with what is wrong in task.yaml."""
-    ready = _READY.get(id(task))
-    if ready is None or ready.listed is not task.config["checks"]:
-        ready = _READY[id(task)] = _compile(task)
-    return ready
-
-
-def _compile(task: Task) -> _Compiled:
-    where, listed = "task.yaml", task.config["checks"]
-    entries = [_entry(where, entry) for entry in listed]
-    is_json = any(name == "json_schema" for name, _ in entries)
-    metric, training = [], []
-    for name, options in entries:
-        train = options.pop("train", {})
-        for given in (options, train):
-            if not isinstance(given, dict):
-                raise UserError(
-                    f"{where}: {name}: option train is {given!r}, expected a mapping of options"
+def _compiled(task: Task) -> tuple[bool, _Rules]:
+    """Whether answers are JSON, and the task's rules: `rules[training]` are (name, rule). Raises
+    UserError for what is wrong with the checks in task.yaml."""
+    listed = task.config["checks"]
+    if id(task) in _READY and _READY[id(task)][1] is listed:
+        return _READY[id(task)][2:]
+    is_json = any("json_schema" in entry for entry in listed)  # a name, or a mapping with that key
+    rules: _Rules = [], []
+    for entry in listed:
+        name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
+        if name not in CHECKS:
+            raise UserError(f"{PATH}: unknown check {name!r}, known are {', '.join(CHECKS)}")
+        try:
+            if not isinstance(options, dict):
+                raise ValueError(
+                    f"options are {options!r}, expected a mapping such as {{field: title}}"
                 )
-            _check_options(task, f"{where}: {name}", CHECKS[name], given, is_json)
-        metric.append((name, _rule(task, f"{where}: {name}", CHECKS[name], options)))
-        same = (
-            metric[-1]
-            if not train
-            else (name, _rule(task, f"{where}: {name}", CHECKS[name], {**options, **train}))
-        )
-        training.append(same)
-    return _Compiled(task, listed, is_json, (metric, training))
+            given = {option: value for option, value in options.items() if option != "train"}
+            train = options.get("train", {})
+            if not isinstance(train, dict):
+                raise ValueError(f"option train is {train!r}, expected a mapping of options")
+            rule = _rule(task, name, given, is_json)
+            rules[False].append((name, rule))
+            rules[True].append((name, _rule(task, name, given | train, is_json) if train else rule))
+        except ValueError as error:
+            raise UserError(f"{PATH}: {name}: {error}") from None
+    _READY[id(task)] = task, listed, is_json, rules
+    return is_json, rules
 
 
-def _entry(where: str, entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A check's name and options."""
-    name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
-    if name not in CHECKS:
-        raise UserError(f"{where}: unknown check {name!r}, known are {', '.join(CHECKS)}")
-    if not isinstance(options, dict):
-        raise UserError(
-            f"{where}: {name}: options are {options!r}, expected a mapping such as {{field: title}}"
-        )
-    return str(name), dict(options)
+def _rule(task: Task, name: str, given: dict[str, Any], is_json: bool) -> Rule:
+    """The rule of a check with the options given. Raises ValueError for an option that is wrong,
+    unknown or missing."""
+    make = CHECKS[name]
+    parameters = inspect.signature(make).parameters.values()
+    kinds = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    kinds |= {"field": str} if name in _TEXT else {}
+    if unknown := [option for option in given if option not in kinds]:
+        known = ", ".join([*kinds, "train"])
+        raise ValueError(f"unknown option {unknown[0]!r}, known are {known}")
+    options = {option: _value(option, value, kinds[option]) for option, value in given.items()}
+    _check_names(task, options, is_json)
+    needed = [p.name for p in parameters if p.name in kinds and p.default is p.empty]
+    if missing := set(needed) - {*given, "input"}:
+        raise ValueError(f"option {min(missing)} is missing")
+    if name not in _TEXT:
+        return make(task, **options)
+    field, fields = options.pop("field", None), task.config["input"]
+    if "input" not in kinds:
+        return on_text(field, lambda row, answer: make(answer, **options))
+    fields = [options.pop("input")] if "input" in options else fields
+    return on_text(
+        field, lambda row, answer: make(answer, input={f: row[f] for f in fields}, **options)
+    )
 
 
-# what task.yaml may say, by the type of the option
+# What task.yaml may say, by the type of an option.
 _TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: (
-        "a whole number, 0 or more",
-        lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 0,
-    ),
-    bool: ("true or false", lambda x: isinstance(x, bool)),
-    str: ("a text", lambda x: isinstance(x, str)),
-    list[str]: (
-        "a list of texts",
-        lambda x: isinstance(x, list) and x != [] and all(isinstance(y, str) for y in x),
-    ),
+    int: ("a whole number, 0 or more", lambda x: type(x) is int and x >= 0),
+    text.Times: ("a whole number, 2 or more", lambda x: type(x) is int and x >= 2),
+    bool: ("true or false", lambda x: type(x) is bool),
+    str: ("a text", lambda x: type(x) is str),
+    text.Source: ("a text", lambda x: type(x) is str),  # the name of an input field
+    re.Pattern[str]: ("a text", lambda x: type(x) is str),
+    list[str]: ("a list of texts that are not empty", lambda x: x != [] and are_texts(x)),
     dict[str, str]: (
         "a mapping of texts to texts",
-        lambda x: (
-            isinstance(x, dict) and x != {} and all(isinstance(y, str) for y in (*x, *x.values()))
-        ),
+        lambda x: isinstance(x, dict) and {type(y) for y in (*x, *x.values())} == {str},
     ),
 }
 
 
-def _check_options(
-    task: Task, where: str, check: Callable[..., rules.Rule], given: dict[str, Any], is_json: bool
-) -> None:
-    known = _options(check)
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(
-                f"{where}: unknown option {name!r}, known are {', '.join([*known, 'train'])}"
-            )
-        wanted = known[name].annotation
-        types = [
-            _TYPES[x]
-            for x in (get_args(wanted) if isinstance(wanted, UnionType) else [wanted])
-            if x in _TYPES
-        ]
-        if not any(fits(value) for _, fits in types):
-            raise UserError(
-                f"{where}: option {name} is {value!r}, expected {' or '.join(says for says, _ in types)}"
-            )
-        if name in ("field", "fields", "label"):
-            _check_fields(
-                task,
-                f"{where}: option {name}",
-                list(value) if name == "fields" else [value],
-                is_json,
-            )
+def _value(option: str, value: Any, kind: Any) -> Any:
+    """An option's value, a pattern compiled. Raises ValueError when it is of another type."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    types = [_TYPES[kind] for kind in kinds if kind in _TYPES]
+    if not any(fits(value) for _, fits in types):
+        expected = " or ".join(says for says, _ in types)
+        raise ValueError(f"option {option} is {value!r}, expected {expected}")
+    return compiled(value) if kind == re.Pattern[str] else value
 
 
-def _check_fields(task: Task, where: str, fields: list[str], is_json: bool) -> None:
-    if not is_json:
-        raise UserError(
-            f"{where} is given, but the answers are plain text: list json_schema among the checks"
-        )
-    known = task.schema.get("properties", {})
-    for field in fields:
-        if known and field not in known:
-            raise UserError(
-                f"{where} is {field!r}, expected a property of schema.json: {', '.join(known)}"
-            )
-
-
-def _options(check: Callable[..., rules.Rule]) -> dict[str, inspect.Parameter]:
-    """A check's options: its keyword arguments."""
-    found = inspect.signature(check).parameters
-    return {name: option for name, option in found.items() if option.kind is option.KEYWORD_ONLY}
-
-
-def _rule(
-    task: Task, where: str, check: Callable[..., rules.Rule], options: dict[str, Any]
-) -> rules.Rule:
-    for name, option in _options(check).items():
-        if option.default is option.empty and name not in options:
-            raise UserError(f"{where}: option {name} is missing")
-    try:
-        return check(task, **options)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _check_names(task: Task, options: dict[str, Any], is_json: bool) -> None:
+    """Raises ValueError for an option that names a field which the rows or the answers lack."""
+    for option in {"input", "field", "fields", "label"} & options.keys():
+        if option == "input":
+            known, what = task.config["input"], "one of the task's input fields"
+        elif is_json:
+            known, what = task.schema.get("properties", {}), f"a property of {ANSWER}"
+        else:
+            remedy = "the answers are plain text: list json_schema among the checks"
+            raise ValueError(f"option {option} is given, but {remedy}")
+        for name in options[option] if option == "fields" else [options[option]]:
+            if known and name not in known:
+                listed = ", ".join(known)
+                raise ValueError(f"option {option} is {name!r}, expected {what}: {listed}")

@@ -1,7 +1,7 @@
-"""The length that a request itself asks for: 80字, 50字以内, 不少于200字, 30到80字, 字数控制在五十以内.
+"""The length that a request itself asks for: 80字, 50字以内, 不少于200字, 30到80字, 五十字左右.
 
-A length counts every character that is not white space, punctuation included. Only what is said plainly is read: 几百字, 两三百字,
-每句7个字, 第50字 and 四字成语 ask for no length of the answer.
+A length counts every character that is not white space, punctuation included. Only what is said
+plainly is read: 几百字, 两三百字, 每句7个字, 第50字 and 四字成语 ask for no length of the answer.
 """
 
 import re
@@ -13,7 +13,8 @@ from potstill.core.jsonl import squeeze
 
 
 class Length(NamedTuple):
-    """A length from `low` to `high` characters; None is no bound. `exact`: one number was named (80字, 约80字), not a bound."""
+    """A length from `low` to `high` characters; None is no bound. `exact`: one number was named
+    (80字, 约80字), not a bound."""
 
     low: int | None
     high: int | None
@@ -29,7 +30,6 @@ class Length(NamedTuple):
         return str(self.low) if self.exact else f"{self.low} to {self.high}"
 
 
-WIDE = str.maketrans("０１２３４５６７８９", "0123456789")
 DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
 NUMERAL = "[零〇一二两三四五六七八九十百千万]+"
@@ -55,6 +55,7 @@ _BOUND = re.compile(
 )
 _NOT = re.compile(r"(?:不|别|勿|莫|禁止|避免|切忌)[^，,。；;！!？?\s]{0,3}$")
 _COUNT = re.compile(r"字数[^\d，,。；;！!？?\n]{0,8}$")
+_AFTER_COUNT = re.compile(r"[，,。；;！!？?)）\s]|之间|左右|$")
 # what is not the length of the answer: a place in a text, another text, a part of the answer
 _OTHER = re.compile(
     r"(?:第|(?<![之目以])前|原文|[这那](?:一?[段篇封首条句则份个])?|各(?:自|段|句|条|行|篇|项|点|控制|在|约)*"
@@ -70,50 +71,40 @@ def count(text: str) -> int:
     return len(squeeze(text))
 
 
-def number(text: str) -> Decimal | None:
-    """The value of 80, 1,200, 1.5万, 五十, 一百零五, 一千五 or 二〇〇; None for what is none or vague (两三百)."""
-    text = text.translate(WIDE)
+def number(text: str) -> Decimal | int | None:
+    """The value of 80, 1,200, 1.5万, 五十, 一百零五, 一千五 or 二〇〇; None for no number or a
+    vague one (两三百)."""
     if text[:1].isdigit():
         value = Decimal(text.rstrip("百千万").replace(",", ""))
-        return value * UNITS[text[-1]] if text[-1] in UNITS else value
-    if (
-        len(text) > 1
-        and text[0] not in "零〇"
-        and "〇" in text.replace("零", "〇")
-        and all(c in DIGITS for c in text)
-    ):
-        return Decimal("".join(str(DIGITS[c]) for c in text))
+        return value * UNITS.get(text[-1], 1)
+    if text[:1] not in "零〇" and set(text) & set("零〇") and set(text) <= DIGITS.keys():
+        return int("".join(str(DIGITS[c]) for c in text))
     text = "一" + text if text[:1] in UNITS else text
     if "万" not in text:
         return _section(text)
     high, _, low = text.partition("万")
-    myriads, rest = _section(high), _section(low.removeprefix("零")) if low else Decimal(0)
-    return None if myriads is None or rest is None or (low in DIGITS) else myriads * 10_000 + rest
+    myriads, rest = _section(high), _section(low.removeprefix("零")) if low else 0
+    return None if myriads is None or rest is None or low in DIGITS else myriads * 10_000 + rest
 
 
-def _section(text: str) -> Decimal | None:
+def _section(text: str) -> int | None:
     """The value of a Chinese numeral under 10,000."""
     match = _SECTION.fullmatch(text)
-    if not text or match is None or text in ("零", "〇"):
+    if not text or match is None:
         return None
-    thousand, hundred, late, ten, zero, one = match.groups(default="")
-    hundred = hundred or late
+    thousand, hundred, late_hundred, ten, zero, one = match.groups(default="")
+    hundred = hundred or late_hundred
     value = sum(DIGITS[d] * unit for d, unit in ((thousand, 1000), (hundred, 100), (ten, 10)) if d)
-    short = (
-        1 if ten or zero or not (thousand or hundred) else 10 if hundred else 100
-    )  # 一百二 is 120, 一百零二 is 102
-    return Decimal(value + DIGITS[one] * short if one else value)
+    short = 1 if ten or zero or not value else 10 if hundred else 100  # 一百二: 120, 一百零二: 102
+    return value + DIGITS.get(one, 0) * short
 
 
 @lru_cache(4096)
 def asked(request: str) -> tuple[Length, ...]:
-    """The length that a request asks for: () when it asks for none, several when they cannot all be the answer's. A lower
-    and an upper bound are joined."""
-    found = list(
-        dict.fromkeys(
-            length for match in _MENTION.finditer(request) if (length := _length(request, match))
-        )
-    )
+    """The length that a request asks for: () when it asks for none, several when they cannot all be
+    the answer's. A lower and an upper bound are joined."""
+    lengths = [_length(request, match) for match in _MENTION.finditer(request)]
+    found = list(dict.fromkeys(length for length in lengths if length))
     lows = [length.low for length in found if length.high is None]
     highs = [length.high for length in found if length.low is None]
     if len(found) == 2 and lows and highs and (lows[0] or 0) <= (highs[0] or 0):
@@ -125,14 +116,8 @@ def _length(text: str, match: re.Match[str]) -> Length | None:
     start, end = match.span()
     before = text[max(0, start - 16) : start]
     counted = _COUNT.search(before)
-    if not (match["unit_b"] if match["b"] else match["unit"]) and not (
-        counted
-        and (
-            match["most"]
-            or match["least"]
-            or re.match(r"[，,。；;！!？?)）\s]|之间|左右|$", text[end:])
-        )
-    ):
+    ended = match["most"] or match["least"] or _AFTER_COUNT.match(text, end)
+    if not match["unit_b" if match["b"] else "unit"] and not (counted and ended):
         return None
     if match["a"][0] in UNITS and before[-1:] in tuple("几数上好近成") and not counted:
         return None
@@ -146,14 +131,15 @@ def _length(text: str, match: re.Match[str]) -> Length | None:
     low, high = int(min(a, b)), int(max(a, b))
     if match["b"]:
         return Length(low, high)
-    if bound and (bound["over"] or bound["under"]):
-        no = _NOT.search(lead) is not None
-        if bound["over"]:
-            return Length(None, high) if no else Length(low + 1, None)
-        return Length(low, None) if no else Length(None, high - 1)
-    if match["most"] or bound and bound["most"]:
+    says = bound.lastgroup if bound else None
+    if says in ("over", "under"):
+        negated = _NOT.search(lead)
+        if says == "over":
+            return Length(None, high) if negated else Length(low + 1, None)
+        return Length(low, None) if negated else Length(None, high - 1)
+    if match["most"] or says == "most":
         return Length(None, high)
-    if match["least"] or bound and bound["least"]:
+    if match["least"] or says == "least":
         return Length(low, None)
     small = low < 2 or low < 10 and not match["a"].isdigit()  # 一个字也不多, 三字经
     if not counted and (small or (low <= 10 or match["a"] in UNITS) and _FIXED.match(text, end)):

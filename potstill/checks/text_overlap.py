@@ -1,11 +1,13 @@
-"""How much of a text is in another: what stands beside the headline of tasks that expect a text. None of it decides anything."""
+"""How much of a text is in another, for the metrics beside the headline of tasks that expect a
+text. None of it decides anything."""
 
 from statistics import fmean
 
 
 def overlap(answers: list[str], expected: list[str]) -> dict[str, float]:
-    """ROUGE-L (the F-measure of the longest common subsequence, a mean over rows; Lin 2004), BLEU and chrF (of all rows at once,
-    sacreBLEU's own), 0 to 1, on characters: Chinese has no spaces between words."""
+    """ROUGE-L (the F-measure of the longest common subsequence, a mean over rows; Lin 2004), BLEU
+    and chrF (of all rows at once, sacreBLEU's own), 0 to 1, on characters: Chinese has no spaces
+    between words."""
     from rapidfuzz.distance import LCSseq
     from sacrebleu.metrics import BLEU, CHRF
 

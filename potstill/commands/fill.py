@@ -1,46 +1,38 @@
-"""`make fill`: the teacher's answers that came with the data (a pull, a colleague's copy) → the journal of this machine."""
+"""Fills this machine's journal with the teacher's answers that came with the data (a pull, a
+colleague's copy), so that they are not bought again."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
-from potstill.core import errors
-from potstill.core.jsonl import Row, read_jsonl
+from potstill.core.jsonl import read_some
 from potstill.task import settings
 from potstill.teacher import asking
-from potstill.teacher.journal import Journal
 
-FILES = ("1-calls.jsonl", "2-answers.jsonl", "4-rejected.jsonl", "5-predictions-teacher.jsonl")
-
-
-def paid(path: Path) -> Iterator[Row]:
-    """The rows of a file of answers as the journal keeps them. Failures have none."""
-    for row in read_jsonl(path, ("key", "error", *asking.FIELDS)):
-        if row["error"] is None:
-            yield {name: row[name] for name in ("key", *asking.FIELDS, "reasoning") if name in row}
+FILES = [
+    "1-expand/calls.jsonl",
+    "2-answers.jsonl",
+    "4-pairs/rejected.jsonl",
+    "5-predictions/teacher/test.jsonl",
+]
+KEPT = ("key", *asking.FIELDS, "reasoning")
 
 
-async def fill(journal: Journal, found: Iterator[Row]) -> tuple[int, int]:
-    """Adds the answers that the journal lacks; how many there were and how many were new."""
-    count = new = 0
-    for row in found:
-        count += 1
-        room = row["max_tokens"] if row["finish_reason"] == "length" else 0
-        if not journal.has(row["key"], room):
-            new += 1
-            await journal.put(row)
-    await journal.flush()
-    return count, new
+async def fill(task: settings.Task) -> None:
+    """Adds to the journal the answers that it lacks and prints, by file, how many there were. Rows
+    that say why there is no answer are left out. Raises UserError when a file lacks their keys."""
+    journal = asking.open_journal(task)
+    for path in (task.data / name for name in FILES):
+        rows = read_some(path, "key", "error", *asking.FIELDS)
+        answers = [row for row in rows if row["error"] is None]
+        new = 0
+        for row in answers:
+            room = row["max_tokens"] if row["finish_reason"] == "length" else 0
+            if not journal.has(row["key"], room):
+                new += 1
+                await journal.put({name: row[name] for name in KEPT if name in row})
+        await journal.flush()
+        if rows:
+            print(f"{path}: {len(answers):,} answers, {new:,} of them new to {journal.path}")
 
 
 def main() -> None:
-    for folder in sorted(Path("data").iterdir()):
-        for path in (folder / name for name in FILES):
-            if path.exists() and path.stat().st_size:
-                journal = asking.open_journal(settings.load(folder.name))
-                count, new = asyncio.run(fill(journal, paid(path)))
-                print(f"{path}: {count:,} answers, {new:,} of them new to {journal.path}")
-
-
-if __name__ == "__main__":
-    errors.run(main)
+    asyncio.run(fill(settings.load()))

@@ -1,62 +1,51 @@
-"""`make new-task NAME=invoice`: a task of your own, copied from tasks/_template with the word NAME in it filled in. It holds a
-small synthetic example and runs at once, so that each piece can be replaced while the whole keeps working."""
+"""Makes tasks/<name>, a task of your own, from an example that runs at once: NAME=invoice.
+
+It is tasks/_template with the word NAME filled in, and the root's pipeline and parameters: each
+piece can be replaced while the whole keeps working.
+"""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
-from potstill.core import errors, jsonl
+from potstill.commands.pipelines import copy_pipeline
+from potstill.core import project
+from potstill.core.errors import UserError
 from potstill.task import settings
 
-TEMPLATE = Path("tasks/_template")
 
-
-def scaffold(name: str) -> list[Path]:
-    """Writes tasks/<name>, schemas/<name>.json and data/<name>; gives the files. Raises UserError when the name is none or
-    taken."""
+def scaffold(name: str) -> Path:
+    """Makes the folder of a new task and returns it. Raises UserError for a malformed or taken
+    name."""
     if not re.fullmatch(settings.NAME, name):
-        raise errors.UserError(
-            f"NAME is {name!r}, expected small letters, digits, - and _, a letter or digit first: make new-task NAME=invoice"
+        rule = "small letters, digits, - and _, a letter or digit first"
+        raise UserError(f"NAME is {name!r}, expected {rule}: make new-task NAME=invoice")
+    folder = project.root() / "tasks" / name
+    if name in settings.tasks() or folder.exists():
+        raise UserError(
+            f"NAME is {name!r}, but a task of that name is there already: choose another"
         )
-    homes = {
-        "data": Path("data", name),
-        "schema.json": Path("schemas", f"{name}.json"),
-        "task": Path("tasks", name),
-    }
-    for there in (*homes.values(), Path("models", name), Path("reports", name)):
-        if there.exists():
-            raise errors.UserError(
-                f"{there} is there already: choose another NAME, or move it away first"
-            )
-    made = []
-    for part, home in homes.items():  # the folder that makes it a task comes last
-        sources = sorted(
-            path
-            for path in (TEMPLATE / part).rglob("*")
-            if path.is_file() and path.suffix != ".pyc"
-        )
-        for source in sources or [TEMPLATE / part]:
-            made.append(home / source.relative_to(TEMPLATE / part))
-            jsonl.write_text(made[-1], source.read_text(encoding="utf-8").replace("NAME", name))
-    return made
+
+    def fill(source: str, target: str) -> None:
+        Path(target).write_text(Path(source).read_text("utf-8").replace("NAME", name), "utf-8")
+
+    part = folder.with_name(f"_{name}.part")  # renamed last: a task that is there is whole
+    shutil.rmtree(part, ignore_errors=True)
+    caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(folder.with_name("_template"), part, ignore=caches, copy_function=fill)
+    copy_pipeline(part)
+    shutil.copy(project.root() / "params.yaml", part)
+    return part.rename(folder)
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) == 2 else ""
-    made = scaffold(name)
-    print(
-        f"tasks/{name}, schemas/{name}.json, data/{name}: {len(made)} files, an example to put yours in the place of. Next:"
-    )
-    for command, why in (
-        (f"make repro TASK={name}", "the example as it is, offline, in a minute or two"),
-        (
-            f"make import FILE=inputs.json TASK={name}",
-            f"your own inputs, once data/{name}/seeds.jsonl is gone",
-        ),
-        ("make quote", "what a real teacher would cost; docs/tutorial.md has the whole way"),
-    ):
+    folder = scaffold(name := sys.argv[1] if len(sys.argv) == 2 else "")
+    print(f"{folder}: an example to put yours in the place of. Next:")
+    for command, why in {
+        f"make repro TASK={name}": "the example as it is, offline, in a minute or two",
+        f"make import FILE=inputs.json TASK={name}": "your inputs, once its seeds.jsonl is gone",
+        f"make quote TASK={name}": "what a real teacher costs; docs/tutorial.md has the whole way",
+        f"git add {folder}": "experiments see only what git knows",
+    }.items():
         print(f"  {command:{len(name) + 36}}# {why}")
-
-
-if __name__ == "__main__":
-    errors.run(main)

@@ -1,88 +1,75 @@
-"""Writes a profile of a task, or the task's name, into params.yaml and keeps its comments.
+"""Writes a profile into params.yaml of the task and keeps its comments: NAME=standard.
 
-python -m potstill.commands.profile NAME [TASK]    every value of tasks/TASK/profiles/NAME.yaml, or else of profiles/NAME.yaml, which
-                                          is for every task; and `task: TASK` when it is given
-python -m potstill.commands.profile --task TASK    `task: TASK` alone
+A profile is a file profiles/NAME.yaml of the task or, for every task, of the root; the task's wins.
 """
 
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill.core import errors, jsonl, params
-from potstill.task import settings
+from potstill.core import jsonl, params, project
+from potstill.core.errors import UserError
+from potstill.core.params import found_text
 
-SHARED = Path("profiles")  # the presets of every task; a task's own profile of the same name wins
+FOLDER = Path("profiles")
 
 
 def apply(changes: dict[str, Any], source: Path) -> list[str]:
-    """Sets the parameters that `source` holds in params.yaml, all or none; gives one line for each that changed. Raises
-    UserError."""
+    """Sets parameters in params.yaml of the working folder, all or none, and returns one line for
+    each that changed. `changes` has {"predict": {"dtype": "auto"}} or {"predict.dtype": "auto"}.
+    Raises UserError, with the line of the file `source`, for an unknown name or a wrong value."""
     from ruamel.yaml import YAML
 
+    params.parse(text := params.read_text(params.PATH), params.PATH)
     yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.preserve_quotes, yaml.width, yaml.default_flow_style = True, 4096, True
     yaml.representer.add_representer(type(None), _null)
-    yaml.representer.add_representer(list, _list)
-    text = params.read_text(params.PATH)
-    before = params.parse(text, params.PATH)
-    params.validate({**before, **changes}, source)
     document = yaml.load(text)
-    changed = {name: value for name, value in changes.items() if before.get(name) != value}
-    document.update(changed)
-    comments = [
-        token
-        for token in (of[2] for of in document.ca.items.values())
-        if token and token.value[0] == "#"
-    ]
-    column = min(
-        (comment.column for comment in comments), default=0
-    )  # a value that was too long has moved its own
-    for comment in comments:
-        comment.column = column
-    out = io.StringIO()
-    yaml.dump(document, out)
+    columns = [items[2].column for items in document.ca.items.values() if items[2]]
+    usual = max(columns, key=columns.count, default=0)
+    lines = []
+    for name, value in _flat(changes):
+        section, _, key = name.rpartition(".")
+        mapping = document.get(section)
+        if not isinstance(mapping, dict):
+            mapping, key = document, name
+        if key in mapping and mapping[key] == value:
+            continue
+        lines.append(f"{name}: {found_text(mapping.get(key))} → {found_text(value)}")
+        mapping[key] = value
+        comment = mapping.ca.items.get(key, [None] * 3)[2]
+        width = len(f"{key}: {value}".replace("'", "")) + 2 * (mapping is not document)
+        if comment and width < usual:  # the value before may have been too long for this column
+            comment.column = usual
+    params.validate(document, source)
+    yaml.dump(document, out := io.StringIO())
     jsonl.write_text(params.PATH, out.getvalue())
-    return [f"{name}: {before.get(name)} → {value}" for name, value in changed.items()]
+    return lines
 
 
 def _null(representer: Any, value: None) -> Any:
-    return representer.represent_scalar(
-        "tag:yaml.org,2002:null", "null"
-    )  # its own way is to write nothing
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")  # not the empty text
 
 
-def _list(representer: Any, value: list[Any]) -> Any:
-    return representer.represent_sequence(
-        "tag:yaml.org,2002:seq", value, flow_style=True
-    )  # in one line, as it was
+def _flat(changes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each parameter by its full name, such as predict.dtype, with its value."""
+    rules = params.schema()
+    for name, value in changes.items():
+        if isinstance(value, dict) and "properties" in rules.get(name, {}):
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            yield str(name), value
 
 
 def main() -> None:
-    match sys.argv[1:]:
-        case ["--task", name]:
-            source, changes = settings.load(name).dir / "task.yaml", {"task": name}
-        case [profile, *rest] if len(rest) <= 1 and not profile.startswith("-"):
-            t = settings.load(rest[0] if rest else params.load("task").task)
-            there = {
-                path.stem: path
-                for folder in (SHARED, t.dir / "profiles")
-                for path in folder.glob("*.yaml")
-            }
-            if profile not in there:
-                raise errors.UserError(
-                    f"task {t.name} has no profile {profile!r}; there are: {', '.join(sorted(there)) or 'none'}"
-                )
-            source = there[profile]
-            changes = {"task": t.name, **params.parse(params.read_text(source), source)}
-        case _:
-            raise errors.UserError(
-                "expected `python -m potstill.commands.profile NAME [TASK]` or `--task TASK`"
-            )
-    changed = apply(changes, source)
-    print(*changed, f"params.yaml: {len(changed)} values changed, now as in {source}", sep="\n")
-
-
-if __name__ == "__main__":
-    errors.run(main)
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    folders = (project.root() / FOLDER, FOLDER)
+    profiles = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+    if name not in profiles:
+        listed = ", ".join(sorted(profiles)) or "none"
+        raise UserError(f"task {params.task_name()} has no profile {name!r}; there are: {listed}")
+    source = profiles[name]
+    lines = apply(params.parse(params.read_text(source), source), source)
+    print(*lines, f"params.yaml: {len(lines)} values changed, now as in {source}", sep="\n")

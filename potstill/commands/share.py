@@ -1,10 +1,14 @@
-"""Results to and from the team's DVC remote, for every task: `dvc push` and `dvc pull` know the active one alone.
+"""Send results to the team's DVC remote, or fetch them, task by task.
 
-python -m potstill.commands.share push [EXP]   `make share`: all that dvc.lock names, or experiment EXP's; its commit goes to git's `origin`, too
-python -m potstill.commands.share pull [EXP]   `make pull`: fetches, checks each object's bytes, checks out, fills the journal with the answers that
-                                      came along; with EXP fetches the experiment, for `dvc exp apply EXP`
+push [EXP]   `make share`: what dvc.lock of each task names, or an experiment with its commit
+pull [EXP]   `make pull`: fetches, checks each object's bytes, checks out, and fills the journal
+             with the answers that came along; EXP an experiment, for `dvc exp apply EXP`
+
+A task that nobody has run or shared is a line; one of which a part is missing is an error.
 """
 
+import contextlib
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,74 +16,92 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from potstill.commands import experiments, fill
-from potstill.core import errors, lockfile
+from potstill.commands import fill
+from potstill.core import project
 from potstill.core.errors import UserError
+from potstill.task import settings
 
 
-def push(experiment: str | None) -> str:
-    """Uploads outputs, and the entries of the run-cache that made them: a colleague's `dvc exp run` with the same parameters finds
-    them. Raises UserError."""
+def push() -> None:
+    """`make share`. Raises UserError when a part of a task is missing, or DVC cannot send it."""
+    if experiment := _experiment():
+        return _dvc("exp", "push", project.git("remote").partition("\n")[0] or "origin", experiment)
+    parts = []
     with _repo() as repo:
         remote = repo.cloud.get_remote_odb(command="share")
-        wanted = _wanted(repo, experiment)
-        objects = _objects(repo, wanted)
-        lost = [one for one in objects if not repo.cache.local.exists(one.value)]
-        if lost:
-            raise UserError(
-                f"{len(lost)} of {len(objects)} objects are not in DVC's cache, such as {lost[0].obj_name}: `make verify` says which and why"
-            )
-        done = repo.cloud.push(objects, odb=remote)
-        if done.failed:
-            raise UserError(
-                f"{len(done.failed)} objects could not be sent to {remote.fs.unstrip_protocol(remote.path)}, see above"
-            )
-        _share_runs(repo, {one.value for one in objects})
-        if experiment:
-            _git_dvc("exp", "push", "--no-cache", "origin", experiment)
-    said = f"share: {len(objects):,} objects of {len(wanted)} stages, {len(done.transferred):,} of them new to the remote"
-    unsaved = (
-        not experiment
-        and subprocess.run(
-            ["git", "status", "--porcelain", "dvc.lock", "reports"], capture_output=True
-        ).stdout
-    )
-    return said + (
-        "; dvc.lock or reports are not committed: colleagues see what git has" if unsaved else ""
-    )
+        for name, stages in _by_task(repo):
+            objects = _objects(repo, stages)
+            lost = [one for one in objects if not repo.cache.local.exists(one.value)]
+            if len(lost) == len(objects):
+                print(f"share: {name}: has not run here, nothing to send")
+                continue
+            done = repo.cloud.push([one for one in objects if one not in lost], odb=remote)
+            if done.failed:
+                raise UserError(f"{name}: {len(done.failed)} objects could not be sent, see above")
+            print(f"share: {name}: {len(objects):,} objects, {len(done.transferred):,} of them new")
+            parts += [_part(name, lost, objects)] if lost else []
+        repo.stage_cache.push(None)  # a colleague's stage with the same inputs need not run
+    if parts:
+        raise UserError("; ".join(parts) + ": `make verify` says which and what mends it")
+    if any(project.git("status", "--porcelain", home) for home in map(str, _records())):
+        print("share: dvc.lock or reports are not committed: colleagues see what git has")
 
 
-def pull(experiment: str | None) -> str:
-    """Raises UserError."""
-    if experiment:
-        _git_dvc("exp", "pull", "--no-cache", "origin", experiment)
+def pull() -> None:
+    """`make pull`. Raises UserError when the remote has only a part of a task, or damaged bytes."""
+    if experiment := _experiment():
+        return _dvc("exp", "pull", project.git("remote").partition("\n")[0] or "origin", experiment)
+    parts = []
     with _repo() as repo:
         remote = repo.cloud.get_remote_odb(command="pull")
-        remote.verify = True  # by default DVC believes the remote
-        _fetch_runs(repo)
-        wanted = _wanted(repo, experiment)
-        lists = {out.hash_info for stage in wanted for out in stage.outs if out.hash_info.isdir}
-        repo.cloud.pull(lists, odb=remote)
-        objects = _objects(repo, wanted)
-        done = repo.cloud.pull(objects, odb=remote)
-        lost = [one for one in objects if not repo.cache.local.exists(one.value)]
-        if lost or done.failed:
-            raise UserError(
-                f"{len(lost) or len(done.failed)} of {len(objects)} objects are not in the remote, or damaged there, such as "
-                f"{lost[0].obj_name if lost else next(iter(done.failed)).value}: whoever made them runs `make share`"
-            )
-        if experiment:
-            return f"pull: {len(objects):,} objects of experiment {experiment}: `dvc exp apply {experiment}`"
-        with repo.lock:
-            failed = [str(path) for stage in wanted for path in stage.checkout().get("failed", ())]
-    if failed:
-        raise UserError(
-            f"{failed[0]} and {len(failed) - 1} more could not be checked out: `make verify` says why"
-        )
-    fill.main()
-    return f"pull: {len(objects):,} objects of {len(wanted)} stages are here, {len(done.transferred):,} of them are new"
+        remote.verify = True  # by default DVC trusts the remote
+        with contextlib.suppress(
+            Exception
+        ):  # a remote behind HTTP; it saves work, it proves nothing
+            repo.stage_cache.pull(None)
+        for name, stages in _by_task(repo):
+            folders = {
+                out.hash_info for stage in stages for out in stage.outs if out.hash_info.isdir
+            }
+            _fetch(repo, remote, folders)
+            objects = _objects(repo, stages)
+            new = sum(not repo.cache.local.exists(one.value) for one in objects)
+            _fetch(repo, remote, set(objects))
+            lost = [one for one in objects if not repo.cache.local.exists(one.value)]
+            if len(lost) == len(objects):
+                print(f"pull: {name}: nobody has shared it, `make repro TASK={name}` makes it")
+                continue
+            if lost:
+                parts.append(_part(name, lost, objects))
+                continue
+            with repo.lock:
+                failed = [str(path) for one in stages for path in one.checkout().get("failed", ())]
+            if failed:
+                raise UserError(f"{failed[0]} could not be checked out: `make verify` says why")
+            print(f"pull: {name}: {len(objects):,} objects, {new:,} of them new")
+    for home in settings.tasks().values():
+        with contextlib.chdir(home):
+            fill.main()
+    if parts:
+        raise UserError("; ".join(parts) + ": whoever made them runs `make share`")
+
+
+def _experiment() -> str | None:
+    """The experiment that the command line names."""
+    if len(sys.argv) > 2:
+        raise UserError("expected at most one experiment: `make share EXP=name`")
+    return sys.argv[1] if sys.argv[1:] else None
+
+
+def _dvc(*command: str) -> None:
+    if subprocess.call([sys.executable, "-m", "dvc", *command]):
+        raise UserError(f"`dvc {' '.join(command)}` failed, its own message stands above")
+
+
+def _records() -> Iterator[Path]:
+    """What `make repro` leaves in git, of every task."""
+    for home in settings.tasks().values():
+        yield from (path for path in (home / "dvc.lock", home / "reports") if path.exists())
 
 
 @contextmanager
@@ -88,6 +110,7 @@ def _repo() -> Iterator[Any]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it lists every object that is missing
     try:
         with Repo() as repo:
             yield repo
@@ -95,27 +118,20 @@ def _repo() -> Iterator[Any]:
         raise UserError(" ".join(str(error).split()) + " (docs/team.md)") from None
 
 
-def _wanted(repo: Any, experiment: str | None) -> list[Any]:
-    """DVC's stages with what dvc.lock says of their cached outputs, for every task; and the releases."""
-    from dvc.stage import PipelineStage, create_stage
-    from dvc.stage.loader import StageLoader
-
-    found = []
-    for one in lockfile.stages(experiments.find(experiment) if experiment else None):
-        if one.lock and one.outs:
-            stage = create_stage(
-                PipelineStage, repo=repo, path="dvc.yaml", cmd=one.cmd, outs=one.outs
-            )
-            StageLoader.fill_from_lock(
-                stage, {"outs": [out for out in one.lock["outs"] if out["path"] in one.outs]}
-            )
-            found.append(stage)
-    releases = [] if experiment else sorted(Path("releases").glob("*.dvc"))
-    return found + [stage for path in releases for stage in repo.stage.load_file(str(path))]
+def _by_task(repo: Any) -> Iterator[tuple[str, list[Any]]]:
+    """The stages that have run, with outputs in DVC's cache, by task; a release is its task's."""
+    names = {str(home): name for name, home in settings.tasks().items()}
+    by_task: dict[str, list[Any]] = {}
+    for stage in repo.index.stages:
+        stage.outs = [out for out in stage.outs if out.use_cache and out.hash_info]
+        if stage.outs:
+            home = str(Path(stage.path).resolve().parent)
+            by_task.setdefault(names.get(home, home), []).append(stage)
+    yield from sorted(by_task.items())
 
 
 def _objects(repo: Any, stages: list[Any]) -> list[Any]:
-    """The objects that these stages made, folders with their files where the cache has the list of them (else DVC would ask)."""
+    """The objects that the stages made, with a folder's files where the cache has their list."""
     found = {}
     for out in (out for stage in stages for out in stage.outs):
         out.hash_info.obj_name = str(out)
@@ -125,44 +141,15 @@ def _objects(repo: Any, stages: list[Any]) -> list[Any]:
     return list(found.values())
 
 
-def _share_runs(repo: Any, shared: set[str]) -> None:
-    """Sends those entries of the run-cache whose outputs the remote has now: any others would promise what is not there."""
-    from dvc.fs import generic
+def _fetch(repo: Any, remote: Any, objects: set[Any]) -> None:
+    """Fetches the objects that the remote has; what it lacks is told by the cache afterwards."""
+    here = {one for one in objects if repo.cache.local.exists(one.value)}
+    there = {one for one in objects - here if remote.exists(one.value)}
+    if there:
+        repo.cloud.pull(there, odb=remote)
 
-    here, there = (
-        repo.cache.legacy,
-        repo.cloud.get_remote_odb(command="share", hash_name="md5-dos2unix"),
+
+def _part(name: str, lost: list[Any], objects: list[Any]) -> str:
+    return (
+        f"{name}: {len(lost):,} of {len(objects):,} objects are missing, such as {lost[0].obj_name}"
     )
-    for path in Path(here.path, "runs").glob("*/*/*"):
-        entry = yaml.load(path.read_bytes(), lockfile.Loader) if path.is_file() else None
-        if entry and {out["md5"] for out in entry["outs"]} <= shared:
-            target = there.fs.join(there.path, *path.relative_to(here.path).parts)
-            if not there.fs.exists(target):
-                generic.copy(here.fs, str(path), there.fs, target)
-
-
-def _fetch_runs(repo: Any) -> None:
-    from dvc.stage.cache import RunCacheNotSupported
-
-    try:
-        there = repo.cloud.get_remote_odb(command="pull", hash_name="md5-dos2unix")
-        repo.stage_cache.transfer(there, repo.cache.legacy, force=False)
-    except RunCacheNotSupported:
-        return  # a remote behind HTTP; the run-cache saves work and proves nothing
-
-
-def _git_dvc(*command: str) -> None:
-    if subprocess.call([sys.executable, "-m", "dvc", *command]):
-        raise UserError(f"`dvc {' '.join(command)}` failed, its own message stands above")
-
-
-def main() -> None:
-    match sys.argv[1:]:
-        case ["push" | "pull" as way, *rest] if len(rest) <= 1:
-            print((push if way == "push" else pull)(rest[0] if rest else None))
-        case _:
-            raise UserError("expected `python -m potstill.commands.share push|pull [EXPERIMENT]`")
-
-
-if __name__ == "__main__":
-    errors.run(main)

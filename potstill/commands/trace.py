@@ -1,117 +1,85 @@
-"""`make trace ID=…`: one row's life from seed to prediction, as far as the pipeline has run.
+"""Tells one row's life from seed to prediction: ID=9d81, the row's id or how it begins."""
 
-python -m potstill.commands.trace [--task NAME] ID, where ID is a row's id or how it begins.
-"""
-
-import argparse
 import json
+import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from potstill.checks import registry
-from potstill.core import errors, jsonl, params
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row
+from potstill.core.jsonl import Row, read_some
+from potstill.core.models import MODELS
 from potstill.dataset import reviews
 from potstill.evaluation import score
-from potstill.task import settings
-from potstill.task.settings import Task
+from potstill.task.settings import Task, load
 
-FILES = (
-    "seeds",
-    "1-inputs",
-    "gold",
-    "2-answers",
-    "3-kept",
-    "3-dropped",
-    "4-train",
-    "4-valid",
-    "4-test",
-)
-SAID = {"accept": "accepted", "reject": "rejected", "edit": "edited"}
+PREDICTIONS = {model: f"5-predictions/{model}/test" for model in MODELS}
+FILES = "seeds 1-inputs gold 2-answers 3-kept 3-dropped 4-train 4-valid 4-test".split()
+FILES += PREDICTIONS.values()
 STATE = {True: "passed", False: "failed", None: "unscored"}
 WIDTH = 9  # columns of the labels
 
-Found = dict[
-    str, list[tuple[int, Row]]
-]  # by file: its rows of one id, each with its line; a missing file is not there
+Rows = dict[str, list[tuple[int, Row]]]  # by file: its rows of one id, each with its line
 
 
 def story(t: Task, prefix: str) -> Iterator[str]:
-    """The life of the row whose id begins with `prefix`, in lines. Raises UserError when there is none, or several."""
-    files = {name: _read(t, name) for name in FILES if (t.data / f"{name}.jsonl").is_file()}
-    predictions = {
-        path.stem: _read(t, path.stem) for path in sorted(t.data.glob("5-predictions-*.jsonl"))
-    }
-    id = _resolve(t, prefix, (row["id"] for some in files.values() for row in some if "id" in row))
-    found: Found = {
-        name: [(line, row) for line, row in enumerate(some, 1) if row.get("id") == id]
-        for name, some in {**files, **predictions}.items()
+    """The life of the row whose id begins with `prefix`, in lines. Raises UserError when no row's
+    id does, or those of several."""
+    files = {name: read_some(t.data / f"{name}.jsonl") for name in FILES}
+    id = _resolve(t, prefix, {row["id"] for rows in files.values() for row in rows if "id" in row})
+    rows = {
+        name: [(line, row) for line, row in enumerate(rows, 1) if row.get("id") == id]
+        for name, rows in files.items()
     }
     yield _line("row", f"{id}, task {t.name}")
-    yield from _origin(t, found)
-    yield from _answers(t, found)
-    yield from _side(t, found)
-    yield from _predictions(t, found, predictions)
+    for part in (_origin, _answers, _side, _predictions):
+        yield from part(t, rows)
 
 
-def _read(t: Task, name: str) -> list[Row]:
-    path = t.data / f"{name}.jsonl"
-    return jsonl.read_jsonl(path) if path.stat().st_size else []
-
-
-def _resolve(t: Task, prefix: str, ids: Iterable[str]) -> str:
+def _resolve(t: Task, prefix: str, ids: set[str]) -> str:
     """The one id that begins with `prefix`."""
-    known = sorted(set(ids))
-    if not prefix or not known:
-        such = (
-            f", such as `make trace ID={known[0][:8]}`" if known else f" ({t.data} has no rows yet)"
-        )
-        raise UserError(f"ID is {prefix!r}, expected a row's id or how it begins{such}")
-    found = [id for id in known if id.startswith(prefix)]
-    if prefix in found:
-        return prefix
-    if not found:
-        raise UserError(
-            f"no row of task {t.name} has an id that begins with {prefix!r}: ids stand in {t.data}/*.jsonl"
-        )
-    if len(found) > 1:
-        raise UserError(
-            f"{len(found):,} ids begin with {prefix!r}, such as {found[0]} and {found[1]}: give more of it"
-        )
-    return found[0]
+    if not prefix or not ids:
+        hint = f", such as `make trace ID={min(ids)[:8]}`" if ids else f": {t.data} has no rows yet"
+        raise UserError(f"ID is {prefix!r}, expected a row's id or how it begins{hint}")
+    matches = sorted(id for id in ids if id.startswith(prefix))
+    if not matches:
+        none = f"no row of task {t.name} has an id that begins with {prefix!r}"
+        raise UserError(f"{none}: ids stand in {t.data}/*.jsonl")
+    if len(matches) > 1 and prefix != matches[0]:
+        several = f"{len(matches):,} ids begin with {prefix!r}"
+        raise UserError(f"{several}, such as {matches[0]} and {matches[1]}: give more of it")
+    return matches[0]
 
 
-def _origin(t: Task, found: Found) -> Iterator[str]:
+def _first(rows: Rows, *names: str) -> Row | None:
+    """The row as the first of these files that has it knows it."""
+    return next((row for name in names for _, row in rows[name]), None)
+
+
+def _origin(t: Task, rows: Rows) -> Iterator[str]:
     """Where the row comes from and what is asked for it."""
     for name, label in (("seeds", "seed"), ("gold", "gold"), ("1-inputs", "input")):
-        for line, _ in found.get(name, []):
+        for line, _ in rows[name]:
             yield _line(label, f"{t.data}/{name}.jsonl:{line}")
-    row = next(
-        (row for name in ("1-inputs", "seeds", "gold") for _, row in found.get(name, [])), None
-    )
-    if row is None:  # a user's own row: it comes as messages
-        return
-    for key in (
-        *(key for key in ("family", "category", "slice") if key in row),
-        *t.config["input"],
-    ):
-        yield _line(key, str(row[key]))
+    if not (row := _first(rows, "1-inputs", "seeds", "gold")):
+        return  # a user's own row: it comes as messages
+    for key in ("family", "category", "slice", *t.config["input"]):
+        if key in row:
+            yield _line(key, str(row[key]))
     for message in t.messages("teacher", row):
         yield _line(f"→ {message['role']}", message["content"])
 
 
-def _answers(t: Task, found: Found) -> Iterator[str]:
+def _answers(t: Task, rows: Rows) -> Iterator[str]:
     """What the teacher answered, what is said of it, and what became of it."""
-    row = next((row for name in ("1-inputs", "seeds") for _, row in found.get(name, [])), None)
-    if row is None:
+    if not (row := _first(rows, "1-inputs", "seeds")):
         return
-    if not found.get("2-answers"):
+    if not rows["2-answers"]:
         yield _line("answers", "none yet: run `dvc repro generate`")
-    said = reviews.load(t.data / "reviews.jsonl")
-    kept = {row.get("sample"): row for _, row in found.get("3-kept", [])}
-    dropped = {row["sample"]: row["reason"] for _, row in found.get("3-dropped", [])}
-    for _, answer in found.get("2-answers", []):
+    said = reviews.load(t.data / reviews.FILE)
+    kept = {row.get("sample") for _, row in rows["3-kept"]}
+    dropped = {row["sample"]: row["reason"] for _, row in rows["3-dropped"]}
+    for _, answer in rows["2-answers"]:
         text, sample = answer["answer"], answer["sample"]
         yield _line(f"answer {sample}", text)
         tokens = f"{answer['prompt_tokens'] or 0:,} + {answer['completion_tokens'] or 0:,} tokens"
@@ -119,77 +87,62 @@ def _answers(t: Task, found: Found) -> Iterator[str]:
         if answer["error"]:
             yield _line("", f"refused: {answer['error']}")
         else:
-            for one in registry.verdicts(t, row, text, training=True):
-                why = f" ({one.reason.removeprefix(one.name + ': ')})" if one.reason else ""
-                yield _line("", f"check {one.name}: {STATE[one.passed]}{why}")
+            for check in registry.verdicts(t, row, text, training=True):
+                why = f" ({check.reason.removeprefix(check.name + ': ')})" if check.reason else ""
+                yield _line("", f"check {check.name}: {STATE[check.passed]}{why}")
         if verdict := said.verdict(row["id"], text):
             who = f" by {verdict['by']}" if "by" in verdict else ""
             new = f": {verdict['output']}" if verdict["verdict"] == "edit" else ""
-            yield _line("", f"review: {SAID[verdict['verdict']]}{who}{new}")
+            yield _line("", f"review: {verdict['verdict']}ed{who}{new}")
         if sample in dropped:
             yield _line("", f"dropped: {dropped[sample]}")
-        elif sample in kept or None in kept:
+        elif kept & {sample, None}:
             yield _line("", "kept")
         else:
             yield _line("", "not filtered yet: run `dvc repro filter`")
 
 
-def _side(t: Task, found: Found) -> Iterator[str]:
+def _side(t: Task, rows: Rows) -> Iterator[str]:
     """The side of the split, and the lesson or the expected answer there."""
     for name in ("4-train", "4-valid", "4-test"):
-        for line, row in found.get(name, []):
+        for line, row in rows[name]:
             yield _line("split", f"{name[2:]}, {t.data}/{name}.jsonl:{line}")
             if "expected" in row:
                 yield _line("expected", json.dumps(row["expected"], ensure_ascii=False))
             for message in row.get("messages", []):
                 yield _line(f"  {message['role']}", message["content"])
             return
-    if found.get("3-kept"):
-        yield _line(
-            "split",
-            "on no side: not split yet (`dvc repro split`), or beyond split.train_rows of params.yaml",
-        )
+    if rows["3-kept"]:
+        why = "not split yet (`dvc repro split`), or beyond split.train_rows of params.yaml"
+        yield _line("split", f"on no side: {why}")
 
 
-def _predictions(t: Task, found: Found, predictions: Iterable[str]) -> Iterator[str]:
+def _predictions(t: Task, rows: Rows) -> Iterator[str]:
     """What each model answered to a test row, and whether that is right."""
-    if not (tests := found.get("4-test")):
+    if not (test := _first(rows, "4-test")):
         return
-    test, shown = tests[0][1], False
-    for name in predictions:
-        for _, answer in found[name]:
-            marks, reasons = (
-                score.mark(t, test, answer),
-                registry.check(t, test, answer["answer"] or ""),
-            )
-            right = "right" if marks["right"] else "unscored" if marks.get("unscored") else "wrong"
-            yield _line(name.removeprefix("5-predictions-"), "; ".join([right, *reasons]))
-            yield _line("", answer["answer"] or "(no answer)")
-            shown = True
-    if not shown:
+    if not any(rows[name] for name in PREDICTIONS.values()):
         yield _line("models", "no predictions yet: run `dvc repro`")
+    for model, name in PREDICTIONS.items():
+        for _, answer in rows[name]:
+            marks = score.mark(t, test, answer)
+            right = "right" if marks["right"] else "unscored" if marks.get("unscored") else "wrong"
+            reasons = registry.check(t, test, answer["answer"] or "")
+            yield _line(model, "; ".join([right, *reasons]))
+            yield _line("", answer["answer"] or "(no answer)")
 
 
 def _line(label: str, text: str) -> str:
-    """A label and a text beside it. Control characters, which could move the cursor or hide text, are spelt out."""
+    """A label and a text beside it. Control characters, which could move the cursor or hide text,
+    are spelt out."""
     safe = "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else ascii(c)[1:-1]
         for c in text
     )
     first, *more = safe.split("\n")
-    return "\n".join(
-        [f"{label:<{WIDTH}} {first}", *(f"{'':<{WIDTH}} {line}".rstrip() for line in more)]
-    )
+    rest = (f"{'':<{WIDTH}} {line}".rstrip() for line in more)
+    return "\n".join([f"{label:<{WIDTH}} {first}", *rest])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m potstill.commands.trace", description=__doc__)
-    parser.add_argument("--task", help="a folder of tasks/; the active one when left out")
-    parser.add_argument("id", nargs="?", default="", help="a row's id or how it begins")
-    options = parser.parse_args()
-    for line in story(settings.load(options.task or params.load("task").task), options.id):
-        print(line)
-
-
-if __name__ == "__main__":
-    errors.run(main)
+    print(*story(load(), " ".join(sys.argv[1:])), sep="\n")

@@ -1,229 +1,176 @@
-"""Whether results can be believed.
+"""Say whether the results can be trusted.
 
-python -m potstill.commands.verify --check   `make check`: is dvc.lock up to date with code and parameters? Reads no data: for CI
-python -m potstill.commands.verify           `make verify`: hashes every output of every task and every object of DVC's cache again, looks for what
-                                    a killed run left behind, and says of all that is wrong which command mends it
+check    `make check`: would a stage run again? Needs no data, so CI can ask it in a fresh clone
+verify   `make verify`: hashes every output of every task and every object of DVC's cache again,
+         looks for what a killed run left behind, and names the command that mends what is wrong
 """
 
+import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from potstill.core import errors, lockfile, stage
+from potstill.core import lockfile, project, stage
 from potstill.core.errors import UserError
-from potstill.core.lockfile import Stage
+from potstill.task import settings
+from potstill.teacher.journal import Journal
 
-Found = tuple[str, str]  # what is wrong, and the command that mends it
+Finding = tuple[str, str]  # what is wrong, and the command that mends it
 SHOWN = 3  # paths named where many are missing
 
 
-def check() -> str:
-    """What `make check` says. Raises UserError when a stage of the active task would run; other tasks are mentioned only."""
-    stages = lockfile.stages()
-    active = lockfile.active()
-    by_task: dict[str, list[str]] = defaultdict(list)
-    for one in stages:
-        made = {
-            path: md5
-            for other in stages
-            if other.task == one.task
-            for path, md5 in other.made().items()
-        }
-        by_task[one.task] += [
-            f"{one.name}: {', '.join(why)}" for why in [lockfile.changes(one, made)] if why
-        ]
-    for task, stale in by_task.items():
-        if stale and task != active:
-            print(
-                f"{task}: {_count(stale)} would run, from {stale[0].partition(':')[0]} on: `make repro TASK={task}`"
-            )
-    if stale := by_task[active]:
-        print(*stale, sep="\n")
+def check() -> None:
+    """Prints which stages of this task would run, by DVC's own rules. Raises UserError when any
+    would."""
+    print(check_task(settings.load().name))
+
+
+def check_task(name: str) -> str:
+    """What `check` says when all is well. Raises UserError when a stage would run."""
+    from dvc.repo import Repo
+
+    with Repo() as repo, repo.lock:
+        stages = repo.stage.collect(str(lockfile.PIPELINE))
+        stale = [one for one in stages if one.changed(allow_missing=True, upstream=stages)]
+        for one in stale:
+            print(f"{one.addressing}: {', '.join(_reasons(one)) or 'has not run yet'}")
+    if stale:
+        some = f"{len(stale)} stage{'s' if len(stale) > 1 else ''}"
         raise UserError(
-            f"dvc.lock: {_count(stale)} of task {active} would run, see above: `make repro`, then commit dvc.lock and reports"
+            f"{lockfile.LOCK}: {some} of task {name} would run, see above: "
+            f"`make repro TASK={name}`, then commit dvc.lock and reports"
         )
-    return f"check: {active}: all {sum(one.task == active for one in stages)} stages are up to date"
+    return f"check: {name}: all {len(stages)} stages are up to date"
 
 
-def _count(stages: list[str]) -> str:
-    return f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
+def _reasons(one: object) -> Iterator[str]:
+    """What changed for a stage, such as `potstill/checks: modified`."""
+    for entry in one.status().get(one.addressing, []):  # type: ignore[attr-defined]
+        for kind, what in entry.items() if isinstance(entry, dict) else [(str(entry), {})]:
+            if not what:
+                yield kind
+            for name, state in what.items() if isinstance(what, dict) else ():
+                changes = state.items() if isinstance(state, dict) else [(name, state)]
+                yield from (f"{key} {how}" for key, how in changes if how not in MISSING)
 
 
-def findings() -> Iterator[Found]:
+MISSING = ("deleted", "not in cache")  # in a checkout without data
+
+
+def findings() -> Iterator[Finding]:
     """All that is wrong, each with what mends it."""
-    busy = [
-        (path.name, who) for path in sorted(stage.LOCKS.glob("*")) if (who := stage.running(path))
-    ]
-    for name, who in busy:
-        yield (
-            f"stage {name} is running ({who}): what it makes is not there yet",
-            "wait for its end, or end it",
-        )
-    yield from _leftovers(bool(busy))
-    yield from _git()
-    try:
-        stages = lockfile.stages()
-        there = {str(one) for one in stages if one.lock}
-        lost = {str(one) for one in lockfile.stages("HEAD") if one.lock} - there
-    except UserError as error:
-        yield str(error).split(": `")[0], lockfile.AGAIN
-        return
-    if lost:
-        yield (
-            f"dvc.lock lacks {len(lost)} stages that the last commit has, such as {min(lost)}",
-            lockfile.AGAIN,
-        )
-    for one in stages:
-        if one.lock and (
-            unlisted := [path for path in one.outs + one.kept if path not in one.made()]
-        ):
-            yield f"dvc.lock: {one} has no entry for {unlisted[0]}", lockfile.AGAIN
-    stages += lockfile.releases()
-    cache = cache_folder()
-    users: dict[str, str] = {}  # what a cache object belongs to
-    for one in stages:
-        for path, md5 in one.made().items():
-            if path in one.outs:
-                users[md5] = path
-                users |= {
-                    sum: f"{path}/{name}"
-                    for name, sum in lockfile.objects(cache, md5)
-                    if name != "."
-                }
-    damaged = set()
+    yield from _leftovers()
+    cache, users = _cache_folder(), dict[str, str]()
+    for name, home in settings.tasks().items():
+        with contextlib.chdir(home):
+            yield from _task(name, cache, users)
     for file in sorted(path for path in cache.rglob("*") if path.is_file()):
-        name = file.parent.name + file.name
-        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", name):
+        object_name = file.parent.name + file.name
+        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", object_name):
+            yield f"{file}: half an object, left by a killed `dvc` or a full disk", f"rm {file}"
+        elif lockfile.md5(file) != object_name.removesuffix(".dir"):
+            user = users.get(object_name)
             yield (
-                f"{file}: half an object, left by a `dvc` that was killed, or by a full disk",
-                f"rm {file}",
-            )
-        elif lockfile.md5(file) != name.removesuffix(".dir"):
-            damaged.add(name)
-            whose = users.get(name)
-            yield (
-                f"{file}: damaged, its bytes are not those of its name; it is {whose or 'of another commit or experiment'}",
-                f"rm -rf {file} {whose or ''}".rstrip()
+                f"{file}: damaged, its bytes are not those of its name; it is "
+                f"{user or 'of another commit or experiment'}",
+                f"rm -rf {file} {user or ''}".rstrip()
                 + " && make pull, or where no remote has it `make repro`",
             )
-    for task in dict.fromkeys(one.task for one in stages):
-        yield from _outputs([one for one in stages if one.task == task], cache, damaged)
-    yield from _journals()
+    for path in sorted((project.cache() / "teacher").glob("*.jsonl")):
+        if damaged := Journal(path).damaged:
+            what = f"{path}: {damaged} damaged lines, whose answers would be asked for again"
+            yield what, "make pull fills in what the data have of them"
 
 
-def _outputs(stages: list[Stage], cache: Path, damaged: set[str]) -> Iterator[Found]:
-    """What is wrong with the outputs of one task."""
-    gone, not_cached = [], []
-    for one in stages:
-        for path, md5 in one.made().items():
+def _task(name: str, cache: Path, users: dict[str, str]) -> Iterator[Finding]:
+    """What is wrong with a task; adds to `users` what each object of the cache belongs to."""
+    home = os.path.relpath(Path.cwd(), project.ROOT)
+    where = "" if home == "." else f"{home}/"
+    try:
+        entries, before = lockfile.read(), lockfile.read("HEAD")
+    except UserError as error:
+        yield where + str(error).partition(": `")[0], f"cd {home} && {lockfile.AGAIN}"
+        return
+    if lost := before.keys() - entries:
+        what = f"{where}dvc.lock lacks {len(lost)} stages that the last commit has, as {min(lost)}"
+        yield what, lockfile.AGAIN
+    running = {path.name: stage.running(path) for path in sorted(stage.LOCKS.glob("*"))}
+    for stage_name, who in running.items():
+        if who:
+            yield f"{where}stage {stage_name} is running ({who})", "wait for its end, or end it"
+    if not any(running.values()):
+        for top in ("data", "models", "reports"):
+            for path in sorted(Path(top).rglob("*.part")):
+                what = f"{where}{path}: half-written, left by a run that was killed"
+                yield what, f"rm -rf {where}{path}"
+    gone, uncached = [], []
+    for entry in entries.values():
+        for path, md5 in lockfile.made(entry).items():
+            in_git = path.startswith("reports/") and not path.endswith(".html")
+            parts = dict(lockfile.objects(cache, md5))
+            users |= dict.fromkeys((md5, *parts.values()), where + path)
             if not Path(path).exists():
                 gone.append(path)
             elif lockfile.md5(Path(path)) != md5:
-                mends = (
-                    f"git checkout {path}" if path in one.kept else f"rm -rf {path} && make pull"
-                )
+                mends = f"git checkout {path}" if in_git else f"rm -rf {path} && make pull"
                 yield (
-                    f"{path}: not as it was made, its bytes are others",
-                    f"{mends}, or `make repro`, which makes it anew",
+                    f"{where}{path}: not as it was made, its bytes are others",
+                    f"{mends}, or `make repro TASK={name}`, which makes it anew",
                 )
-            names = {md5} | {sum for _, sum in lockfile.objects(cache, md5)}
-            if path in one.outs and not all(
-                (cache / name[:2] / name[2:]).is_file() for name in names - damaged
-            ):
-                not_cached.append(path)
-    for paths, where in ((gone, "not here"), (not_cached, "not in DVC's cache")):
-        if paths:
-            more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-            yield (
-                f"task {stages[0].task}: {', '.join(paths[:SHOWN])}{more}: {where}",
-                f"make pull, or where no remote has them `make repro TASK={stages[0].task}`",
-            )
+            names = {md5, *parts.values()}
+            if not in_git and not all((cache / one[:2] / one[2:]).is_file() for one in names):
+                uncached.append(path)
+    if not gone or len(gone) < sum(len(lockfile.made(entry)) for entry in entries.values()):
+        for paths, lack in ((gone, "not here"), (uncached, "not in DVC's cache")):
+            if paths:
+                more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+                yield (
+                    f"task {name}: {', '.join(paths[:SHOWN])}{more}: {lack}",
+                    f"make pull, or where no remote has them `make repro TASK={name}`",
+                )
 
 
-def _leftovers(busy: bool) -> Iterator[Found]:
-    """Half-written files and locks of processes that are gone."""
-    parts = [
-        path for top in ("data", "models", "reports") for path in sorted(Path(top).rglob("*.part"))
-    ]
-    for path in [] if busy else parts:
-        yield f"{path}: half-written, left by a run that was killed", f"rm -rf {path}"
-    holders = Path(".dvc/tmp/rwlock")
+def _leftovers() -> Iterator[Finding]:
+    """What a killed dvc, git or `dvc exp run` leaves behind."""
+    holders = project.root() / ".dvc/tmp/rwlock"
     try:
         listed = json.loads(holders.read_text() or "{}") if holders.is_file() else {}
-        entries = [
-            entry
-            for paths in listed.values()
-            for held in paths.values()
-            for entry in (held if isinstance(held, list) else [held])
-        ]
+        locks = [held for paths in listed.values() for held in paths.values()]
+        entries = [one for held in locks for one in (held if isinstance(held, list) else [held])]
         pids = {int(entry["pid"]) for entry in entries}
     except (ValueError, TypeError, KeyError, AttributeError):
         yield f"{holders}: not whole", f"rm {holders}"
         return
-    dead = (
-        sorted(pid for pid in pids if not Path(f"/proc/{pid}").exists())
-        if Path("/proc/self").exists()
-        else []
-    )
-    if dead:
-        yield f"{holders}: held by process {dead[0]}, which is gone", f"rm {holders}"
-
-
-def _git() -> Iterator[Found]:
-    """What a killed git or `dvc exp run` leaves behind."""
-    index = Path(_ask_git("rev-parse", "--git-path", "index.lock"))
+    if Path("/proc/self").exists():
+        for pid in sorted(pid for pid in pids if not Path(f"/proc/{pid}").exists())[:1]:
+            yield f"{holders}: held by process {pid}, which is gone", f"rm {holders}"
+    index = Path(project.git("rev-parse", "--git-path", "index.lock"))
     if index.exists():
         yield f"{index}: git runs, or was killed", f"rm {index} when no git runs"
-    refs = _ask_git("for-each-ref", "--format=%(refname)", "refs/exps/exec").split()
-    if refs and not _ask_git("symbolic-ref", "--quiet", "HEAD"):
-        branch = _ask_git("rev-parse", "--abbrev-ref", "@{-1}") or "BRANCH"
+    running = project.git("for-each-ref", "--format=%(refname)", "refs/exps/exec")
+    if running and project.git("rev-parse", "--abbrev-ref", "HEAD") == "HEAD":
         yield (
             "HEAD is detached: a `dvc exp run` was killed (or runs)",
-            f"git checkout {branch}; `git diff params.yaml` shows what the experiment had set",
+            "git checkout -; `git diff params.yaml` shows what the experiment had set",
         )
 
 
-def _ask_git(*command: str) -> str:
-    return subprocess.run(["git", *command], capture_output=True, text=True).stdout.strip()
-
-
-def _journals() -> Iterator[Found]:
-    from potstill.teacher.journal import Journal
-
-    for path in sorted(Path(".cache/teacher").glob("*.jsonl")):
-        if damaged := Journal(path).damaged:
-            yield (
-                f"{path}: {damaged} damaged lines, whose answers would be asked for again",
-                "make pull fills in what the data have of them",
-            )
-
-
-def cache_folder() -> Path:
+def _cache_folder() -> Path:
     """DVC's cache of files, which may be shared with others (`dvc cache dir`)."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        return Path(os.path.relpath(repo.cache.local.path))
+        return Path(os.path.relpath(repo.cache.local.path)).resolve()
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--check"]:
-        print(check())
-        return
+    """Prints what is wrong. Raises UserError when anything is."""
     found = list(findings())
     for what, remedy in found:
         print(f"{what}\n  mend it: {remedy}")
     if found:
-        raise UserError(
-            f"{len(found)} {'things are' if len(found) > 1 else 'thing is'} wrong, see above"
-        )
+        some = "1 thing is" if len(found) == 1 else f"{len(found)} things are"
+        raise UserError(f"{some} wrong, see above")
     print("verify: every output of every task and every object of DVC's cache is as it was made")
-
-
-if __name__ == "__main__":
-    errors.run(main)

@@ -13,10 +13,8 @@ from potstill.core.errors import UserError
 from potstill.core.project import committed
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
-AGAIN = (
-    f"`git checkout {LOCK}`, then `make repro`: "
-    "what is in the journal and in DVC's cache is not made again"
-)
+AGAIN = f"`git checkout {LOCK}`, then `make repro`: the journal and DVC's cache keep what was made"
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 Entry = dict[str, Any]
 
 
@@ -36,20 +34,15 @@ def read(revision: str | None = None) -> dict[str, Entry]:
         text = (committed(revision, LOCK) or b"").decode()
     else:
         text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
-    found = (load(LOCK, text, AGAIN) or {}).get("stages") or {} if text else {}
-    for name, entry in found.items():
-        if not isinstance(entry, dict) or not all(entry.get(key) for key in ("cmd", "outs")):
-            raise UserError(
-                f"{LOCK}: the entry of {name} is not whole, expected cmd and outs: {AGAIN}"
-            )
+    entries = (load(LOCK, text, AGAIN) or {}).get("stages") or {} if text else {}
+    for name, entry in entries.items():
+        wrong = f"{LOCK}: the entry of {name} is not whole"
+        if not isinstance(entry, dict) or not entry.get("cmd") or not entry.get("outs"):
+            raise UserError(f"{wrong}, expected cmd and outs: {AGAIN}")
         for item in entry.get("deps", []) + entry["outs"]:
-            if not isinstance(item, dict) or not re.fullmatch(
-                r"[0-9a-f]{32}(\.dir)?", str(item.get("md5"))
-            ):
-                raise UserError(
-                    f"{LOCK}: the entry of {name} is not whole, expected the MD5 of each file: {AGAIN}"
-                )
-    return dict(found)
+            if not isinstance(item, dict) or not MD5.fullmatch(str(item.get("md5"))):
+                raise UserError(f"{wrong}, expected the MD5 of each file: {AGAIN}")
+    return dict(entries)
 
 
 def made(entry: Entry) -> dict[str, str]:
@@ -79,12 +72,12 @@ def md5(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    return tree(path, (one for one in path.rglob("*") if one.is_file()))
+    return tree(path, (file for file in path.rglob("*") if file.is_file()))
 
 
 def tree(folder: Path, files: Iterable[Path]) -> str:
     """The MD5 that DVC has for a folder with these files."""
-    listed = sorted((one.relative_to(folder).as_posix(), md5(one)) for one in files)
+    listed = sorted((file.relative_to(folder).as_posix(), md5(file)) for file in files)
     text = json.dumps([{"md5": sum, "relpath": name} for name, sum in listed])
     return hashlib.md5(text.encode()).hexdigest() + ".dir"
 
@@ -98,7 +91,7 @@ def objects(cache: Path, name: str) -> Iterator[tuple[str, str]]:
     path = cache / name[:2] / name[2:]
     if path.is_file():
         try:
-            yield from ((one["relpath"], one["md5"]) for one in json.loads(path.read_bytes()))
+            yield from ((file["relpath"], file["md5"]) for file in json.loads(path.read_bytes()))
         except (ValueError, KeyError, TypeError):
             return  # damaged: who hashes it says so
 

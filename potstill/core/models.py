@@ -21,21 +21,13 @@ class Model:
     few_shot: bool = False
 
 
+SFT, DPO = Path("models/sft/merged"), Path("models/dpo/merged")
 MODELS = {
     "base": Model("before", "before", "#9aa3ad", "#7d868f", "teacher"),
     "examples": Model(
         "before, examples", "before, with examples", "#b98a2f", "#e0b458", "teacher", few_shot=True
     ),
-    "sft": Model("after", "after", "#2458a6", "#8ab4f8", "student", Path("models/sft/merged")),
-    "dpo": Model(
-        "after, aligned",
-        "after, aligned",
-        "#7a3fa0",
-        "#c79be8",
-        "student",
-        Path("models/dpo/merged"),
-    ),
+    "sft": Model("after", "after", "#2458a6", "#8ab4f8", "student", SFT),
+    "dpo": Model("after, aligned", "after, aligned", "#7a3fa0", "#c79be8", "student", DPO),
     "teacher": Model("teacher", "the teacher", "#c0562f", "#f08e62", "teacher"),
 }
-UNTRAINED = tuple(name for name, one in MODELS.items() if one.weights is None and name != "teacher")
-LABELS = {name: one.label for name, one in MODELS.items()}

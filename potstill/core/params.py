@@ -21,22 +21,18 @@ HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
 def load(*names: str) -> SimpleNamespace:
     """The named parameters; a section (`teacher`) is a namespace, `predict.dtype` is one of its
     values. Raises UserError when any parameter of params.yaml does not fit schemas/params.json."""
-    params = parse(read_text(PATH), PATH)
+    params, rules = parse(read_text(PATH), PATH), schema()
     validate(params)
-    found: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for name in names:
         section, _, key = name.partition(".")
         if key:
-            found.setdefault(section, SimpleNamespace())
-            setattr(found[section], key, params[section][key])
+            chosen.setdefault(section, SimpleNamespace())
+            setattr(chosen[section], key, params[section][key])
         else:
-            found[section] = _namespace(params[section], section)
-    return SimpleNamespace(**found)
-
-
-def _namespace(value: Any, name: str) -> Any:
-    """A section as a namespace; a mapping that is a value, such as swift_args, as it is."""
-    return SimpleNamespace(**value) if "properties" in schema()[name] else value
+            value, is_section = params[name], "properties" in rules[name]
+            chosen[name] = SimpleNamespace(**value) if is_section else value
+    return SimpleNamespace(**chosen)
 
 
 def schema() -> dict[str, Any]:
@@ -46,12 +42,12 @@ def schema() -> dict[str, Any]:
 
 def task_name(folder: Path = Path()) -> str:
     """The name of the task in a folder: what its task.yaml says, else the folder's own."""
-    found = lockfile.read_yaml(folder / "task.yaml")
-    return str((found if isinstance(found, dict) else {}).get("name") or folder.resolve().name)
+    config = lockfile.read_yaml(folder / "task.yaml")
+    return str((config if isinstance(config, dict) else {}).get("name") or folder.resolve().name)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises UserError where the user lost it or saved it in another encoding."""
+    """The text of a file. Raises UserError when it is missing or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -65,15 +61,14 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     """A YAML 1.2 mapping: PyYAML (1.1) reads `1e-05` as a text and `no` as false, DVC does not.
     Raises UserError for anything else."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import YAMLError
 
     try:
         loaded = YAML(typ="safe", pure=True).load(text)  # the C loader knows YAML 1.1 only
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
     except YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", error)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UserError(f"{where}: not YAML: {problem}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: found {type(loaded).__name__}, expected `name: value` lines")
     return loaded
@@ -88,31 +83,28 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
     model, revision = params["model"], params["model_revision"]
     local = not HUB.fullmatch(model) or (ROOT / model).exists()
     if not local and not re.fullmatch("[0-9a-f]{40}", revision):
-        raise UserError(
-            f"{_line(path, 'model_revision')}: model_revision is {revision}, expected the commit "
-            f"of {model} on the hub, 40 hex digits: what a branch or tag stands for may change"
-        )
+        wrong = f"{_line(path, 'model_revision')}: model_revision is {revision}"
+        right = f"the commit of {model} on the hub, 40 hex digits"
+        raise UserError(f"{wrong}, expected {right}: what a branch or tag stands for may change")
 
 
 def _walk(
     params: dict[str, Any], known: dict[str, Any], path: Path, section: str = ""
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Each parameter with its full name, value and rule. Raises UserError for unknown and missing."""
+    """Each parameter with its full name, value and rule. Raises UserError when one is unknown or
+    missing."""
     for name in params:
         if name not in known:
-            full = section + str(name)
-            raise UserError(
-                f"{_line(path, full)}: unknown parameter {full!r}: {near(name, known, section)}"
-            )
+            full, hint = section + str(name), near(name, known, section)
+            raise UserError(f"{_line(path, full)}: unknown parameter {full!r}: {hint}")
     for name, rule in known.items():
         full = section + name
         if "properties" in rule:
             inner = params.get(name, {})
             if not isinstance(inner, dict):
-                raise UserError(
-                    f"{_line(path, full)}: {full} is {found_text(inner)}, expected a section: "
-                    f"indented lines {', '.join(rule['properties'])}"
-                )
+                wrong = f"{_line(path, full)}: {full} is {found_text(inner)}"
+                keys = ", ".join(rule["properties"])
+                raise UserError(f"{wrong}, expected a section: indented lines {keys}")
             yield from _walk(inner, rule["properties"], path, f"{full}.")
         elif name not in params:
             raise UserError(f"{path}: parameter {full} is missing, expected {_expected(rule)}")
@@ -131,7 +123,7 @@ def _fits(value: object, rule: dict[str, Any]) -> bool:
 def near(name: object, known: Iterable[str], prefix: str = "") -> str:
     """What to say of an unknown name: the known one that it is close to, or all of them."""
     close = difflib.get_close_matches(str(name), known := list(known), 1)
-    listed = ", ".join(prefix + one for one in known)
+    listed = ", ".join(prefix + other for other in known)
     return f"did you mean {prefix}{close[0]}?" if close else f"known are {listed}"
 
 
@@ -159,17 +151,13 @@ def _line(path: Path, name: str) -> str:
 def _expected(rule: dict[str, Any]) -> str:
     """What a rule allows, in words."""
     if "enum" in rule:
-        values = (one if isinstance(one, str) else found_text(one) for one in rule["enum"])
-        return "one of " + ", ".join(values)
+        texts = (value if isinstance(value, str) else found_text(value) for value in rule["enum"])
+        return "one of " + ", ".join(texts)
     if "pattern" in rule:
         return str(rule["description"])
     types = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
-    kinds = {
-        "integer": "a whole number",
-        "number": "a number",
-        "string": "a text",
-        "object": "a mapping such as {top_p: 0.9}",
-    }
+    kinds = {"integer": "a whole number", "number": "a number", "string": "a text"}
+    kinds["object"] = "a mapping such as {top_p: 0.9}"
     kind, empty = kinds[types[0]], " or null" if "null" in types else ""
     low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum")
     above = "exclusiveMinimum" in rule

@@ -1,15 +1,18 @@
-"""What holds for every stage: it runs once at a time in a folder, and it refuses an input that is
-not as dvc.lock says it was made.
+"""The frame that every stage and command runs in. A stage runs once at a time in a folder, and it
+refuses an input that is not as dvc.lock says it was made.
 
 DVC gives no such promise: a stage outlives a `dvc` that was killed, and a damaged object of the
 cache is checked out without a word.
 """
 
+import contextlib
+import errno
 import fcntl
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +20,31 @@ from potstill.core import lockfile, params, project
 from potstill.core.errors import UserError
 
 LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a stage or a command. A user's mistake ends in one line and exit code 1, a stop by a
+    signal in one line and 130; a bug keeps its traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    try:
+        with running_once():
+            try:
+                main()
+            finally:  # what was printed stands above the error, in a pipe or a file, too
+                with contextlib.suppress(BrokenPipeError):
+                    sys.stdout.flush()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        reason = str(stop) or "what was finished is kept; run the same command again"
+        print(f"stopped: {reason}", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" (writing {error.filename})" if error.filename else ""
+        remedy = "free some and run the same command again; nothing made is lost"
+        sys.exit(f"error: no space left on device{where}: {remedy}")
 
 
 @contextmanager
@@ -31,20 +59,16 @@ def running_once() -> Iterator[None]:
     path = LOCKS / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
-        deadline = (
-            time.monotonic() + 1
-        )  # who looks whether a stage runs holds its lock for a moment
+        deadline = time.monotonic() + 1  # `running` holds the lock for a moment, too
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
+                    remedy = "wait for its end, or end it, then run this again"
                     who = running(path) or "a process"
-                    raise UserError(
-                        f"{name} runs here already ({who}): "
-                        "wait for its end, or end it, then run this again"
-                    ) from None
+                    raise UserError(f"{name} runs here already ({who}): {remedy}") from None
                 time.sleep(0.05)
         os.set_inheritable(lock.fileno(), True)  # a training that outlives its stage holds it, too
         lock.truncate(0)
@@ -77,20 +101,16 @@ def verify_inputs(command: str) -> None:
         for path, md5 in made.items():
             inside = any(Path(path) == dep or dep in Path(path).parents for dep in needed)
             if inside and Path(path).exists() and lockfile.md5(Path(path)) != md5:
-                raise UserError(
-                    f"{path}: not as {makers[path]} made it (dvc.lock has another MD5): "
-                    "`make verify` finds the damage and says what mends it"
-                )
+                wrong = f"{path}: not as {makers[path]} made it (dvc.lock has another MD5)"
+                raise UserError(f"{wrong}: `make verify` finds the damage and says what mends it")
         if _was_paid(mine) and lockfile.is_current(mine, made):
-            raise UserError(
-                f"{name}: dvc.lock has its result, which was paid for and is not here: `make pull` "
-                f"fetches it (to pay again, delete the entry of {name} from dvc.lock)"
-            )
+            wrong = f"{name}: dvc.lock has its result, which was paid for and is not here"
+            again = f"to pay again, delete the entry of {name} from dvc.lock"
+            raise UserError(f"{wrong}: `make pull` fetches it ({again})")
 
 
 def _was_paid(entry: lockfile.Entry) -> bool:
     """Whether a real teacher was asked, whose answers are not in the task's journal."""
     asked = entry.get("params", {}).get("params.yaml", {}).get("teacher")
-    if not asked or asked["model"] == "scripted":
-        return False
-    return not (project.journals() / f"{params.task_name()}.jsonl").exists()
+    journal = project.journals() / f"{params.task_name()}.jsonl"
+    return bool(asked) and asked["model"] != "scripted" and not journal.exists()

@@ -1,4 +1,5 @@
-"""The side of each row (train, valid, test) by the hash of its family, and the refusal of data that leak between sides."""
+"""The side of each row (train, valid, test) by the hash of its family, and the refusal of data that
+leak between sides."""
 
 import hashlib
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.dataset import near_duplicates, own_rows
+from potstill.dataset import near_duplicates
 from potstill.task.settings import Task
 
 OWN = Path("own/messages.jsonl")  # in the data folder: a user's own rows; may be missing
@@ -19,7 +20,8 @@ NAMED = 5  # leaking pairs that an error names; the others are counted
 
 @dataclass(frozen=True)
 class Item:
-    """A row on its way to a side. `texts` are what it asks, a turn each: compared with those of the other sides."""
+    """A row on its way to a side. `texts` are what it asks, a turn each: compared with those of the
+    other sides."""
 
     where: str  # file:line
     id: str
@@ -28,77 +30,86 @@ class Item:
     row: Row
 
 
+Sides = dict[str, list[Item]]
+
+
 def place(name: str) -> float:
-    """Where a row or a family stands between 0 and 1, by its name alone: the same however many others there are."""
+    """Where a row or a family stands between 0 and 1, by its name alone: the same however many
+    others there are."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12
 
 
 def divide(
     kept: list[Item], own: list[Item], gold: list[Item], valid_share: float, test_share: float
-) -> dict[str, list[Item]]:
-    """The rows of each side: validation has the families of the lowest places; test is `gold` or, without it, the kept rows
-    of the families of the highest. `aside` are the user's own rows of a family that is held out so: nobody sees them.
+) -> Sides:
+    """The rows of each side: validation has the families of the lowest places; test is `gold` or,
+    without it, the kept rows of the families of the highest. `aside` are the user's own rows of a
+    family that is held out so: they are on no side.
 
-    Learnt rows come in the order of their own places: the first N are of many families, and always the same. Raises UserError for an id that is there twice."""
-    ids = {item.id: item.where for item in kept}
+    Learnt rows come in the order of their own places: the first N are of many families, and always
+    the same. Raises UserError when an own row has the id of a kept one."""
+    where = {item.id: item.where for item in kept}
     for item in own:
-        if item.id in ids:
+        if item.id in where:
             raise UserError(
-                f"{item.where}: id {item.id} is that of {ids[item.id]}, too: give this row another"
+                f"{item.where}: id {item.id} is that of {where[item.id]}, too: give this row "
+                "another"
             )
-    test = gold or sorted(
-        (item for item in kept if place(item.family) >= 1 - test_share), key=_order
-    )
+
+    def by_place(items: list[Item]) -> list[Item]:
+        return sorted(items, key=lambda item: place(item.id))
+
+    test = gold or by_place([item for item in kept if place(item.family) >= 1 - test_share])
     held_out = set() if gold else {item.family for item in test}
-    sides: dict[str, list[Item]] = {"train": [], "valid": [], "test": test, "aside": []}
-    for item in sorted(kept + own, key=_order):
+    sides: Sides = {"train": [], "valid": [], "test": test, "aside": []}
+    for item in by_place(kept + own):
         if item.family not in held_out:
             sides["valid" if place(item.family) < valid_share else "train"].append(item)
     sides["aside"] = [item for item in own if item.family in held_out]
     return sides
 
 
-def _order(item: Item) -> float:
-    return place(item.id)
-
-
 def inputs(t: Task, path: Path, *keys: str) -> list[Item]:
-    """The rows of a file of inputs, which have the further `keys`. A row without a family is one of its own. Raises UserError."""
-    found = t.inputs(path, *keys)
-    jsonl.check_ids(path, found, t.config["input"])
+    """The rows of a file of inputs, which have the further `keys`. A row without a family is one of
+    its own. Raises UserError for a row that is no input, has another id, or a family that is no
+    text."""
+    rows = t.inputs(path, *keys)
+    jsonl.check_ids(path, rows, t.config["input"])
     items = []
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(rows, 1):
         family = row.get("family", row["id"])
         if not isinstance(family, str) or not family:
             raise UserError(
-                f"{path}:{number}: family is {family!r}, expected the id of the seed that the row grew from"
+                f"{path}:{number}: family is {family!r}, expected the id of the seed that the row "
+                "grew from"
             )
         items.append(Item(f"{path}:{number}", row["id"], family, (t.fingerprint(row),), row))
     return items
 
 
 def chats(t: Task, path: Path) -> tuple[list[Item], int]:
-    """The rows of a user's messages file, and how many were left out as they stood there already. Without a family, a row
-    is of that of the input which its first turn asks for. Raises UserError."""
-    found = own_rows.messages_rows(path)
-    if not found:
+    """The rows of a user's messages file, which may be missing, and how many were left out as they
+    stood there already. Without a family, a row is of that of the input which its first turn asks
+    for. Raises UserError for what the rules of the file have against it."""
+    if not path.is_file() or not path.stat().st_size:
         return [], 0
-    ask, items = _asks(t), dict[str, Item]()
-    for number, row in enumerate(found, 1):
-        messages = [{"role": one["role"], "content": one["content"]} for one in row["messages"]]
-        asked = [ask(one["content"]) for one in messages if one["role"] == "user"]
+    from potstill.dataset import own_rows
+
+    rows, ask = own_rows.messages_rows(path), _asks(t)
+    items: dict[str, Item] = {}
+    for number, row in enumerate(rows, 1):
+        messages = [{key: turn[key] for key in ("role", "content")} for turn in row["messages"]]
+        asked = [ask(turn["content"]) for turn in messages if turn["role"] == "user"]
         id = row.get("id", jsonl.row_id({"messages": messages}))
         family = row.get("family", jsonl.row_id(asked[0][0]))
-        lesson = {"id": id, "messages": messages}
-        items.setdefault(
-            id, Item(f"{path}:{number}", id, family, tuple(text for _, text in asked), lesson)
-        )
-    return list(items.values()), len(found) - len(items)
+        texts, lesson = tuple(text for _, text in asked), {"id": id, "messages": messages}
+        items.setdefault(id, Item(f"{path}:{number}", id, family, texts, lesson))
+    return list(items.values()), len(rows) - len(items)
 
 
 def _asks(t: Task) -> Callable[[str], tuple[Row, str]]:
-    """What tells the input that a user's turn was filled in with, and its text to compare, without the words around; a turn
-    that is no filled-in template is an input of its own."""
+    """What tells the input that a user's turn was filled in with, and its text to compare, without
+    the words around; a turn that is no filled-in template is an input of its own."""
     marks = {name: f"\x00{name}\x00" for name in t.config["input"]}
     turn = re.escape(t.messages("student", {"id": "", **marks})[-1]["content"])
     for number, mark in enumerate(map(re.escape, marks.values())):
@@ -107,8 +118,10 @@ def _asks(t: Task) -> Callable[[str], tuple[Row, str]]:
 
     def ask(text: str) -> tuple[Row, str]:
         match = pattern.fullmatch(text) if pattern.groups == len(marks) else None
-        input = {name: match[f"f{i}"] for i, name in enumerate(marks)} if match else {"turn": text}
-        return input, t.fingerprint(input) if match else text
+        if match is None:
+            return {"turn": text}, text
+        input = {name: match[f"f{i}"] for i, name in enumerate(marks)}
+        return input, t.fingerprint(input)
 
     return ask
 
@@ -133,11 +146,9 @@ def test(task: Task, row: Row) -> Row:
     return {key: row[key] for key in ("id", *task.config["input"])} | more
 
 
-def leaks(
-    sides: dict[str, list[Item]], threshold: float
-) -> Iterator[tuple[Item, str, Item, str, float]]:
-    """All pairs of rows on two sides whose texts are near-duplicates: row, side, row, side, similarity. A later turn (thanks;
-    shorter, please) counts on the test side alone."""
+def leaks(sides: Sides, threshold: float) -> Iterator[tuple[Item, str, Item, str, float]]:
+    """All pairs of rows on two sides whose texts are near-duplicates: row, side, row, side,
+    similarity. A later turn (thanks; shorter, please) counts on the test side alone."""
     entries: dict[tuple[str, str, bool], Item] = {}
     for name in ("train", "valid", "test"):
         for item in sides.get(name, []):
@@ -150,16 +161,18 @@ def leaks(
             yield entries[keys[i]], one, entries[keys[j]], other, similarity
 
 
-def refuse_leaks(sides: dict[str, list[Item]], threshold: float) -> None:
-    """Raises UserError that names the first pairs of near-duplicates on two sides, and says how many there are."""
-    found = [
-        f"{a.where} (id {a.id}, {one}) and {b.where} (id {b.id}, {other}), similarity {similarity:.2f}"
+def refuse_leaks(sides: Sides, threshold: float) -> None:
+    """Raises UserError when any near-duplicates are on two sides; it names the first pairs, and
+    says how many there are."""
+    pairs = [
+        f"{a.where} (id {a.id}, {one}) and {b.where} (id {b.id}, {other}), "
+        f"similarity {similarity:.2f}"
         for a, one, b, other, similarity in leaks(sides, threshold)
     ]
-    if found:
-        more = f"; and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    if pairs:
+        more = f"; and {len(pairs) - NAMED:,} more" if len(pairs) > NAMED else ""
         raise UserError(
-            f"{len(found):,} pairs of near-duplicates (near_duplicate: {threshold:g}) stand on two sides: "
-            f"{'; '.join(found[:NAMED])}{more}: of each pair delete the row of gold.jsonl or messages.jsonl, or in seeds.jsonl "
-            "the seed that the other grew from"
+            f"{len(pairs):,} pairs of near-duplicates (near_duplicate: {threshold:g}) stand on two "
+            f"sides: {'; '.join(pairs[:NAMED])}{more}: of each pair delete the row of gold.jsonl "
+            "or messages.jsonl, or in seeds.jsonl the seed that the other grew from"
         )

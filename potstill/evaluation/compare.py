@@ -1,21 +1,22 @@
-"""Models against each other on the same test rows: the tables slices.csv, pairs.csv and marks.csv of reports/<task>."""
+"""Models against each other on the same test rows: slices.csv, pairs.csv, marks.csv and hops.csv of
+reports/tables."""
 
 import csv
 import io
-from collections.abc import Iterable
-from itertools import combinations
+from collections.abc import Iterator
+from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
 
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.core.models import UNTRAINED
+from potstill.core.models import MODELS
 from potstill.evaluation import score, statistics
+from potstill.evaluation.score import Marks
 from potstill.task.settings import Task
 
-Marks = dict[str, list[dict[str, Any]]]  # of score.marked
-LABELS = 20  # an expected key with more values than this is no label: its values are not looked at one by one
+Part = tuple[str, str, list[int]]  # kind, name, and the numbers of its test rows
+LABELS = 20  # an expected key with more values than this is no label: its values are no parts
 HOPS = {  # the floor comes first
     "base, predicted twice": ("base", "again"),
     "adapter on its base to merged": ("sft", "adapter"),
@@ -24,182 +25,136 @@ HOPS = {  # the floor comes first
 
 
 def slices(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
-    """A row for each model and each part of the test rows, {"kind", "name", "model", "rows", "right", "share", "low", "high"}:
-    all rows of the headline slice; these by key, by label and by the length of the input; the task's slices. low to high is the 95 %
-    interval of the share. A key's `right` counts the rows that have it right, whatever else is wrong in them."""
+    """slices.csv: a row for each model and each part of the test rows, with the share of right rows
+    and its 95 % interval. The parts are the headline slice; its rows by label, by the length of the
+    input and by key (right is the key, whatever else is wrong in the answer); the task's slices."""
     by_slice = score.by_slice(task, tests)
     first, headline = next(iter(by_slice.items()))
-    parts = [("all", "all" if first is None else first, headline)]
-    parts += [("label", name, indices) for name, indices in _labels(tests, headline)]
-    parts += [("length", name, indices) for name, indices in _lengths(task, tests, headline)]
-    parts += [
-        ("slice", str(name), indices) for name, indices in by_slice.items() if len(by_slice) > 1
-    ]
-    found = [
-        _share(kind, name, model, [one[i]["right"] for i in indices])
+    parts = [("all", first or "all", headline)]
+    parts += [*_labels(tests, headline), *_lengths(task, tests, headline)]
+    if len(by_slice) > 1:
+        parts += [("slice", str(name), indices) for name, indices in by_slice.items()]
+    rows = [
+        _share(kind, name, model, [every[i]["right"] for i in indices])
         for kind, name, indices in parts
-        for model, one in marks.items()
+        for model, every in marks.items()
     ]
-    keys = dict.fromkeys(
-        key for one in marks.values() for i in headline for key in one[i].get("keys", ())
-    )
-    return found + [
-        _share(
-            "key",
-            key,
-            model,
-            [one[i]["keys"][key] for i in headline if key in one[i].get("keys", ())],
-        )
-        for key in keys
-        for model, one in marks.items()
-    ]
+    keys = {model: score.by_key([every[i] for i in headline]) for model, every in marks.items()}
+    for key in dict.fromkeys(chain.from_iterable(keys.values())):
+        rows += [_share("key", key, model, right[key]) for model, right in keys.items()]
+    return rows
 
 
 def _share(kind: str, name: str, model: str, right: list[bool]) -> Row:
     low, high = statistics.wilson(sum(right), len(right))
+    row = {"kind": kind, "name": name, "model": model, "rows": len(right), "right": sum(right)}
     shares = {"share": sum(right) / len(right), "low": low, "high": high}
-    found = {"kind": kind, "name": name, "model": model, "rows": len(right), "right": sum(right)}
-    return found | {key: round(value, 4) for key, value in shares.items()}
+    return row | {name: round(share, 4) for name, share in shares.items()}
 
 
-def _labels(tests: list[Row], indices: list[int]) -> Iterable[tuple[str, list[int]]]:
-    """The rows of each value of an expected key that has few, such as an intent."""
-    found: dict[str, dict[str, list[int]]] = {}
+def _labels(tests: list[Row], indices: list[int]) -> Iterator[Part]:
+    """The rows of each value of an expected key that has few values, such as an intent."""
+    by_key: dict[str, dict[str, list[int]]] = {}
     for i in indices:
         expected = tests[i].get("expected")
         for key, value in expected.items() if isinstance(expected, dict) else ():
-            found.setdefault(key, {}).setdefault(str(value), []).append(i)
-    for key, values in found.items():
+            by_key.setdefault(key, {}).setdefault(str(value), []).append(i)
+    for key, values in by_key.items():
         if 1 < len(values) <= LABELS:
-            yield from ((f"{key} {value}", some) for value, some in values.items())
+            yield from (("label", f"{key} {value}", part) for value, part in values.items())
 
 
-def _lengths(task: Task, tests: list[Row], indices: list[int]) -> Iterable[tuple[str, list[int]]]:
+def _lengths(task: Task, tests: list[Row], indices: list[int]) -> Iterator[Part]:
     """The shortest, the middle and the longest third of the inputs; equal lengths stay together."""
     length = {i: sum(len(tests[i][name]) for name in task.config["input"]) for i in indices}
     ordered = sorted(length.values())
     short, long = ordered[(len(ordered) - 1) // 3], ordered[(len(ordered) - 1) * 2 // 3]
     for low, high in ((ordered[0], short), (short + 1, long), (long + 1, ordered[-1])):
-        if some := [i for i in indices if low <= length[i] <= high]:
-            yield (
-                f"{low} character{'s' * (low > 1)}"
-                if low == high
-                else f"{low} to {high} characters",
-                some,
-            )
+        if part := [i for i in indices if low <= length[i] <= high]:
+            span = f"{low} to {high}" if low < high else str(low)
+            yield "length", f"{span} character{'s' * (high > 1)}", part
 
 
 def pairs(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
-    """A row for each two models, {"model", "against", "rows", "fixed", "broken", "both", "neither", "p", "smallest_difference"}, on
-    the headline slice: `fixed` counts the rows that `against` has wrong and `model` right, `broken` the contrary, and p is that of the
-    exact McNemar test. The smallest difference is the one that the test could have shown where so many rows differ."""
+    """pairs.csv: a row of `pair` for each two models, on the headline slice; the teacher is what
+    the others are held against."""
     headline = next(iter(score.by_slice(task, tests).values()))
-    right = {model: [one[i]["right"] for i in headline] for model, one in marks.items()}
-    order = sorted(right, key="teacher".__ne__)  # the teacher is what others are held against
-    return [
-        pair(against, model, right[against], right[model])
-        for against, model in combinations(order, 2)
-    ]
+    right = {model: [every[i]["right"] for i in headline] for model, every in marks.items()}
+    order = sorted(right, key="teacher".__ne__)
+    return [pair(*names, *(right[name] for name in names)) for names in combinations(order, 2)]
 
 
 def pair(against: str, model: str, before: list[bool], after: list[bool]) -> Row:
-    """A row of `pairs`, from what each of the two models has right."""
-    both = list(zip(before, after, strict=True))
-    fixed, broken = sum(b and not a for a, b in both), sum(a and not b for a, b in both)
-    return {
-        "model": model,
-        "against": against,
-        "rows": len(both),
-        "fixed": fixed,
-        "broken": broken,
-        "both": sum(a and b for a, b in both),
-        "neither": sum(not a and not b for a, b in both),
-        "p": float(f"{statistics.exact(fixed, broken):.3g}"),
-        "smallest_difference": statistics.smallest_difference(fixed + broken, len(both)),
-    }
+    """Two models by what each has right: `fixed` counts the rows that `against` has wrong and
+    `model` right, `broken` the contrary; p is that of the exact McNemar test, and the smallest
+    difference the one that the test could have shown where so many rows differ."""
+    rows, (fixed, broken) = len(after), statistics.changed(before, after)
+    both, differ = sum(after) - fixed, fixed + broken
+    counts = {"rows": rows, "fixed": fixed, "broken": broken, "both": both}
+    counts["neither"] = rows - both - differ
+    p, smallest = statistics.exact(fixed, broken), statistics.smallest_difference(differ, rows)
+    tests = {"p": float(f"{p:.3g}"), "smallest_difference": smallest}
+    return {"model": model, "against": against, **counts, **tests}
 
 
 def hops(
     task: Task, tests: list[Row], marks: Marks, predictions: dict[str, list[Row]], parity: Row
 ) -> list[Row]:
-    """A row for each step on which a model should stay the same, {"hop", "rows", "differ", "flips", "p", "passed"}: the base predicted
-    twice (A/A), which is the floor, each merged model against the adapter on its base, and the tokens of training rows (5-parity.json).
-    `differ` counts other texts, `flips` other verdicts; a hop passes unless Fisher's exact test finds more flips than on the floor."""
-    found: list[Row] = []
-    for hop, (one, other) in HOPS.items():
-        if other not in predictions:
+    """hops.csv: a row for each step on which a model should stay the same: the base predicted twice
+    (A/A), which is the floor, each merged model against the adapter on its base, and the tokens of
+    training rows (`parity` is 5-parity/report.json). `differ` counts other texts, `flips` other
+    verdicts; a hop passes unless Fisher's exact test finds more flips than on the floor."""
+    columns, rows, count = ("hop", "rows", "differ", "flips", "p", "passed"), [], len(tests)
+    floor: int | None = None
+    for hop, (before, after) in HOPS.items():
+        if after not in predictions:
             continue
-        again = score.marked(task, tests, {other: predictions[other]})[other]
-        flips = sum(a["right"] is not b["right"] for a, b in zip(marks[one], again, strict=True))
-        differ = sum(
-            a["answer"] != b["answer"]
-            for a, b in zip(predictions[one], predictions[other], strict=True)
-        )
-        floor = found[0]["flips"] if found else flips
-        p = statistics.fisher((flips, len(tests)), (floor, len(tests)))
-        found.append(
-            _hop(hop, len(tests), differ, flips, p, flips <= floor or p >= statistics.ALPHA)
-        )
-    others = len(parity["other_tokens"])
-    return [
-        *found,
-        _hop(
-            "training rows: other tokens where served",
-            parity["lessons"],
-            others,
-            others,
-            1.0,
-            not others,
-        ),
-    ]
-
-
-def _hop(hop: str, rows: int, differ: int, flips: int, p: float, passed: bool) -> Row:
-    return {
-        "hop": hop,
-        "rows": rows,
-        "differ": differ,
-        "flips": flips,
-        "p": float(f"{p:.3g}"),
-        "passed": int(passed),
-    }
+        [again] = score.marked(task, tests, {after: predictions[after]}).values()
+        flips = sum(a["right"] is not b["right"] for a, b in zip(marks[before], again, strict=True))
+        texts = zip(predictions[before], predictions[after], strict=True)
+        differ = sum(a["answer"] != b["answer"] for a, b in texts)
+        floor = flips if floor is None else floor
+        p = statistics.fisher((flips, count), (floor, count))
+        passed = int(flips <= floor or p >= statistics.ALPHA)
+        rows.append((hop, count, differ, flips, float(f"{p:.3g}"), passed))
+    others, lessons = len(parity["other_tokens"]), parity["lessons"]
+    hop = "training rows: other tokens where served"
+    rows.append((hop, lessons, others, others, 1.0, int(not others)))
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def lines(table: list[Row]) -> str:
     """The rows of `pairs` as sentences, but for the untrained models against the teacher."""
     return "\n".join(
-        f"{one['model']} against {one['against']}: {one['fixed']:,} rows fixed, {one['broken']:,} broken, p = {one['p']:.2g}"
-        f" (exact McNemar): {_said(one)}"
-        for one in table
-        if one["against"] != "teacher" or one["model"] not in UNTRAINED
+        f"{row['model']} against {row['against']}: {row['fixed']:,} rows fixed, "
+        f"{row['broken']:,} broken, p = {row['p']:.2g} (exact McNemar): {_said(row)}"
+        for row in table
+        if row["against"] != "teacher" or MODELS[row["model"]].weights
     )
 
 
-def _said(one: Row) -> str:
-    if one["p"] >= statistics.ALPHA:
+def _said(row: Row) -> str:
+    if row["p"] >= statistics.ALPHA:
         return "no difference that this test set can show"
-    return "better" if one["fixed"] > one["broken"] else "worse"
+    return "better" if row["fixed"] > row["broken"] else "worse"
 
 
 def hop_lines(table: list[Row]) -> str:
     """The rows of `hops` as sentences."""
     return "\n".join(
-        f"{one['hop']}: {one['differ']:,} of {one['rows']:,} rows differ, {one['flips']:,} flips"
-        f"{'' if one['passed'] else ': not the same model any more'}"
-        for one in table
+        f"{row['hop']}: {row['differ']:,} of {row['rows']:,} rows differ, {row['flips']:,} flips"
+        f"{'' if row['passed'] else ': not the same model any more'}"
+        for row in table
     )
 
 
 def states(tests: list[Row], marks: Marks) -> list[Row]:
-    """Each test row with what each model's answer is worth, {"id", "slice", <model>: 1 right, 0 wrong, "" unscored, …}."""
-    return [
-        {"id": test["id"], "slice": test["slice"]}
-        | {
-            model: "" if one[i]["unscored"] else int(one[i]["right"])
-            for model, one in marks.items()
-        }
-        for i, test in enumerate(tests)
-    ]
+    """marks.csv: what each model's answer to a test row is worth: 1 right, 0 wrong, "" unscored."""
+    rows = [{"id": test["id"], "slice": test["slice"]} for test in tests]
+    for i, row in enumerate(rows):
+        for model, every in marks.items():
+            row[model] = "" if every[i]["unscored"] else int(every[i]["right"])
+    return rows
 
 
 def write_csv(path: Path, table: list[Row]) -> None:
@@ -212,10 +167,11 @@ def write_csv(path: Path, table: list[Row]) -> None:
 
 
 def read_csv(text: str, where: str) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` wrote. Raises UserError that begins with `where`."""
-    found = list(csv.DictReader(io.StringIO(text)))
-    if not found or any(None in row or None in row.values() for row in found):
+    """The rows of a table that `write_csv` wrote. Raises UserError that begins with `where` for a
+    table without rows, or with a row that has too many or too few values."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or any(None in row or None in row.values() for row in rows):
         raise UserError(
             f"{where}: found no whole table, expected a header and rows: run `dvc repro score`"
         )
-    return found
+    return rows

@@ -5,152 +5,133 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from potstill.core.errors import UserError
-from potstill.training.model_folder import (
-    at_hub,
-    check_folder,
-    environment,
-    keep_memory,
-    local,
-    on_cuda,
-)
+from potstill.training import model_folder
 
 KV_CACHE_ON_CPU = 2 << 30  # bytes
 TIMED = 10  # chats asked alone to see how long one takes
+# No warnings of the libraries, about which a user can do nothing; what the user sets counts
+QUIET = {"TORCH_LOGS": "-all", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+QUIET |= {"TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
+# vLLM without a process of its own, and without its binding: that leaves one thread on two cores
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+# Without compilation the start takes seconds, not half a minute. generation_config: the sampling
+# settings of the model itself do not count
+OPTIONS = {"load_format": "safetensors", "enforce_eager": True, "generation_config": "vllm"}
+OPTIONS |= {"disable_log_stats": True, "use_tqdm_on_load": False}
 
 Chat = list[dict[str, str]]
-Result = dict[str, Any]
+Answer = dict[str, Any]
 
 
 def predict(
     model: str,
     batches: list[list[Chat]],
-    max_tokens: int,
-    dtype: str,
-    max_model_len: int,
+    p: SimpleNamespace,
     revision: str | None = None,
     stop_loops: bool = False,
     timed: list[float] | None = None,
     seed: int = 0,
     **sampling: Any,
-) -> list[list[Result]]:
-    """For each batch an answer to each of its chats, in their order, with the model's own chat template. Batches are answered one
-    after the other: what comes later changes nothing.
+) -> list[list[Answer]]:
+    """For each batch an answer to each of its chats, in their order, with the model's own chat
+    template. The batches are answered one after the other: a later one changes nothing.
 
-    `model` is a folder or a name on the hub. A result is {"answer", "finish_reason", "prompt_tokens",
-    "completion_tokens"}; finish_reason is "length" where max_tokens or max_model_len (prompt and answer together) cut
-    the answer off, and "repetition" where `stop_loops` did, since up to 32 tokens had come 16 times in a row, as an untrained model
-    goes on to the end. Greedy, unless `sampling` has vLLM's temperature and n (so many results a chat, one after the other); what is drawn then depends
-    on `seed`, of the engine: seeded requests whose prompts are read in parts end vLLM 0.32 on a CPU.
-    Into `timed` go the seconds of each of the first TIMED chats asked once more, alone. Raises UserError for a prompt that leaves no
+    `p` is the section `predict` of params.yaml. `stop_loops` ends an answer in which up to 32
+    tokens come 16 times in a row, as an untrained model may go on without end. Answers are greedy,
+    unless `sampling` has vLLM's temperature and n (so many answers a chat, one after the other);
+    what is drawn then depends on `seed`. Into `timed` go the seconds of each of the first TIMED
+    chats, asked once more and alone. Raises UserError as `start` does, and when a prompt leaves no
     room for an answer.
     """
-    hub = at_hub(model)
-    if not hub:
-        limit = check_folder(local(model), "make it whole").get(
-            "max_position_embeddings", max_model_len
-        )
-        if limit < max_model_len:
-            raise UserError(
-                f"params.yaml: max_model_len is {max_model_len}, but {model} reads at most {limit} tokens"
-            )
-    start = time.monotonic()
-    model = model if hub else str(local(model))
-    llm = _engine(model, dtype, max_model_len, revision if hub else None, seed=seed)
+    started = time.monotonic()
+    # The seed is the engine's: seeded requests with a prompt read in parts end vLLM 0.32 on a CPU
+    llm = start(model, p.dtype, p.max_model_len, revision, seed=seed)
     from vllm import SamplingParams, TokensPrompt
     from vllm.sampling_params import RepetitionDetectionParams
 
     tokenizer = llm.get_tokenizer()
     prompts = [[tokens(tokenizer, chat) for chat in batch] for batch in batches]
-    for batch in prompts:
-        for number, prompt in enumerate(batch, 1):
-            if len(prompt) >= max_model_len:
-                raise UserError(
-                    f"params.yaml: max_model_len is {max_model_len}, but the prompt of row {number} has {len(prompt)} "
-                    "tokens: raise it"
-                )
+    longest = max((len(prompt) for batch in prompts for prompt in batch), default=0)
+    if longest >= p.max_model_len:
+        found = f"max_model_len is {p.max_model_len}, but the longest prompt has {longest} tokens"
+        raise UserError(f"params.yaml: predict.{found}: raise it")
     ready = time.monotonic()
     loops = RepetitionDetectionParams(max_pattern_size=32, min_count=16) if stop_loops else None
-    how = SamplingParams(
-        **{"temperature": 0.0, **sampling}, max_tokens=max_tokens, repetition_detection=loops
-    )
-    found = []
+    given = {"temperature": 0.0, **sampling}
+    how = SamplingParams(**given, max_tokens=p.max_tokens, repetition_detection=loops)
+    answers = []
     for batch in prompts:
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]
         outputs = llm.generate(asked, how, use_tqdm=sys.stderr.isatty()) if asked else []
-        found.append([_result(out, one) for out in outputs for one in out.outputs])
-    seconds, taken = time.monotonic() - ready, [] if timed is None else timed
-    for prompt in [] if timed is None else prompts[0][:TIMED]:
-        llm.reset_prefix_cache()  # the rows were asked before: their prompts would cost nothing
-        asked_at = time.monotonic()
-        llm.generate(TokensPrompt(prompt_token_ids=prompt), how, use_tqdm=False)
-        taken.append(time.monotonic() - asked_at)
-    made = [row["completion_tokens"] for results in found for row in results]
-    print(
-        f"vLLM: started in {ready - start:.1f} s, {len(made):,} rows, {sum(made):,} tokens in {seconds:.1f} s",
-        file=sys.stderr,
-        flush=True,
-    )
-    return found
+        pairs = [(o.prompt_token_ids, choice) for o in outputs for choice in o.outputs]
+        answers.append([answer(ids, c.text, c.finish_reason, c.token_ids) for ids, c in pairs])
+    seconds = time.monotonic() - ready
+    if timed is not None:
+        for prompt in prompts[0][:TIMED]:
+            llm.reset_prefix_cache()  # the rows were asked before: their prompts would cost nothing
+            asked_at = time.monotonic()
+            llm.generate(TokensPrompt(prompt_token_ids=prompt), how, use_tqdm=False)
+            timed.append(time.monotonic() - asked_at)
+    made = [row["completion_tokens"] for batch in answers for row in batch]
+    done = f"{len(made):,} rows, {sum(made):,} tokens in {seconds:.1f} s"
+    print(f"vLLM: started in {ready - started:.1f} s, {done}", file=sys.stderr)
+    return answers
 
 
-def _result(request: Any, one: Any) -> Result:
-    return {
-        "answer": one.text,
-        "finish_reason": one.finish_reason,
-        "prompt_tokens": len(request.prompt_token_ids),
-        "completion_tokens": len(one.token_ids),
-    }
+def answer(prompt: list[int], text: str, finish_reason: str, completion: list[int]) -> Answer:
+    """An answer with the fields of predictions.FIELDS. finish_reason is "stop", "length" where
+    max_tokens or max_model_len cut the answer off, or "repetition" where `stop_loops` did."""
+    counts = {"prompt_tokens": len(prompt), "completion_tokens": len(completion)}
+    return {"answer": text, "finish_reason": finish_reason, **counts}
 
 
-def _engine(model: str, dtype: str, max_model_len: int, revision: str | None, **more: Any) -> Any:
-    """The engine, in this very process and without compilation: the start takes seconds, not half a minute."""
-    settings = (
-        environment(hub=at_hub(model))
-        | {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its own binding leaves one compute thread on two cores
-        }
-    )
-    os.environ.update(settings)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    keep_memory()
+def prepared(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """The name or folder by which vLLM and transformers load a model, and the further arguments
+    for it; `revision` counts on the hub alone. Sets the libraries' environment: import them
+    afterwards. Raises UserError when the model's folder is not whole."""
+    hub = model_folder.at_hub(model)
+    os.environ.update({**QUIET, **os.environ, **model_folder.environment(hub), **IN_PROCESS})
+    name = model if hub else str(model_folder.local(model))
+    return name, {"trust_remote_code": False, **({"revision": revision} if hub else {})}
+
+
+def start(
+    model: str, dtype: str, max_model_len: int, revision: str | None = None, **more: Any
+) -> Any:
+    """vLLM's engine, in this process. Raises UserError when the model reads fewer tokens than
+    max_model_len, and when its folder is not whole."""
+    name, loading = prepared(model, revision)
+    config = {} if "revision" in loading else model_folder.check_folder(Path(name))
+    limit = config.get("max_position_embeddings", max_model_len)
+    if limit < max_model_len:
+        found = f"max_model_len is {max_model_len}, but {model} reads at most {limit} tokens"
+        raise UserError(f"params.yaml: predict.{found}: lower it")
+    model_folder.keep_memory()
     warnings.simplefilter("ignore", FutureWarning)  # vLLM's own business
-    cuda = on_cuda()
+    more |= {} if model_folder.on_cuda() else {"kv_cache_memory_bytes": KV_CACHE_ON_CPU}
+    more |= {"dtype": dtype, "max_model_len": max_model_len}
     from vllm import LLM
 
-    return LLM(
-        model=model,
-        revision=revision,
-        load_format="safetensors",
-        dtype=dtype,
-        max_model_len=max_model_len,
-        enforce_eager=True,
-        generation_config="vllm",  # greedy: nothing from the model's own sampling settings
-        disable_log_stats=True,
-        use_tqdm_on_load=False,
-        **({} if cuda else {"kv_cache_memory_bytes": KV_CACHE_ON_CPU}),
-        **more,
-    )
+    return LLM(model=name, **loading, **OPTIONS, **more)
 
 
 def tokens(tokenizer: Any, chat: Chat) -> list[int]:
+    """The token ids of a chat's prompt, by the model's own template."""
     # enable_thinking: what ms-swift trains Qwen3 on; templates that do not know it ignore it
-    return list(
-        tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, enable_thinking=False, return_dict=False
-        )
-    )
+    options = {"add_generation_prompt": True, "enable_thinking": False, "return_dict": False}
+    return list(tokenizer.apply_chat_template(chat, **options))
 
 
 def token_counter(model: str, revision: str) -> Callable[[Chat], int]:
-    """What counts the tokens of a chat's prompt for a model: a folder, or a name on the hub."""
-    hub = at_hub(model)
-    os.environ.update(environment(hub))
+    """A function that counts the tokens of a chat's prompt. Raises UserError when the model's
+    folder is not whole."""
+    name, loading = prepared(model, revision)
     from transformers import AutoTokenizer
 
-    name, pinned = (model, {"revision": revision}) if hub else (str(local(model)), {})
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **pinned)
+    tokenizer = AutoTokenizer.from_pretrained(name, **loading)
     return lambda chat: len(tokens(tokenizer, chat))

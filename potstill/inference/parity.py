@@ -1,36 +1,34 @@
-"""Whether a student is the same model on every hop of its way from training to serving: the same tokens, the same answers."""
+"""Whether a student stays the same model from training to serving: the same tokens, the same
+answers."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 from potstill.core.jsonl import Row
 from potstill.inference import engine
-from potstill.training import swift
-from potstill.training.model_folder import at_hub, environment, keep_memory, local, on_cuda
+from potstill.training import model_folder, swift
 
-Chat = list[dict[str, str]]
-BATCH = 100  # chats at once; those with the longest answers together, since a batch goes on until its last one ends
+BATCH = (
+    100  # chats at once, by the length of their answers: a batch goes on until its last one ends
+)
 
 
 def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) -> Iterator[str]:
-    """The ids of the training rows for which the tokens that ms-swift trains `model` on are not those that the model in the folder
-    `served` is asked with and should answer: prompt by its own chat template, answer, end."""
-    os.environ.update(environment(at_hub(model)))
+    """The ids of the training rows whose tokens (of the prompt, by the chat template, of the answer
+    and of its end) differ between ms-swift's training of `model` and the folder `served`."""
+    engine.prepared(model, revision)
     from swift import get_processor, get_template
     from transformers import AutoTokenizer
 
     swift.forbid_code()
-    logging.getLogger("swift").setLevel(
-        logging.ERROR
-    )  # it warns of the trust in code that was just taken back
+    # ms-swift warns that it trusts the model's code, which was just forbidden
+    logging.getLogger("swift").setLevel(logging.ERROR)
     given = swift.model_config(model, revision)
-    kind = {"model_type": given["model_type"]} if "model_type" in given else {"revision": revision}
-    template = get_template(
-        get_processor(given["model"], **kind), template_type=given.get("template")
-    )
+    kind = {"model_type": given.get("model_type"), "revision": given.get("model_revision")}
+    processor = get_processor(given["model"], **kind)
+    template = get_template(processor, template_type=given.get("template"))
     template.set_mode("train")
     tokenizer = AutoTokenizer.from_pretrained(served)
     for lesson in lessons:
@@ -38,10 +36,8 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
         learnt = [token for token in trained["labels"] if token != -100]
         *asked, answer = lesson["messages"]
         prompt = engine.tokens(tokenizer, asked)
-        wanted = [
-            *tokenizer(answer["content"], add_special_tokens=False)["input_ids"],
-            tokenizer.eos_token_id,
-        ]
+        ids = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]
+        wanted = [*ids, tokenizer.eos_token_id]
         if trained["input_ids"][: len(prompt)] != prompt or learnt[: len(wanted)] != wanted:
             yield lesson["id"]
 
@@ -50,51 +46,40 @@ def with_adapter(
     model: str,
     revision: str,
     adapter: Path,
-    chats: list[Chat],
+    chats: list[engine.Chat],
     lengths: list[int],
-    max_tokens: int,
-    dtype: str,
-) -> list[Row]:
-    """What the base `model` with the adapter on it answers, greedily and by transformers and peft, as it was trained: results as those
-    of engine.predict, in the order of the chats. `lengths`: the tokens that each answer is expected to have; they decide the
-    batches alone."""
-    os.environ.update(environment(at_hub(model)))
-    keep_memory()
+    p: SimpleNamespace,
+) -> list[engine.Answer]:
+    """What the base `model` with the adapter on it answers, greedily, by transformers and peft: the
+    model as it was trained. In the order of the chats. `p` is the section `predict` of params.yaml;
+    `lengths`, the tokens that each answer is expected to have, form the batches."""
+    name, loading = engine.prepared(model, revision)
+    model_folder.keep_memory()
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
-    pinned = {"revision": revision} if at_hub(model) else {}
-    more: dict[str, Any] = {"trust_remote_code": False, **pinned}
-    name = model if pinned else str(local(model))
-    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **more)
-    base = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **more)
-    llm = PeftModel.from_pretrained(base, str(adapter)).eval().to("cuda" if on_cuda() else "cpu")
+    disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **loading)
+    loading |= {"dtype": p.dtype, "use_safetensors": True}
+    base = AutoModelForCausalLM.from_pretrained(name, **loading)
+    device = "cuda" if model_folder.on_cuda() else "cpu"
+    llm = PeftModel.from_pretrained(base, str(adapter)).eval().to(device)
+    how = {"max_new_tokens": p.max_tokens, "do_sample": False}
+    how["pad_token_id"] = tokenizer.pad_token_id
+    end = tokenizer.eos_token_id
     prompts = [engine.tokens(tokenizer, chat) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: (lengths[i], len(prompts[i])))
-    found: dict[int, Row] = {}
+    order = sorted(range(len(prompts)), key=lambda row: (lengths[row], len(prompts[row])))
+    answers: dict[int, engine.Answer] = {}
     for start in range(0, len(order), BATCH):
-        some = order[start : start + BATCH]
-        batch = tokenizer.pad({"input_ids": [prompts[i] for i in some]}, return_tensors="pt").to(
-            llm.device
-        )
+        rows = order[start : start + BATCH]
+        batch = tokenizer.pad({"input_ids": [prompts[row] for row in rows]}, return_tensors="pt")
         with torch.inference_mode():
-            out = llm.generate(
-                **batch,
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        for i, tokens in zip(some, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            found[i] = _result(tokenizer, prompts[i], tokens)
-    return [found[i] for i in range(len(prompts))]
-
-
-def _result(tokenizer: Any, prompt: list[int], tokens: list[int]) -> Row:
-    end = tokens.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in tokens else None
-    return {
-        "answer": tokenizer.decode(tokens[:end], skip_special_tokens=True),
-        "finish_reason": "stop" if end else "length",
-        "prompt_tokens": len(prompt),
-        "completion_tokens": len(tokens[:end]),
-    }
+            out = llm.generate(**batch.to(device), **how)
+        for row, ids in zip(rows, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+            made = ids[: ids.index(end) + 1] if end in ids else ids
+            text = tokenizer.decode(made, skip_special_tokens=True)
+            reason = "stop" if end in ids else "length"
+            answers[row] = engine.answer(prompts[row], text, reason, made)
+    return [answers[row] for row in range(len(prompts))]

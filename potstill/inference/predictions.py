@@ -24,41 +24,37 @@ def folder(task: Task, model: str) -> Path:
 
 
 def tests(task: Task) -> list[Row]:
-    """The test rows. Raises UserError for one whose id is not that of its input."""
+    """The test rows. Raises UserError for the first whose id is not that of its input."""
     path = task.data / "4-test.jsonl"
-    found = task.inputs(path, "slice")
-    jsonl.check_ids(path, found, task.config["input"])
-    return found
+    rows = task.inputs(path, "slice")
+    jsonl.check_ids(path, rows, task.config["input"])
+    return rows
 
 
 def read(path: Path, asked: list[Row], remedy: str) -> list[Row]:
     """The answers in a file of predictions. Raises UserError, ending in `remedy`, unless they are
     those to the rows `asked`, one each."""
-    found = jsonl.read_jsonl(path, FIELDS)
-    if [row["id"] for row in found] != [row["id"] for row in asked]:
+    answers = jsonl.read_jsonl(path, FIELDS)
+    if [row["id"] for row in answers] != [row["id"] for row in asked]:
         raise UserError(f"{path}: not one answer to each row that was asked: {remedy}")
-    return found
+    return answers
 
 
 def write(path: Path, asked: list[Row], found: list[Row], more: tuple[str, ...] = ()) -> None:
     """Writes the answers `found` to the rows `asked`, one each, with the further fields `more`;
     no file where nothing was asked."""
-    ids = [row["id"] for row in asked]
-    others = [row.get("id", id) for row, id in zip(found, ids, strict=False)] != ids
-    if others or len(found) != len(ids):
-        raise AssertionError(f"{len(ids)} rows, but {len(found)} answers, or others than theirs")
-    if not asked:
-        path.unlink(missing_ok=True)
-        return
-    answers = [{**row, "id": id} for row, id in zip(found, ids, strict=True)]
+    answers = [{"id": row["id"], **answer} for row, answer in zip(asked, found, strict=False)]
+    if len(found) != len(asked) or [row["id"] for row in answers] != [row["id"] for row in asked]:
+        raise AssertionError(f"{len(asked)} rows, but {len(found)} answers, or others than theirs")
     fields = FIELDS + more
-    jsonl.write_jsonl(path, ({field: row[field] for field in fields} for row in answers))
+    jsonl.write_some(path, [{field: row[field] for field in fields} for row in answers])
     cut = sum(row["finish_reason"] in ("length", "repetition") for row in answers)
-    print(f"predict: {len(answers):,} rows, {cut:,} cut off as too long or repetitive → {path}")
+    if answers:
+        print(f"predict: {len(answers):,} rows, {cut:,} cut off as too long or repetitive → {path}")
 
 
 def write_latency(task: Task, model: str, seconds: list[float]) -> None:
-    """Writes latency.json of requests that took so many seconds each; median null for none."""
+    """Writes latency.json for requests that took these seconds; its median is null for none."""
     middle = round(median(seconds), 3) if seconds else None
     path = folder(task, model) / "latency.json"
     jsonl.write_json(path, {"requests": len(seconds), "median": middle})

@@ -1,4 +1,4 @@
-// reports/<task>/report.html: draws the charts and shows the rows. Texts of models only ever become text nodes.
+// reports/report.html: draws the charts and shows the rows. Texts of models only ever become text nodes.
 "use strict";
 const $ = (id) => document.getElementById(id);
 const PAGE = 5; // rows shown at once
@@ -27,7 +27,6 @@ const config = {
 // ---- the rows
 
 const every = Object.values(data.groups).reduce((sum, count) => sum + count, 0);
-const TITLES = { base: "Before", teacher: "Teacher", [data.after]: "After" };
 let group = ["broken", "neither", "fixed"].find((name) => data.groups[name]) || "fixed", shown = PAGE;
 
 function haystack(row) {
@@ -101,7 +100,7 @@ function card(row) {
     answers.append(make("div", "", make("h4", "", "Expected"), laidOut(said(row.expected))));
   }
   for (const [name, one] of Object.entries(row.answers)) {
-    const title = make("h4", "", (TITLES[name] || name) + " · ", make("span", one.state, one.state));
+    const title = make("h4", "", data.titles[name] + " · ", make("span", one.state, one.state));
     const place = make("div", "", title, laidOut(one.text, row.expected));
     if (one.why.length) place.append(make("p", "why", one.why.join("; ")));
     answers.append(place);

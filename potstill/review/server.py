@@ -1,23 +1,25 @@
-"""`make review`: a local page where a person accepts, rejects, edits and ranks the teacher's answers.
+"""`make review`: a local page on which a person judges and ranks the teacher's answers.
 
-python -m potstill.review.server [--task NAME] [--rows N] [--seed N] [--no-open]
+--rows N   answers in the sample, and pairs at most; 100 when left out
+--seed N   another seed draws other answers
 
-Verdicts go to data/<task>/reviews.jsonl (potstill/reviews.py), each on disk before the page goes on. The page is for one
-person on this machine: loopback only, a secret in its URL, no other page may call it, and no text of a teacher is ever
-read as HTML.
+Verdicts go to data/own/reviews.jsonl, each on disk before the page goes on. The page is for one
+person on this machine: it listens on loopback only, its URL holds a secret, no other page may call
+it, and no text of a teacher is ever read as HTML.
 """
 
 import argparse
-import asyncio
 import getpass
 import hashlib
 import json
 import os
 import secrets
-import subprocess
+import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,207 +28,174 @@ from typing import Any
 from aiohttp import web
 
 from potstill.checks import registry
-from potstill.core import errors, jsonl, params
+from potstill.core import jsonl, project, stage
 from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from potstill.dataset import reviews
 from potstill.task import settings
 
-PAGE = {
-    "": "text/html",
-    "review.css": "text/css",
-    "review.js": "text/javascript",
-}  # potstill/review.html comes first
+PAGE = {"": "text/html", "review.css": "text/css", "review.js": "text/javascript"}
 # A failure of these cannot be overruled: no later step could read the answer.
 BREAKING = ("json", "text", "json_schema")
+FIELDS = ("id", "sample", "model", "answer", "finish_reason", "completion_tokens", "error")
+BROKEN = {
+    "accept": "No later step can read this answer ({}): edit or reject it.",
+    "edit": "Not kept, no later step could read it: {}.",
+}
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+Place = tuple[str, int]  # "row" or "pair", and its index
 
 
 @dataclass
 class Desk:
-    """What lies on the table: the sampled answers, the pairs to rank, and where the verdicts go."""
+    """One session: the sampled answers, the pairs to rank, and the verdicts."""
 
     task: settings.Task
-    inputs: dict[str, jsonl.Row]
-    answers: list[jsonl.Row]
-    pairs: list[tuple[jsonl.Row, jsonl.Row]]
-    by: str
-    said: reviews.Reviews = field(default_factory=reviews.Reviews)
-    done: list[bytes] = field(default_factory=list)  # the lines of this session, for undo
+    path: Path  # of the verdicts
+    said: reviews.Reviews
+    inputs: dict[str, Row]
+    answers: list[Row]
+    by: str  # the person's name
+    pairs: list[tuple[Row, Row]] = field(default_factory=list)
+    done: list[tuple[bytes, Place]] = field(default_factory=list)  # the lines of this session
 
-    @property
-    def path(self) -> Path:
-        """Where the verdicts are kept."""
-        return self.task.data / "reviews.jsonl"
-
-    def load(self) -> None:
-        """Reads what has been said from the file, which git may have changed. Raises UserError."""
-        self.said = reviews.load(self.path)
-
-    def keep(self, row: jsonl.Row) -> None:
+    def keep(self, place: Place, row: Row) -> None:
         """Puts a verdict on disk."""
         row = {**row, "by": self.by, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-        self.done.append(reviews.append(self.path, row))
+        self.done.append((reviews.append(self.path, row), place))
         self.said.add(row)
 
-    def judge(self, answer: jsonl.Row, text: str) -> list[jsonl.Row]:
+    def undo(self) -> Place | None:
+        """Takes back this session's last verdict and returns its place; None when there is none, or
+        when it is not the last line of the file any more."""
+        line, place = self.done.pop() if self.done else (b"", None)
+        if place is None or not reviews.take_back(self.path, line):
+            self.done.clear()
+            return None
+        self.said = reviews.load(self.path)
+        return place
+
+    def judge(self, answer: Row, text: str) -> list[Row]:
         """Each check's verdict on `text` as an answer to the input of `answer`."""
         if reason := registry.parse(self.task, text)[1]:  # then all fail, for this one reason
             return [{"name": reason.split(":")[0], "passed": False, "reason": reason}]
-        found = registry.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
-        listed = [{"name": one.name, "passed": one.passed, "reason": one.reason} for one in found]
-        if text == answer["answer"] and answer["finish_reason"] not in ("stop", None):
-            listed.insert(
-                0, {"name": "finish_reason", "passed": False, "reason": answer["finish_reason"]}
-            )
-        return listed
+        verdicts = registry.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
+        checks = [{"name": v.name, "passed": v.passed, "reason": v.reason} for v in verdicts]
+        reason = answer["finish_reason"]
+        if text == answer["answer"] and reason not in ("stop", None):
+            checks.insert(0, {"name": "finish_reason", "passed": False, "reason": reason})
+        return checks
 
-    def view(self, answer: jsonl.Row) -> jsonl.Row:
+    def view(self, answer: Row) -> Row:
         """An answer as the page shows it."""
-        row, text = self.inputs[answer["id"]], answer["answer"]
+        text, checks = answer["answer"], self.judge(answer, answer["answer"])
         said = self.said.verdict(answer["id"], text)
-        listed = self.judge(answer, text)
-        return {
-            "id": answer["id"],
-            "input": {name: row[name] for name in self.task.config["input"]},
-            "about": {name: row[name] for name in ("category", "family") if name in row}
-            | {name: answer[name] for name in ("sample", "model", "completion_tokens")},
-            "prompt": self.task.messages("teacher", row),
+        view = self._input(answer["id"])
+        view["about"] |= {name: answer[name] for name in ("sample", "model", "completion_tokens")}
+        return view | {
             "answer": text,
             "pretty": relaid(text, 2),
-            "checks": listed,
-            "passed": passed(listed),
+            "checks": checks,
+            "passed": passed(checks),
             "said": said and {**said, "pretty": relaid(str(said.get("output", text)), 2)},
         }
 
-    def compare(self, pair: tuple[jsonl.Row, jsonl.Row]) -> jsonl.Row:
-        """Two answers as the page shows them, side by side and without their checks, so that these sway nobody."""
-        id, texts = pair[0]["id"], [one["answer"] for one in pair]
+    def compare(self, pair: tuple[Row, Row]) -> Row:
+        """Two answers to one input as the page shows them: without checks, which would sway."""
+        texts = [answer["answer"] for answer in pair]
+        said = self.said.ranking(pair[0]["id"], *texts)
+        return self._input(pair[0]["id"]) | {"pretty": [relaid(x, 2) for x in texts], "said": said}
+
+    def _input(self, id: str) -> Row:
         row = self.inputs[id]
         return {
             "id": id,
             "input": {name: row[name] for name in self.task.config["input"]},
             "about": {name: row[name] for name in ("category", "family") if name in row},
             "prompt": self.task.messages("teacher", row),
-            "pretty": [relaid(text, 2) for text in texts],
-            "said": self.said.ranking(id, *texts),
         }
 
-    def undo(self) -> jsonl.Row | None:
-        """Takes this session's last verdict back and gives it; None when there is none, or it is no longer the last line."""
-        line = self.done.pop() if self.done else b""
-        if not line or not reviews.take_back(self.path, line):
-            self.done.clear()
-            return None
-        self.load()
-        return dict(json.loads(line))
-
-    def place(self, row: jsonl.Row) -> dict[str, Any]:
-        """Where the answer or the pair of a verdict lies, and what is said of it now."""
-        if "answers" in row:
-            index = next(i for i, pair in enumerate(self.pairs) if pair[0]["id"] == row["id"])
-            return {"pair": index, "said": self.compare(self.pairs[index])["said"]}
-        wanted = row["id"], row["answer"]
-        index = next(
-            i
-            for i, one in enumerate(self.answers)
-            if (one["id"], reviews.answer_hash(one["answer"])) == wanted
-        )
-        return {"row": index, "said": self.view(self.answers[index])["said"]}
-
     def tally(self) -> dict[str, int]:
-        """Verdicts in the file, and how many of them say the same as the checks did: an edit says that the answer failed."""
-        listed = list(self.said.verdicts.values())
-        kinds = {kind: sum(row["verdict"] == kind for row in listed) for kind in reviews.VERDICTS}
-        known = [row for row in listed if isinstance(row.get("checks"), bool)]
-        agree = sum(row["checks"] == (row["verdict"] == "accept") for row in known)
+        """The number of verdicts in the file, of each kind, of those whose checks are known, and of
+        those that agree with the checks: an edit says that the answer failed."""
+        rows = list(self.said.verdicts.values())
+        known = [row for row in rows if isinstance(row.get("checks"), bool)]
         return {
-            "verdicts": len(listed),
-            **kinds,
+            "verdicts": len(rows),
+            **{kind: sum(row["verdict"] == kind for row in rows) for kind in reviews.VERDICTS},
             "known": len(known),
-            "agree": agree,
+            "agree": sum(row["checks"] == (row["verdict"] == "accept") for row in known),
             "rankings": len(self.said.rankings),
         }
 
 
-def passed(listed: list[jsonl.Row]) -> bool:
+def passed(checks: list[Row]) -> bool:
     """Whether no check failed."""
-    return all(one["passed"] is not False for one in listed)
+    return all(check["passed"] is not False for check in checks)
 
 
 def relaid(text: str, indent: int | None = None) -> str:
-    """A JSON object or list anew: one value a line with an `indent`, else all in one line. Any other text as it is."""
+    """JSON in one line or, with an `indent`, a value a line; a text that is no object or list of
+    JSON as it is."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return (
-        json.dumps(parsed, ensure_ascii=False, indent=indent)
-        if isinstance(parsed, dict | list)
-        else text
-    )
+    is_nested = isinstance(parsed, dict | list)
+    return json.dumps(parsed, ensure_ascii=False, indent=indent) if is_nested else text
 
 
 def order(seed: int, *what: str) -> bytes:
-    """Where something stands in the shuffled order of `seed`: the same in every run and whatever else there is."""
+    """A sort key that shuffles by `seed`: the same in every run, whatever else is sorted."""
     return hashlib.sha256("\x1f".join((str(seed), *what)).encode()).digest()
 
 
 def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
-    """A seeded sample of `count` answers, and of as many pairs of answers to one input. Raises UserError."""
-    path = t.data / "1-inputs.jsonl"
-    inputs = {
-        row["id"]: row for row in t.inputs(path if path.is_file() else t.data / "seeds.jsonl")
-    }
-    fields = ("id", "sample", "model", "answer", "finish_reason", "completion_tokens", "error")
-    found: dict[str, dict[str, jsonl.Row]] = {}  # of one text that came twice, the first
-    for number, answer in enumerate(jsonl.read_jsonl(t.data / "2-answers.jsonl", fields), 1):
-        if answer["id"] not in inputs:
-            raise UserError(
-                f"{t.data}/2-answers.jsonl:{number}: id {answer['id']} is none of the inputs': run `dvc repro filter`"
-            )
+    """A sample of `count` answers drawn by `seed`, and of as many pairs of answers to one input.
+    Raises UserError when an answer's input is missing, or when there is no answer."""
+    path, source = t.data / "1-inputs.jsonl", t.data / "2-answers.jsonl"
+    rows = t.inputs(path if path.is_file() else t.data / "seeds.jsonl")
+    inputs = {row["id"]: row for row in rows}
+    answers: dict[str, dict[str, Row]] = {}  # by id and hash; of equal texts the first
+    for number, answer in enumerate(jsonl.read_jsonl(source, FIELDS), 1):
+        id, text = answer["id"], answer["answer"]
+        if id not in inputs:
+            what = f"id {id} is none of the inputs': run `dvc repro filter`"
+            raise UserError(f"{source}:{number}: {what}")
         if not answer["error"]:
-            found.setdefault(answer["id"], {}).setdefault(
-                reviews.answer_hash(answer["answer"]), answer
-            )
-    every = [
-        (order(seed, id, text), answer)
-        for id, some in found.items()
-        for text, answer in some.items()
-    ]
-    listed = sorted(every, key=lambda one: one[0])
-    if not listed:
-        raise UserError(
-            f"{t.data}/2-answers.jsonl: the teacher refused every input: there is nothing to review"
-        )
-    made = Desk(t, inputs, [answer for _, answer in listed[:count]], [], by)
-    several = sorted(
-        (id for id, some in found.items() if len(some) > 1), key=lambda id: order(seed, id)
-    )
-    made.pairs = [pair(made, found[id], seed) for id in several[:count]]
-    made.load()
+            answers.setdefault(id, {}).setdefault(reviews.answer_hash(text), answer)
+    keys = [(id, hash) for id, texts in answers.items() for hash in texts]
+    if not keys:
+        raise UserError(f"{source}: the teacher refused every input: there is nothing to review")
+    keys.sort(key=lambda key: order(seed, *key))
+    path, sample = t.data / reviews.FILE, [answers[id][hash] for id, hash in keys[:count]]
+    made = Desk(t, path, reviews.load(path), inputs, sample, by)
+    several = [id for id, texts in answers.items() if len(texts) > 1]
+    several.sort(key=lambda id: order(seed, id))
+    made.pairs = [pair(made, answers[id], seed) for id in several[:count]]
     return made
 
 
-def pair(made: Desk, some: dict[str, jsonl.Row], seed: int) -> tuple[jsonl.Row, jsonl.Row]:
-    """Two of the answers to one input, rather two that pass the checks; which is on the left is the seed's choice."""
-    listed = sorted(
-        some.items(),
-        key=lambda one: (not passed(made.judge(one[1], one[1]["answer"])), order(seed, *one[:1])),
-    )
-    left, right = sorted(listed[:2], key=lambda one: order(seed, "side", one[1]["id"], one[0]))
-    return left[1], right[1]
+def pair(made: Desk, answers: dict[str, Row], seed: int) -> tuple[Row, Row]:
+    """Two of the answers to one input, by hash: two that pass the checks where there are. The seed
+    decides which is on the left."""
+    good = {hash: passed(made.judge(one, one["answer"])) for hash, one in answers.items()}
+    two = sorted(answers, key=lambda hash: (not good[hash], order(seed, hash)))[:2]
+    two.sort(key=lambda hash: order(seed, "side", answers[hash]["id"], hash))
+    return answers[two[0]], answers[two[1]]
 
 
 def application(made: Desk, token: str) -> web.Application:
-    """The page and its five calls, all below /<token>/. A call that is refused answers with one sentence."""
+    """The page and its five calls, all below /<token>/; a refusal is one sentence."""
 
     async def page(request: web.Request) -> web.Response:
         name = request.path.split("/")[2]
@@ -234,209 +203,156 @@ def application(made: Desk, token: str) -> web.Application:
         return web.Response(text=text, content_type=PAGE[name])
 
     async def state(request: web.Request) -> web.Response:
-        made.load()
-        return web.json_response(
-            {
-                "task": made.task.name,
-                "file": str(made.path),
-                "rows": [made.view(answer) for answer in made.answers],
-                "pairs": [made.compare(pair) for pair in made.pairs],
-                "tally": made.tally(),
-            }
-        )
+        made.said = reviews.load(made.path)  # git may have changed the file
+        rows, pairs = [*map(made.view, made.answers)], [*map(made.compare, made.pairs)]
+        head = {"task": made.task.name, "file": str(made.path), "tally": made.tally()}
+        return web.json_response({**head, "rows": rows, "pairs": pairs})
 
     async def check(request: web.Request) -> web.Response:
-        body = await _body(request)
-        listed = made.judge(_chosen(body, made.answers), _edited(body))
-        return web.json_response({"checks": listed, "passed": passed(listed)})
+        body, answer = await _call(request, made.answers)
+        checks = made.judge(answer, _edited(body))
+        return web.json_response({"checks": checks, "passed": passed(checks)})
 
     async def verdict(request: web.Request) -> web.Response:
-        body = await _body(request, reviews.VERDICTS)
-        answer = _chosen(body, made.answers)
-        listed = made.judge(answer, answer["answer"])
-        row = {
-            "id": answer["id"],
-            "answer": reviews.answer_hash(answer["answer"]),
-            "verdict": body["verdict"],
-        }
-        if row["verdict"] == "edit" and _edited(body) == relaid(answer["answer"]):
-            row["verdict"] = "accept"  # the edit changes nothing
-        if row["verdict"] == "edit":
-            row["output"] = _edited(body)
-            if broken := _broken(made.judge(answer, row["output"])):
-                raise web.HTTPUnprocessableEntity(
-                    text=f"Not kept, no later step could read it: {broken}."
-                )
-        elif row["verdict"] == "accept" and (broken := _broken(listed)):
-            raise web.HTTPUnprocessableEntity(
-                text=f"No later step can read this answer ({broken}): edit or reject it."
-            )
-        return kept({**row, "checks": passed(listed)})
+        body, answer = await _call(request, made.answers, reviews.VERDICTS)
+        text, kind, edited = answer["answer"], body["verdict"], _edited(body)
+        if kind == "edit" and edited == relaid(text):
+            kind = "accept"  # the edit changes nothing
+        row = {"id": answer["id"], "answer": reviews.answer_hash(text), "verdict": kind}
+        if kind == "edit":
+            row["output"] = edited
+        reason = _broken(made.judge(answer, row.get("output", text)))
+        if reason and kind in BROKEN:
+            raise web.HTTPUnprocessableEntity(text=BROKEN[kind].format(reason))
+        place, checks = ("row", body["index"]), made.judge(answer, text)
+        made.keep(place, {**row, "checks": passed(checks)})
+        return said(place)
 
     async def rank(request: web.Request) -> web.Response:
-        body = await _body(request, reviews.RANKS)
-        pair = _chosen(body, made.pairs)
-        answers = [reviews.answer_hash(one["answer"]) for one in pair]
-        return kept({"id": pair[0]["id"], "answers": answers, "verdict": body["verdict"]})
-
-    def kept(row: jsonl.Row) -> web.Response:
-        made.keep(row)
-        return web.json_response({**made.place(row), "tally": made.tally()})
+        body, pair = await _call(request, made.pairs, reviews.RANKS)
+        answers = [reviews.answer_hash(answer["answer"]) for answer in pair]
+        place = ("pair", body["index"])
+        made.keep(place, {"id": pair[0]["id"], "answers": answers, "verdict": body["verdict"]})
+        return said(place)
 
     async def undo(request: web.Request) -> web.Response:
-        if row := made.undo():
-            return web.json_response({**made.place(row), "tally": made.tally()})
-        raise web.HTTPConflict(
-            text="Nothing to take back: undo reaches back to the start of this session."
-        )
+        if place := made.undo():
+            return said(place)
+        message = "Nothing to take back: undo reaches back to the start of this session."
+        raise web.HTTPConflict(text=message)
+
+    def said(place: Place) -> web.Response:
+        kind, i = place
+        view = made.view(made.answers[i]) if kind == "row" else made.compare(made.pairs[i])
+        return web.json_response({kind: i, "said": view["said"], "tally": made.tally()})
 
     @web.middleware
     async def guard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Only the page itself gets in: by the secret, and by Host and Origin, which a page elsewhere cannot choose."""
+        """Lets only the page itself in: by the secret, and by Host and Origin, which a page
+        elsewhere cannot choose."""
         port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
-        hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
+        origin = f"http://{request.host}"
         secret = request.path.split("/")[1].encode()
-        if (
-            request.host not in hosts
-            or request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}"
-            or not secrets.compare_digest(secret, token.encode())
-        ):
-            raise web.HTTPForbidden(
-                text="Not open: use the URL that `make review` printed.", headers=HEADERS
-            )
         try:
+            if (
+                request.host not in (f"127.0.0.1:{port}", f"localhost:{port}")
+                or request.headers.get("Origin", origin) != origin
+                or not secrets.compare_digest(secret, token.encode())
+            ):
+                message = "Not open: use the URL that `make review` printed."
+                raise web.HTTPForbidden(text=message)
             response = await handler(request)
         except web.HTTPException as refusal:
             refusal.headers.update(HEADERS)
             raise
-        except (UserError, OSError) as error:  # a file that somebody broke, a full disk
-            return web.Response(text=f"Not kept: {error}.", status=409, headers=HEADERS)
+        except UnicodeEncodeError:
+            message = "Not kept: half a character (\\ud800 to \\udfff alone)."
+            response = web.Response(text=message, status=422)
+        except (UserError, OSError) as error:  # a damaged file, a full disk
+            response = web.Response(text=f"Not kept: {error}.", status=409)
         response.headers.update(HEADERS)
         return response
 
     app = web.Application(middlewares=[guard])
-    calls = [web.post(f"/{token}/{one.__name__}", one) for one in (check, verdict, rank, undo)]
+    calls = [web.post(f"/{token}/{call.__name__}", call) for call in (check, verdict, rank, undo)]
     files = [web.get(f"/{token}/{name}", page) for name in PAGE]
     app.add_routes([*files, web.get(f"/{token}/state", state), *calls])
     return app
 
 
-async def _body(request: web.Request, verdicts: Iterable[str] = ()) -> jsonl.Row:
-    """The JSON object of a call, its verdict one of `verdicts` where there are any."""
+async def _call(
+    request: web.Request, rows: list[Any], verdicts: Iterable[str] = ()
+) -> tuple[Row, Any]:
+    """The JSON object of a call, its verdict one of `verdicts` where there are any, and the one of
+    `rows` that its index names."""
     try:
         body = await request.json()
     except ValueError:
         body = None
     if not isinstance(body, dict) or (verdicts and str(body.get("verdict")) not in verdicts):
-        raise web.HTTPBadRequest(
-            text=f"expected a JSON object with index and verdict ({', '.join(verdicts)})"
-        )
-    return body
-
-
-def _chosen(body: jsonl.Row, some: list[Any]) -> Any:
-    """The answer or pair that a call speaks of."""
+        message = f"expected a JSON object with index and verdict ({', '.join(verdicts)})"
+        raise web.HTTPBadRequest(text=message)
     index = body.get("index")
-    if not isinstance(index, int) or not 0 <= index < len(some):
-        raise web.HTTPBadRequest(text=f"index is {index!r}, expected 0 to {len(some) - 1}")
-    return some[index]
+    if not isinstance(index, int) or not 0 <= index < len(rows):
+        raise web.HTTPBadRequest(text=f"index is {index!r}, expected 0 to {len(rows) - 1}")
+    return body, rows[index]
 
 
-def _edited(body: jsonl.Row) -> str:
+def _edited(body: Row) -> str:
     """The text of an edit, JSON in one line."""
     text = body.get("output")
-    try:
-        text = relaid(text) if isinstance(text, str) else ""
-        text.encode()
-    except UnicodeEncodeError:
-        raise web.HTTPUnprocessableEntity(
-            text="Not kept: half a character (\\ud800 to \\udfff alone)."
-        ) from None
-    return text
+    return relaid(text) if isinstance(text, str) else ""
 
 
-def _broken(listed: list[jsonl.Row]) -> str | None:
+def _broken(checks: list[Row]) -> str | None:
     """The reason why no later step could read an answer, or None."""
-    return next(
-        (one["reason"] for one in listed if one["name"] in BREAKING and one["passed"] is False),
-        None,
-    )
-
-
-async def serve(made: Desk, opens: bool) -> None:
-    """Serves the page on a free port of 127.0.0.1 until it is cancelled."""
-    token = secrets.token_urlsafe(16)
-    runner = web.AppRunner(application(made, token), access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}/{token}/"
-        have = f"{len(made.said.verdicts):,} verdicts and {len(made.said.rankings):,} rankings"
-        print(
-            f"review: {len(made.answers):,} answers, {len(made.pairs):,} pairs; {made.path} has {have}"
-        )
-        print(f"review: open {url} (Ctrl-C ends)", flush=True)
-        if opens:
-            await asyncio.to_thread(webbrowser.open, url)
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
+    failed = (one for one in checks if one["name"] in BREAKING and one["passed"] is False)
+    return next((check["reason"] for check in failed), None)
 
 
 def has_display() -> bool:
     """Whether a browser can be expected to open; BROWSER=none says no."""
     browser = os.environ.get("BROWSER")
-    shown = (
-        sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
-    return browser != "none" and bool(browser or shown)
+    displays = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return browser != "none" and bool(browser or displays or sys.platform == "darwin")
 
 
 def who() -> str:
-    """The person at the keyboard: git's user.name or, without one, the name of the account."""
+    """The name of the person at the keyboard: git's user.name or, without one, the account's."""
     try:
-        asked = subprocess.run(
-            ["git", "config", "user.name"], capture_output=True, text=True, check=False
-        )
-        return asked.stdout.strip() or getpass.getuser()
-    except OSError:
-        return "unknown"
+        return project.git("config", "user.name") or getpass.getuser()
+    except (UserError, OSError):
+        return getpass.getuser()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m potstill.review.server", description="See the head of potstill/review.py."
-    )
-    parser.add_argument("--task", help="a folder of tasks/; the active one when left out")
-    parser.add_argument(
-        "--rows", type=int, default=100, help="answers in the sample, and pairs at most"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other answers")
-    parser.add_argument("--no-open", action="store_true", help="open no browser")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.rows < 1:
-        raise UserError(
-            f"N is {options.rows}, expected the number of answers to review, such as N=100"
-        )
-    made = desk(
-        settings.load(options.task or params.load("task").task), options.rows, options.seed, who()
-    )
-    try:
-        asyncio.run(serve(made, has_display() and not options.no_open))
-    except KeyboardInterrupt:
-        tally = made.tally()
-        agree = (
-            f"; {tally['agree']:,} of {tally['known']:,} agree with the checks"
-            if tally["known"]
-            else ""
-        )
-        print(
-            f"\nreview: {len(made.done):,} new; {made.path} has {tally['accept']:,} accepted, {tally['reject']:,} rejected, "
-            f"{tally['edit']:,} edited, {tally['rankings']:,} rankings{agree}"
-        )
+        expected = "expected the number of answers to review, such as N=100"
+        raise UserError(f"N is {options.rows}, {expected}")
+    made = desk(settings.load(), options.rows, options.seed, who())
+    token = secrets.token_urlsafe(16)
+    with socket.create_server(("127.0.0.1", 0)) as listening, suppress(KeyboardInterrupt):
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
+        counts = f"{len(made.answers):,} answers, {len(made.pairs):,} pairs"
+        have = f"{len(made.said.verdicts):,} verdicts and {len(made.said.rankings):,} rankings"
+        print(f"review: {counts}; {made.path} has {have}")
+        print(f"review: open {url} (Ctrl-C ends)", flush=True)
+        if has_display():
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+        app = application(made, token)
+        web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=1)
+    tally = made.tally()
+    have = "{accept:,} accepted, {reject:,} rejected, {edit:,} edited, {rankings:,} rankings"
+    agree = "; {agree:,} of {known:,} agree with the checks" if tally["known"] else ""
+    have = (have + agree).format(**tally)
+    print(f"\nreview: {len(made.done):,} new; {made.path} has {have}")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    stage.run(main)

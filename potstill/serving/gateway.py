@@ -1,8 +1,9 @@
-"""The middleware inside vLLM's server: who is let in, how much and how slowly they may send, and what a client may leave out.
+"""The middleware inside vLLM's server: it checks key, path, size and speed of each request, and
+fills in what a client may leave out.
 
-vLLM's own key check leaves every path outside /v1 open. Here nothing but GET /health answers without the key and nothing outside ROUTES
-answers at all. A client of the task sends the input alone, as the only user message or as `input`; the short prompt, the schema and
-the settings that the student was evaluated with are added.
+vLLM's own key check leaves every path outside /v1 open. Here only GET /health answers without the
+key, and no path outside ROUTES answers at all. A client sends the input alone, as the only user
+message or as `input`; the prompt, schema and settings of the student's evaluation are added.
 """
 
 import asyncio
@@ -12,7 +13,9 @@ import os
 import signal
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,44 +25,25 @@ from potstill.core.errors import UserError
 from potstill.task import settings
 from potstill.task.settings import Task
 
-KEY, TASK = (
-    "SERVE_API_KEY",
-    "SERVE_TASK",
-)  # in the environment, since vLLM makes a middleware without arguments
-HEALTH = "/health"
-ROUTES = {
-    HEALTH: "GET",
-    "/metrics": "GET",
-    "/v1/models": "GET",
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-}
+KEY = "SERVE_API_KEY"  # in the environment: vLLM makes a middleware without arguments
+HEALTH, CHAT = "/health", "/v1/chat/completions"
+ROUTES = dict.fromkeys((HEALTH, "/metrics", "/v1/models"), "GET")
+ROUTES |= dict.fromkeys((CHAT, "/v1/completions"), "POST")
 MOST_HEAD = 64 << 10  # bytes of request line and headers
 MOST_BODY = 256 << 10  # bytes; the longest prompt of a small student has far fewer
-MOST_SENT = (
-    32 << 20
-)  # bytes; a body up to that is read and thrown away, so that the client gets to read its 413
+MOST_SENT = 32 << 20  # bytes of a body that are read, so that the client gets to see its 413
 MOST_KEYS = 100  # in the outermost object of a request; OpenAI's chat has some 40
 SECONDS = 10.0  # for a request to come in whole
 DRAIN = 30  # seconds for the answers under way when the server is told to stop
 
 
-class Refused(Exception):
-    """A request that is not passed on: status and one sentence."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class Gateway:
-    """ASGI middleware for the active task or SERVE_TASK; the key is SERVE_API_KEY."""
+    """ASGI middleware for the task of the working folder; the key is SERVE_API_KEY."""
 
     def __init__(self, app: ASGIApp) -> None:
-        p = params.load("predict.max_tokens")
-        self.app, self.task = app, settings.load(os.environ.get(TASK) or p.task)
+        self.app, self.task = app, settings.load()
         self.key = api_key().encode()
-        self.max_tokens = self.task.settled(p).predict.max_tokens
+        self.max_tokens = self.task.settled(params.load("predict")).predict.max_tokens
         self.format = response_format(self.task)
         self.under_way = 0
         self.ending: asyncio.Task[None] | None = None
@@ -80,29 +64,24 @@ class Gateway:
         try:
             self._admit(scope)
             if scope["method"] == "POST":
-                body = await _body(scope, receive)
-                if body is None:
-                    return None  # the client is gone
-                given = _object(body)
-                body = _json(
-                    self.filled(given) if scope["path"] == "/v1/chat/completions" else given
-                )
+                body = self._rewritten(scope["path"], await _body(Request(scope, receive)))
                 scope, receive = _with_body(scope, receive, body)
-        except Refused as refused:
-            kind = "server_error" if refused.status >= 500 else "invalid_request_error"
-            error = {"message": str(refused), "type": kind, "param": None, "code": refused.status}
+        except ClientDisconnect:
+            return None
+        except HTTPException as refused:
+            code, message = refused.status_code, refused.detail
+            kind = "server_error" if code >= 500 else "invalid_request_error"
+            error = {"message": message, "type": kind, "param": None, "code": code}
             # A connection that is kept would go on reading a body that nobody wants.
-            headers = {"connection": "close"}
-            if refused.status == 405:
-                headers["allow"] = ROUTES[scope["path"]]
-            return await JSONResponse({"error": error}, refused.status, headers)(
-                scope, receive, send
-            )
+            headers = {"connection": "close", **(refused.headers or {})}
+            response = JSONResponse({"error": error}, code, headers)
+            return await response(scope, receive, send)
         await self.app(scope, receive, send)
 
     def end(self) -> None:
-        """What SIGTERM does: what is under way is answered, for DRAIN seconds, and nothing new is taken. Only then vLLM is told, as by
-        Ctrl-C: by itself it answers newcomers with an empty text and status 200."""
+        """Stops the server, as SIGTERM asks: answers under way get DRAIN seconds, new requests are
+        refused. Only then vLLM is told, as by Ctrl-C: told at once it would answer new requests
+        with an empty text and status 200."""
         self.ending = self.ending or asyncio.ensure_future(self._drained())
 
     async def _drained(self) -> None:
@@ -114,36 +93,52 @@ class Gateway:
 
     def _admit(self, scope: Scope) -> None:
         path, method = scope["path"], scope["method"]
-        ending = Refused(503, "the server is shutting down: ask another one, or again in a while")
-        if (path, method) == (HEALTH, "GET"):
-            if self.ending:
-                raise ending
-            return
+        public = (path, method) == (HEALTH, "GET")
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key):
-            raise Refused(
-                401, "wrong or missing key: expected the header `Authorization: Bearer <key>`"
-            )
+        right = hmac.compare_digest(given.strip().encode(), self.key)
+        if not public and not (right and kind.lower() == "bearer"):
+            expected = "expected the header `Authorization: Bearer <key>`"
+            raise HTTPException(401, f"wrong or missing key: {expected}")
         if path not in ROUTES:
-            raise Refused(404, f"no such path: expected one of {', '.join(ROUTES)}")
+            raise HTTPException(404, f"no such path: expected one of {', '.join(ROUTES)}")
         if method != ROUTES[path]:
-            raise Refused(405, f"{path} takes {ROUTES[path]}")
+            raise HTTPException(405, f"{path} takes {ROUTES[path]}", {"allow": ROUTES[path]})
         if self.ending and path != "/metrics":
-            raise ending
+            what = "ask another one, or again in a while"
+            raise HTTPException(503, f"the server is shutting down: {what}")
+
+    def _rewritten(self, path: str, body: bytes) -> bytes:
+        """The body that vLLM gets. Raises HTTPException for one that is no request."""
+        try:
+            given = json.loads(body)
+        except (ValueError, RecursionError):
+            raise HTTPException(400, "the body is not JSON") from None
+        if not isinstance(given, dict) or len(given) > MOST_KEYS:
+            expected = f"expected a JSON object with at most {MOST_KEYS} keys"
+            raise HTTPException(400, f"the body is not a request: {expected}")
+        if path == CHAT:
+            given = self.filled(given)
+        try:
+            return json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
+        except (ValueError, RecursionError):  # half a character, NaN, too many brackets
+            message = "the body has a text or a number that JSON cannot carry"
+            raise HTTPException(400, message) from None
 
     def filled(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The chat request that vLLM gets. Whatever the client gives stays: messages of its own (with a system prompt, or
-        several), another response_format, temperature or length. Raises Refused for an input that is not the task's."""
+        """The chat request that vLLM gets. What the client gives stays: a chat with a system
+        message or several messages, a response_format, a temperature, a length. Raises
+        HTTPException for an input that is not the task's."""
         given = {name: value for name, value in body.items() if value is not None}
-        row, messages = given.pop("input", None), given.get("messages")
-        if row is None and isinstance(messages, list) and len(messages) == 1:
-            first = messages[0] if isinstance(messages[0], dict) else {}
-            row = _text(first.get("content")) if first.get("role") == "user" else None
+        row = given.pop("input", None)
+        if row is None:
+            match given.get("messages"):
+                case [{"role": "user", "content": content}]:
+                    row = _text(content)
         if row is not None:
             try:
                 given["messages"] = self.task.messages("student", self._row(row))
             except UserError as error:
-                raise Refused(400, str(error)) from None
+                raise HTTPException(400, str(error)) from None
         given = {"model": self.task.name, "temperature": 0.0} | given
         if "max_tokens" not in given:
             given.setdefault("max_completion_tokens", self.max_tokens)
@@ -152,50 +147,43 @@ class Gateway:
         return given
 
     def _row(self, given: object) -> dict[str, str]:
-        """A row of the task's inputs from `input`: an object, or the text alone where the task has one input."""
+        """A row of the task's inputs from `input`: an object, its JSON, or the text alone where the
+        task has one input. Raises HTTPException for anything else."""
         names = self.task.config["input"]
-        if isinstance(given, str) and len(names) > 1:
+        if isinstance(given, str):
             try:
-                given = json.loads(given)
+                given = json.loads(given) if len(names) > 1 else {names[0]: given}
             except (ValueError, RecursionError):
                 given = None
-        row = {names[0]: given} if isinstance(given, str) else given
-        texts = row.values() if isinstance(row, dict) else ()
-        if not isinstance(row, dict) or row.keys() != set(names):
-            raise Refused(
-                400,
-                f"the input is not the task's: expected {json.dumps(dict.fromkeys(names, '…'))}",
-            )
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise Refused(
-                400,
-                f"the input is not the task's: expected texts that are not empty for {', '.join(names)}",
-            )
-        return row
+        if not isinstance(given, dict) or given.keys() != set(names):
+            expected = json.dumps(dict.fromkeys(names, "…"))
+        elif not all(isinstance(text, str) and text.strip() for text in given.values()):
+            expected = f"texts that are not empty for {', '.join(names)}"
+        else:
+            return given
+        raise HTTPException(400, f"the input is not the task's: expected {expected}")
 
 
 def api_key() -> str:
-    """The key that clients must send. Raises UserError when the environment has none, or none worth the name."""
+    """The key that clients must send. Raises UserError when SERVE_API_KEY is not set, is shorter
+    than 16 characters or has other characters than printable ASCII ones."""
     key = os.environ.get(KEY, "")
     if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
-        found = "is not set" if not key else "is too short or has spaces"
+        found = "is too short or has spaces" if key else "is not set"
         raise UserError(
-            f"{KEY} {found}, expected the key that clients must send, 16 characters or more: `export {KEY}=$(openssl rand -hex 24)`"
+            f"{KEY} {found}, expected the key that clients must send, 16 characters or more: "
+            f"`export {KEY}=$(openssl rand -hex 24)`"
         )
     return key
 
 
 def response_format(t: Task) -> dict[str, Any] | None:
     """OpenAI's response_format with the task's schema; None where answers are plain text."""
-    listed = [
-        next(iter(entry)) if isinstance(entry, dict) else entry for entry in t.config["checks"]
-    ]
-    if "json_schema" not in listed:
+    checks = (next(iter(one)) if isinstance(one, dict) else one for one in t.config["checks"])
+    if "json_schema" not in checks:
         return None
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": t.name, "schema": t.schema, "strict": True},
-    }
+    schema = {"name": t.name, "schema": t.schema, "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def _text(content: object) -> str | None:
@@ -207,53 +195,28 @@ def _text(content: object) -> str | None:
     return content if isinstance(content, str) else None
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body; None when the client went away before. Raises Refused when it is too large."""
-    too_large = Refused(413, f"the body is too large: expected at most {MOST_BODY:,} bytes")
-    headers, found, size = Headers(scope=scope), bytearray(), 0
+async def _body(request: Request) -> bytes:
+    """The whole body. Raises HTTPException when it is too large, ClientDisconnect when the client
+    leaves before its end."""
+    too_large = HTTPException(413, f"the body is too large: expected at most {MOST_BODY:,} bytes")
+    headers, body, size = request.headers, bytearray(), 0
     if "expect" in headers and int(headers.get("content-length") or 0) > MOST_BODY:
         raise too_large  # to a client that asks before it sends
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        part = message.get("body", b"")
+    async for part in request.stream():
         size += len(part)
-        found = found + part if size <= MOST_BODY else bytearray()
-        if not message.get("more_body"):
-            break
+        if size <= MOST_BODY:
+            body += part
     if size > MOST_BODY:
         raise too_large
-    return bytes(found)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON") from None
-    if not isinstance(found, dict) or len(found) > MOST_KEYS:
-        raise Refused(
-            400, f"the body is not a request: expected a JSON object with at most {MOST_KEYS} keys"
-        )
-    return found
-
-
-def _json(body: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):  # halves of characters, no numbers, too many brackets
-        raise Refused(400, "the body has a text or a number that JSON cannot carry") from None
+    return bytes(body)
 
 
 def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
-    """The request with `body` for its own; after it the app waits for the client's going away, as without us."""
-    told = (b"content-length", b"content-type", b"transfer-encoding")
-    headers = [(name, value) for name, value in scope["headers"] if name not in told]
-    headers += [
-        (b"content-length", str(len(body)).encode()),
-        (b"content-type", b"application/json"),
-    ]
+    """The request with `body` as its own. After the body the app waits for the client to leave, as
+    it would without the gateway."""
+    headers = MutableHeaders(raw=list(scope["headers"]))
+    headers.update({"content-length": str(len(body)), "content-type": "application/json"})
+    del headers["transfer-encoding"]
     waiting = [body]
 
     async def replay() -> Message:
@@ -261,12 +224,13 @@ def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Rece
             return {"type": "http.request", "body": waiting.pop(), "more_body": False}
         return await receive()
 
-    return {**scope, "headers": headers}, replay
+    return {**scope, "headers": headers.raw}, replay
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, whose only clock runs between two requests, with a deadline for a request to come in whole and a limit
-    to its head; both hold whatever the app has answered meanwhile."""
+    """uvicorn's protocol with a deadline for a request to come in whole and limits to its head and
+    body; they hold whatever the app has answered meanwhile. uvicorn's own clock runs between two
+    requests only."""
 
     _clock: Any = None
     _sent = 0  # bytes of the request
@@ -280,12 +244,10 @@ class Protocol(HttpToolsProtocol):
         self._start()
         self._sent += len(data)
         super().data_received(data)
-        if self._sent > (MOST_HEAD if self._in_head else MOST_SENT):
-            self._end(
-                b"431 Request Header Fields Too Large"
-                if self._in_head
-                else b"413 Content Too Large"
-            )
+        if self._in_head and self._sent > MOST_HEAD:
+            self._end(b"431 Request Header Fields Too Large")
+        elif self._sent > MOST_SENT:
+            self._end(b"413 Content Too Large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -317,7 +279,6 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(
-                b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % status
-            )
+            head = b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % status
+            self.transport.write(head)
         self.transport.close()

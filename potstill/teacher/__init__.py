@@ -1,0 +1,8 @@
+"""The teacher: a large language model that answers the task's questions once, whatever happens.
+
+In come rows and a kind of prompt; out come raw answers in the order of the rows. `asking` knows
+what is asked and keys it, `journal` keeps every answer on disk, `client` sends what the journal
+lacks within the limits of `limits`, `endpoint` speaks to one OpenAI-compatible server, and
+`scripted` is a server of this kind for the task's own rules. The stages expand, generate, pairs,
+ask_teacher and judge use it.
+"""

@@ -1,4 +1,5 @@
-"""The teacher: any OpenAI-compatible endpoint, or the task's own rules behind one; each answer is asked for once."""
+"""The teacher: an OpenAI-compatible endpoint, or the task's own rules behind one; each answer is
+asked for once."""
 
 import asyncio
 import hashlib
@@ -7,93 +8,82 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from potstill.core import project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
+from potstill.teacher import scripted
+from potstill.teacher.client import Client
+from potstill.teacher.endpoint import Endpoint, Request
+from potstill.teacher.journal import Journal
 
-if TYPE_CHECKING:
-    from potstill.teacher.client import Client
-    from potstill.teacher.endpoint import Endpoint, Request
-    from potstill.teacher.journal import Journal
-
-SCRIPTED, AUTO = "scripted", "auto"
+RULES = Path("teacher")  # the task's own
 SMOKE = 16  # answers that are looked at before the rest is asked for
 FIELDS = ("model", "max_tokens", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
 Check = Callable[[Row, str], list[str]]
 
 
+@dataclass
 class Questions:
-    """All that is asked of the teacher in one go: `samples` answers to each row, by the prompt prompts/<kind>.md. An answer
-    to the kind `teacher` obeys the task's schema, where the task checks it; to another kind `schema`, None for a free text.
+    """All that is asked of the teacher in one go: `samples` answers to each row, by the prompt
+    prompts/<kind>.md. To the kind `teacher` they obey the task's schema, where the task checks it,
+    to another kind `schema` (None: free text); the samples of such a row begin at its `draw`. Where
+    expand has rewritten a row to fit the answer, its `asked_as` is asked in the input's place.
 
-    A row's `asked_as`, fields of the input, is asked in their place (expand has rewritten the request to fit the answer);
-    a row of another kind than `teacher` is the draw that its `draw` says.
-
-    Iterating gives (row, sample, Request), any number of times, without holding them. The key of a request is the hash of
-    what decides an answer: model, messages, temperature, extra body, schema, sample and redraw. Neither the endpoint's
-    URL nor the length allowed, the limits and retries belong to it.
+    Iterating gives (row, Request), any number of times, without holding them. The key of a request
+    is the hash of what decides an answer: model, messages, temperature, extra body, schema, sample
+    and redraw; not the endpoint's URL, the length allowed, the limits and retries.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        rows: Collection[Row],
-        params: SimpleNamespace,
-        model: str,
-        samples: int,
-        kind: str = "teacher",
-        schema: dict[str, Any] | None = None,
-    ) -> None:
-        self.task, self.rows, self.samples, self.kind = task, rows, samples, kind
-        listed = [
-            next(iter(entry)) if isinstance(entry, dict) else entry
-            for entry in task.config["checks"]
-        ]
-        self.schema = (
-            schema if kind != "teacher" else task.schema if "json_schema" in listed else None
-        )
-        settings = [model, float(params.temperature), params.extra_body, self.schema, params.redraw]
-        self._start = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        self._after = lru_cache(16)(
-            self._hash_of_first
-        )  # a system prompt of thousands of characters is hashed once
+    task: Task
+    rows: Collection[Row]
+    params: SimpleNamespace
+    model: str
+    samples: int
+    kind: str = "teacher"
+    schema: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "teacher":
+            checks = self.task.config["checks"]  # names, or names with options
+            listed = any(entry == "json_schema" or "json_schema" in [*entry] for entry in checks)
+            self.schema = self.task.schema if listed else None
 
     def __len__(self) -> int:
         return len(self.rows) * self.samples
 
-    def __iter__(self) -> Iterator[tuple[Row, int, "Request"]]:
-        from potstill.teacher.endpoint import Request
-
+    def __iter__(self) -> Iterator[tuple[Row, Request]]:
+        p = self.params
+        settings = [self.model, float(p.temperature), p.extra_body, self.schema, p.redraw]
+        start = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        first: dict[str, str] = {}
         for row in self.rows:
             messages = self.task.messages(self.kind, row | row.get("asked_as", {}))
-            asked = self._after(messages[0]["role"], messages[0]["content"]).copy()
-            for message in messages[1:]:
-                asked.update(_framed(message["role"], message["content"]))
-            first = 0 if self.kind == "teacher" else row["draw"]
-            for sample in range(first, first + self.samples):
-                one = asked.copy()
-                one.update(b"%d" % sample)
-                yield row, sample, Request(one.hexdigest()[:32], messages, sample, self.schema)
-
-    def _hash_of_first(self, role: str, content: str) -> "hashlib._Hash":
-        one = self._start.copy()
-        one.update(_framed(role, content))
-        return one
+            if messages[0] != first:  # mostly the same: thousands of characters, hashed once
+                first, after_first = messages[0], _continued(start, messages[:1])
+            asked = _continued(after_first, messages[1:])
+            draw = 0 if self.kind == "teacher" else row["draw"]
+            for sample in range(draw, draw + self.samples):
+                key = asked.copy()
+                key.update(b"%d" % sample)
+                yield row, Request(key.hexdigest()[:32], messages, sample, self.schema)
 
 
-def _framed(role: str, content: str) -> bytes:
-    """A message as bytes that no other message has."""
-    raw = content.encode("utf-8", "surrogatepass")
-    return f"{role}:{len(raw)}:".encode() + raw
+def _continued(start: "hashlib._Hash", messages: list[dict[str, str]]) -> "hashlib._Hash":
+    """A hash with some messages, each as bytes that no other message has."""
+    asked = start.copy()
+    for message in messages:
+        raw = message["content"].encode("utf-8", "surrogatepass")
+        asked.update(f"{message['role']}:{len(raw)}:".encode() + raw)
+    return asked
 
 
 def answer_rows(
@@ -107,134 +97,99 @@ def answer_rows(
     kind: str = "teacher",
     schema: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
-    """The teacher's raw answers, `samples` for each row, in the order of the rows; `kind` and `schema` as in Questions.
+    """The teacher's raw answers, `samples` for each row, in the order of the rows; `kind` and
+    `schema` as in Questions, `params` is the section teacher of params.yaml.
 
-    `params` is the section teacher of params.yaml. A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason",
-    "prompt_tokens", "completion_tokens", "error"}, and "reasoning" where the model gave it; a request that got no answer
-    has an empty one and says why in `error`.
-    What the journal holds is not asked again. When `check` finds reasons against more than 1 - good_share of the first SMOKE
-    answers, no more are asked for. Raises UserError when that is so or the endpoint cannot be used, KeyboardInterrupt
-    after a signal.
+    A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason",
+    "prompt_tokens", "completion_tokens", "error"}, and "reasoning" where the model gave it; a
+    request that got no answer has an empty one and says why in `error`. What the journal holds is
+    not asked again. When `check` finds reasons against more than 1 - good_share of the first SMOKE
+    answers, no more are asked for. Raises UserError when that is so or the endpoint cannot be used,
+    KeyboardInterrupt after a signal.
     """
-    from potstill.teacher.client import Client
-
     start = time.monotonic()
     if params.budget is not None and None in (params.price_in, params.price_out):
         raise UserError(
-            f"teacher.budget is {params.budget:g}, but without teacher.price_in and teacher.price_out no cost is known: "
-            "give both prices or no budget"
+            f"teacher.budget is {params.budget:g}, but without teacher.price_in and "
+            "teacher.price_out no cost is known: give both prices or no budget"
         )
-    model = model_name(task, params)
+    model = model_name(params)
     questions = Questions(task, rows, params, model, samples, kind, schema)
     journal = open_journal(task)
     if journal.damaged:
-        print(
-            f"{journal.path}: {journal.damaged} damaged lines left out; what they held is asked for again when it is needed",
-            file=sys.stderr,
-        )
-    room = params.max_tokens
+        said = "damaged lines left out; what they held is asked for again when it is needed"
+        print(f"{journal.path}: {journal.damaged} {said}", file=sys.stderr)
+
+    def say(held: int, rest: str) -> None:
+        seconds = time.monotonic() - start
+        said = f"teacher {model}: {held:,} answers from the journal, {rest}, {seconds:.1f} s"
+        print(said, file=sys.stderr, flush=True)
+
     failed: dict[str, str] | None = None  # once the teacher was asked: why a request has no answer
-    for row, sample, request in questions:
-        found = journal.find(request.key, room)
-        if found is None and failed is None:
-            with open_endpoint(task, params, model) as there:
-                client = Client(there, params, journal, len(questions))
+    for row, request in questions:
+        answer = journal.find(request.key, params.max_tokens)
+        if answer is None and failed is None:
+            with open_endpoint(params, model) as endpoint:
+                client = Client(endpoint, journal, len(questions))
                 try:
                     asyncio.run(_ask(client, questions, check, good_share))
                 finally:
-                    _say(
-                        model, client.found, f"{client.summary()}, {time.monotonic() - start:.1f} s"
-                    )
-            failed, found = client.failed, journal.find(request.key, room)
-        yield _result(row["id"], sample, request.key, found, failed or {})
+                    say(client.held, client.summary())
+            failed, answer = client.failed, journal.find(request.key, params.max_tokens)
+        reason = (failed or {}).get(request.key, "the journal lost it: run again")
+        kept = answer or {**dict.fromkeys(FIELDS), "answer": ""}
+        result = {"id": row["id"], "sample": request.sample, "key": request.key}
+        result |= {name: kept[name] for name in (*FIELDS, "reasoning") if name in kept}
+        yield result | {"error": None if answer else reason}
     if failed is None:
-        _say(model, len(questions), f"none asked, {time.monotonic() - start:.1f} s")
+        say(len(questions), "none asked")
 
 
-async def _ask(
-    client: "Client", questions: Questions, check: Check | None, good_share: float
-) -> None:
-    """Asks what the journal does not hold: the first SMOKE questions and, when their answers are good, the rest."""
-
-    def missing(some: Iterable[tuple[Row, int, "Request"]]) -> Iterator["Request"]:
-        for _, _, request in some:
-            if client.holds(request):
-                client.found += 1
-            else:
-                yield request
-
+async def _ask(client: Client, questions: Questions, check: Check | None, share: float) -> None:
+    """Asks what the journal lacks: of the first SMOKE questions and, when their answers are good,
+    of the rest. Raises UserError when too few of the first pass the task's checks."""
     async with client.session():
         todo = iter(questions)
-        if check and good_share:
+        if check and share:
             first = list(islice(todo, SMOKE))
-            await client.ask(missing(first))
-            _smoke(client, questions.task, first, check, good_share)
-        await client.ask(missing(todo))
+            await client.ask(request for _, request in first)
+            reasons = list(filter(None, (_against(client, check, *asked) for asked in first)))
+            good = len(first) - len(reasons)
+            if good < share * len(first):
+                raise UserError(
+                    f"teacher {client.endpoint.model}: only {good} of the first {len(first)} "
+                    f"answers pass the checks of task.yaml ({reasons[0]}), expected a share of "
+                    f"{share:g} (generate.good_share): mend prompts/teacher.md before the "
+                    "rest is paid for; these answers are in the journal"
+                )
+        await client.ask(request for _, request in todo)
 
 
-def _smoke(
-    client: "Client",
-    task: Task,
-    first: list[tuple[Row, int, "Request"]],
-    check: Check,
-    good_share: float,
-) -> None:
-    """Raises UserError when too few of the first answers pass the task's checks."""
-    reasons = []
-    for row, _, request in first:
-        found = client.journal.find(request.key, client.params.max_tokens)
-        if found is None:
-            reasons.append(client.failed[request.key])
-        elif found["finish_reason"] not in ("stop", None):
-            reasons.append(f"finish_reason: {found['finish_reason']}")
-        else:
-            reasons += check(row, found["answer"])[:1]
-    if len(first) - len(reasons) < good_share * len(first):
-        raise UserError(
-            f"teacher {client.endpoint.model}: only {len(first) - len(reasons)} of the first {len(first)} answers pass the checks of "
-            f"task.yaml ({reasons[0]}), expected a share of {good_share:g} (generate.good_share): mend "
-            f"prompts/teacher.md before the rest is paid for; these answers are in the journal"
-        )
+def _against(client: Client, check: Check, row: Row, request: Request) -> str | None:
+    """The first reason against an answer; None for a good one."""
+    answer = client.journal.find(request.key, client.params.max_tokens)
+    if answer is None:
+        return client.failed[request.key]
+    if answer["finish_reason"] not in ("stop", None):
+        return f"finish_reason: {answer['finish_reason']}"
+    return next(iter(check(row, answer["answer"])), None)
 
 
-def _say(model: str, kept: int, rest: str) -> None:
-    print(
-        f"teacher {model}: {kept:,} answers from the journal, {rest}", file=sys.stderr, flush=True
-    )
-
-
-def _result(id: str, sample: int, key: str, answer: Row | None, failed: dict[str, str]) -> Row:
-    found = answer or {**dict.fromkeys(FIELDS), "answer": ""}
-    error = None if answer else failed.get(key, "the journal lost it: run again")
-    thought = {"reasoning": found["reasoning"]} if "reasoning" in found else {}
-    return {
-        "id": id,
-        "sample": sample,
-        "key": key,
-        **{name: found[name] for name in FIELDS},
-        **thought,
-        "error": error,
-    }
-
-
-def open_journal(task: Task) -> "Journal":
+def open_journal(task: Task) -> Journal:
     """The task's journal, one for all stages."""
-    from potstill.teacher.journal import Journal
-
     return Journal(project.journals() / f"{task.name}.jsonl")
 
 
-def model_name(task: Task, params: SimpleNamespace) -> str:
-    """The teacher's name, which is part of every key: what teacher.model says, the hash of the task's own rules for
-    `scripted`, the one model that the endpoint lists for `auto`."""
-    from potstill.teacher import endpoint, scripted
-
-    if params.model == SCRIPTED:
-        return scripted.model_name(Path("teacher"))
-    if params.model != AUTO:
+def model_name(params: SimpleNamespace) -> str:
+    """The teacher's name, which is part of every key: what teacher.model says, the hash of the
+    task's own rules for `scripted`, the one model that the endpoint lists for `auto`. Raises
+    UserError when there are no rules, or not one model."""
+    if params.model == "scripted":
+        return scripted.model_name(RULES)
+    if params.model != "auto":
         return str(params.model)
-    there = endpoint.Endpoint(*_url_and_key(AUTO), model=AUTO)
-    names = asyncio.run(endpoint.model_names(there, params.timeout))
+    with open_endpoint(params, "auto") as endpoint:
+        names = asyncio.run(endpoint.models())
     if len(names) != 1:
         listed = ", ".join(names[:8]) or "none"
         raise UserError(
@@ -244,28 +199,22 @@ def model_name(task: Task, params: SimpleNamespace) -> str:
 
 
 @contextmanager
-def open_endpoint(task: Task, params: SimpleNamespace, model: str) -> Iterator["Endpoint"]:
-    """The endpoint to ask: the task's own rules, served for as long as this lasts, or the one that the environment names."""
-    from potstill.teacher.endpoint import Endpoint
-    from potstill.teacher.scripted import serve
-
-    if params.model == SCRIPTED:
-        with serve(Path("teacher")) as url:
-            yield Endpoint(url, "none", model, local=True)
+def open_endpoint(params: SimpleNamespace, model: str) -> Iterator[Endpoint]:
+    """The endpoint to ask: the task's own rules, served for as long as this lasts, or the one that
+    the environment names. Raises UserError when it names none."""
+    if params.model == "scripted":
+        with scripted.serve(RULES) as url:
+            yield Endpoint(url, "none", model, params, local=True)
         return
-    yield Endpoint(*_url_and_key(model), model, memory=project.journals() / "endpoints.json")
-
-
-def _url_and_key(model: str) -> tuple[str, str]:
-    """Base URL and key from the environment."""
-    found = [os.environ.get(name, "").strip() for name in ("TEACHER_BASE_URL", "TEACHER_API_KEY")]
-    if not all(found):
+    names = ("TEACHER_BASE_URL", "TEACHER_API_KEY")
+    url, key = (os.environ.get(name, "").strip() for name in names)
+    if not url or not key:
         raise UserError(
-            f"teacher.model is {model}, which needs TEACHER_BASE_URL (such as https://host/v1) and TEACHER_API_KEY in the "
-            f"environment; without them use teacher.model: {SCRIPTED}"
+            f"teacher.model is {model}, which needs TEACHER_BASE_URL (such as https://host/v1) and "
+            "TEACHER_API_KEY in the environment; without them use teacher.model: scripted"
         )
-    if not re.fullmatch(r"https?://[^\s@?]+", found[0]):
+    if not re.fullmatch(r"https?://[^\s@?]+", url):
         raise UserError(
             "TEACHER_BASE_URL is no URL such as https://host/v1, without user, password or query"
         )
-    return found[0], found[1]
+    yield Endpoint(url, key, model, params)

@@ -1,4 +1,5 @@
-"""One request to an OpenAI-compatible endpoint, in the form that this endpoint takes: what it refuses is left out."""
+"""One request to an OpenAI-compatible endpoint, in the form that this endpoint takes: what it
+refuses is left out."""
 
 import asyncio
 import json
@@ -6,226 +7,185 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
+from potstill.core import project
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, write_json
+from potstill.core.jsonl import Row, read_json, write_json
+from potstill.teacher.journal import MALFORMED
+from potstill.teacher.limits import estimate
 
-if TYPE_CHECKING:
-    import openai
-
-# What a request may do without, most wanted first, and what an endpoint's refusal calls it. Each is one step of `without`.
-CONCESSIONS = (
-    ("json_schema", r"json_?schema|response_?format|schema|structured|guided"),
-    ("json_object", r"json_?object|response_?format|structured|guided"),
-    ("max_completion_tokens", r"max_completion_tokens|max_tokens"),
-    ("seed", r"\bseed\b"),
-    ("temperature", r"\btemperature\b"),
-)
+# What a request may do without, most wanted first, and what an endpoint's refusal calls it
+CONCESSIONS = {
+    "json_schema": r"json_?schema|response_?format|schema|structured|guided",
+    "json_object": r"json_?object|response_?format|structured|guided",
+    "max_completion_tokens": r"max_completion_tokens|max_tokens",
+    "seed": r"\bseed\b",
+    "temperature": r"\btemperature\b",
+}
+FORMATS = ("json_schema", "json_object")
+_KEY = "check TEACHER_API_KEY"
+_PLACE = "check teacher.model and TEACHER_BASE_URL, which usually ends in /v1"
+FATAL = {401: _KEY, 403: _KEY, 404: _PLACE}
 _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
-
-
-@dataclass
-class Endpoint:
-    """Where the teacher is and what it is called there; `without` is what it turned out not to accept. The key is
-    never shown."""
-
-    base_url: str
-    api_key: str = field(repr=False)
-    model: str
-    local: bool = False  # on this machine: no proxy stands between
-    memory: Path | None = None  # the file that remembers `without` from run to run
-    without: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.memory:
-            self.without = frozenset(
-                _remembered(self.memory).get(f"{self.base_url} {self.model}", ())
-            )
-
-    def learn(self, without: frozenset[str]) -> None:
-        """Remembers what to leave out."""
-        self.without |= without
-        if self.memory:
-            known = _remembered(self.memory) | {
-                f"{self.base_url} {self.model}": sorted(self.without)
-            }
-            write_json(self.memory, known)
-
-
-def _remembered(path: Path) -> dict[str, list[str]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question: the journal's key, the messages, the index of the sample, the schema that the answer must obey."""
+    """One question: the journal's key, the messages, the index of the sample, the schema that the
+    answer must obey."""
 
     key: str
     messages: list[dict[str, str]]
     sample: int
-    schema: dict[str, Any] | None = None
+    schema: dict[str, Any] | None
+
+    @property
+    def guessed(self) -> int:
+        """Tokens that the messages may have, rather too many."""
+        return sum(estimate(message["content"]) for message in self.messages)
 
 
+@dataclass(eq=False)
 class Retry(Exception):
-    """This try brought no answer, another may. `wait`: what the server asked for, in seconds; `limit`: a 429, which costs
-    no try; `overload`: too much is under way; `billed`: it may have been paid for; `raw`: what came instead."""
+    """This try brought no answer, another may."""
 
-    def __init__(
-        self,
-        reason: str,
-        wait: float | None = None,
-        *,
-        limit: bool = False,
-        overload: bool = False,
-        billed: bool = False,
-        raw: str = "",
-    ) -> None:
-        super().__init__(reason)
-        self.wait, self.limit, self.overload, self.billed, self.raw = (
-            wait,
-            limit,
-            overload,
-            billed,
-            raw,
-        )
+    reason: str
+    wait: float | None = None  # seconds, as the server asked
+    limit: bool = False  # a 429, which costs no try
+    overload: bool = False  # too much is under way
+    billed: bool = False  # it may have been paid for
+    raw: str = ""  # what came instead of an answer
 
 
 class Refused(Exception):
     """The server will never answer this request in this form."""
 
 
-class Fatal(Exception):
+class Fatal(UserError):
     """No request to this endpoint can succeed."""
 
 
-@asynccontextmanager
-async def connect(endpoint: Endpoint) -> AsyncIterator["openai.AsyncOpenAI"]:
-    """The `openai` client on aiohttp, whose own retries are off."""
-    import openai
+@dataclass
+class Endpoint:
+    """Where the teacher is and what it is called there. The key is never shown."""
 
-    transport = openai.DefaultAioHttpClient(trust_env=not endpoint.local, timeout=None)
-    async with openai.AsyncOpenAI(
-        base_url=endpoint.base_url, api_key=endpoint.api_key, http_client=transport, max_retries=0
-    ) as connection:
-        yield connection
+    base_url: str
+    api_key: str = field(repr=False)
+    model: str
+    params: SimpleNamespace
+    local: bool = False  # on this machine: no proxy stands between
+    asked: int = 0  # requests sent
+    ambiguous: int = 0  # those of them that may have been billed without a reply
+    answered: bool = False
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # send nothing more
 
+    def __str__(self) -> str:
+        return f"the teacher at {self.base_url}"
 
-async def model_names(endpoint: Endpoint, timeout: float) -> list[str]:
-    """The models that the endpoint lists. Raises UserError when it does not within `timeout` seconds."""
-    import openai
+    @cached_property
+    def without(self) -> frozenset[str]:
+        """What the endpoint turned out not to accept, in earlier runs, too."""
+        return frozenset(_remembered().get(f"{self.base_url} {self.model}", ()))
 
-    try:
-        async with asyncio.timeout(timeout), connect(endpoint) as connection:
-            listed = json.loads(await connection.get("/models", cast_to=str))
-        return [str(model["id"]) for model in listed["data"]]
-    except (openai.APIError, TimeoutError, ValueError, LookupError, TypeError) as error:
-        said = " ".join(str(error).replace(endpoint.api_key, "***").split())[:200]
-        raise UserError(
-            f"teacher.model is auto, but {endpoint.base_url}/models gives no list of models ({said}): name the model"
-        ) from None
+    def _learn(self, without: frozenset[str]) -> None:
+        said = f"asked without {', '.join(sorted(without - self.without))}, which it refuses"
+        print(f"teacher {self.model}: {said}", file=sys.stderr)
+        self.without = without
+        mine = {f"{self.base_url} {self.model}": sorted(without)}
+        write_json(_memory(), _remembered() | mine)
 
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Any]:
+        """The `openai` client on aiohttp, whose own retries are off; the other methods need it."""
+        import openai
 
-class Connection:
-    """Sends requests through `http`, each once, and counts them: `asked`, and `ambiguous` for those that may have been
-    billed without a reply. `stopping` ends the search for a form that the endpoint takes."""
+        http = openai.DefaultAioHttpClient(trust_env=not self.local, timeout=None)
+        async with openai.AsyncOpenAI(
+            base_url=self.base_url, api_key=self.api_key, http_client=http, max_retries=0
+        ) as self._http:
+            yield self._http
 
-    http: "openai.AsyncOpenAI"  # while a session lasts
+    async def models(self) -> list[str]:
+        """The models that the endpoint lists. Raises UserError when it lists none in time."""
+        import openai
 
-    def __init__(self, endpoint: Endpoint, params: SimpleNamespace) -> None:
-        self.endpoint, self.params = endpoint, params
-        self.asked = self.ambiguous = 0
-        self.answered = self.stopping = False
-        self._url = f"{endpoint.base_url.rstrip('/')}/chat/completions"  # whole, since joining it costs at each request
+        try:
+            async with asyncio.timeout(self.params.timeout), self.connected() as connection:
+                listed = json.loads(await connection.get("/models", cast_to=str))
+            return [str(model["id"]) for model in listed["data"]]
+        except (openai.APIError, TimeoutError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"teacher.model is auto, but {self.base_url}/models gives no list of models "
+                f"({self._line(str(error))}): name the model"
+            ) from None
 
     async def ask(self, request: Request) -> Row:
-        """The answer, asked for with all that the endpoint takes; what it refuses is left out and remembered once an
-        answer came without. Raises Retry, Refused or Fatal."""
-        without = self.endpoint.without
+        """The journal's row for the answer, asked for with all that the endpoint takes; what it
+        refuses is left out and remembered once an answer came without. Raises Retry, Refused or
+        Fatal."""
+        without = self.without
         while True:
             try:
                 row = await self._try(request, without)
+                break
             except Refused as error:
                 more = self._concede(request, without, str(error))
-                if more is None or self.stopping:
+                if more is None or self.stopping.is_set():
                     raise
                 without |= {more}
-                continue
-            if learned := without - self.endpoint.without:
-                self.endpoint.learn(learned)
-                print(
-                    f"teacher {self.endpoint.model}: asked without {', '.join(sorted(learned))}, which it refuses",
-                    file=sys.stderr,
-                )
-            self.answered = True
-            return row
+        if without - self.without:
+            self._learn(without | self.without)
+        self.answered = True
+        return row
 
     def _concede(self, request: Request, without: frozenset[str], refusal: str) -> str | None:
-        """What to leave out next: what the refusal names, or the answer's format while the endpoint has answered nothing."""
-        formats = ("json_schema", "json_object") if request.schema else ()
-        next_format = next((name for name in formats if name not in without), None)
-        for name, pattern in CONCESSIONS:
-            there = name == next_format if name.startswith("json") else name not in without
-            if there and re.search(pattern, refusal, re.IGNORECASE):
+        """What to leave out next: what the refusal names, or the answer's format while the endpoint
+        has answered nothing."""
+        formats = [name for name in FORMATS if request.schema and name not in without][:1]
+        for name, pattern in CONCESSIONS.items():
+            possible = name in formats if name in FORMATS else name not in without
+            if possible and re.search(pattern, refusal, re.IGNORECASE):
                 return name
-        return None if self.answered else next_format
+        return formats[0] if formats and not self.answered else None
 
     async def _try(self, request: Request, without: frozenset[str]) -> Row:
         import openai
 
-        where = f"the teacher at {self.endpoint.base_url}"
+        self.asked += 1
+        url = f"{self.base_url.rstrip('/')}/chat/completions"  # whole: the client joins it slowly
         try:
-            self.asked += 1
-            async with asyncio.timeout(
-                self.params.timeout
-            ):  # the whole request, a dripping body included
-                # Not `chat.completions.create`, whose walk over types takes longer than the rest of the call.
-                reply = await self.http.post(
-                    self._url, cast_to=str, body=self._body(request, without)
-                )
-        except TimeoutError:
-            self.ambiguous += 1
-            reason = f"{where} gave no answer within {self.params.timeout:g} s"
-            raise Retry(reason, overload=True, billed=True) from None
-        except openai.APIStatusError as error:
-            status = error.status_code
-            said = f"{where} answered {status} ({self._clean(error.message)})"
-            if status in (401, 403):
-                raise Fatal(f"{said}: check TEACHER_API_KEY") from None
-            if status == 404:
-                raise Fatal(
-                    f"{said}: check teacher.model and TEACHER_BASE_URL, which usually ends in /v1"
-                ) from None
-            if status in (408, 409, 425, 429) or status >= 500:
-                wait = _retry_after(error.response.headers)
-                raise Retry(
-                    said, wait, limit=status == 429, overload=status in (502, 503, 504, 529)
-                ) from None
-            raise Refused(f"{status}: {self._clean(error.message)}") from None
-        except openai.APIConnectionError as error:
-            self._raise_connection(error, where)
-        return self._row(request, reply, where, without)
+            async with asyncio.timeout(self.params.timeout):  # a dripping body included
+                # Not `chat.completions.create`, whose walk over types takes longer than the rest
+                body = self._body(request, without)
+                text = await self._http.post(url, cast_to=str, body=body)
+        except (TimeoutError, openai.APIStatusError, openai.APIConnectionError) as error:
+            raise self._failure(error) from None
+        try:
+            row = self._row(request, json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            reason = f"{MALFORMED}: {self} sent no chat completion but {self._line(text)[:80]!r}"
+            raw = text.replace(self.api_key, "***")[:100_000]
+            raise Retry(reason, billed=True, raw=raw) from None
+        return row | {"without": sorted(without)} if without else row
 
     def _body(self, request: Request, without: frozenset[str]) -> dict[str, Any]:
         room = "max_completion_tokens" if "max_completion_tokens" not in without else "max_tokens"
         body: dict[str, Any] = {
-            "model": self.endpoint.model,
+            "model": self.model,
             "messages": request.messages,
             "temperature": self.params.temperature,
             room: self.params.max_tokens,
             "seed": request.sample,
             **self.params.extra_body,
         }
-        for name in ("seed", "temperature"):
-            if name in without:
-                del body[name]
+        body = {name: value for name, value in body.items() if name not in without}
         if request.schema and "json_schema" not in without:
             schema = {"name": "answer", "schema": request.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -233,73 +193,85 @@ class Connection:
             body["response_format"] = {"type": "json_object"}
         return body
 
-    def _raise_connection(self, error: Exception, where: str) -> NoReturn:
-        """Raises Fatal when the server cannot be reached at all, else Retry."""
+    def _failure(self, error: BaseException) -> Exception:
+        """What it means that no reply came, or one with a status of 400 or more."""
         import aiohttp
+        import openai
 
-        chain: list[BaseException] = [error]
-        while chain[-1].__cause__ is not None:
-            chain.append(chain[-1].__cause__)
-        reason = self._clean(str(chain[-1]) or type(chain[-1]).__name__)
-        # Not the client's own classes, which take a refused connection for a time-out.
-        reached = not any(isinstance(one, aiohttp.ClientConnectorError) for one in chain)
-        if reached:
+        if isinstance(error, TimeoutError):
             self.ambiguous += 1
-        elif not self.answered:
-            raise Fatal(
-                f"{where} cannot be reached ({reason}): check that it runs and TEACHER_BASE_URL"
-            ) from None
-        raise Retry(
-            f"the connection to {where} broke ({reason})", overload=not reached, billed=reached
-        ) from None
+            reason = f"{self} gave no answer within {self.params.timeout:g} s"
+            return Retry(reason, overload=True, billed=True)
+        if isinstance(error, openai.APIStatusError):
+            status, message = error.status_code, self._line(error.message)
+            reason = f"{self} answered {status} ({message})"
+            if status in FATAL:
+                return Fatal(f"{reason}: {FATAL[status]}")
+            if status not in (408, 409, 425, 429) and status < 500:
+                return Refused(f"{status}: {message}")
+            overload = status in (502, 503, 504, 529)
+            wait = _retry_after(error.response.headers)
+            return Retry(reason, wait=wait, limit=status == 429, overload=overload)
+        causes = [error]
+        while cause := causes[-1].__cause__:
+            causes.append(cause)
+        reason = self._line(str(causes[-1]) or type(causes[-1]).__name__)
+        # Not by the client's own classes, which take a refused connection for a time-out
+        reached = not any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)
+        self.ambiguous += reached
+        if not reached and not self.answered:  # nor ever was
+            check = "check that it runs and TEACHER_BASE_URL"
+            return Fatal(f"{self} cannot be reached ({reason}): {check}")
+        reason = f"the connection to {self} broke ({reason})"
+        return Retry(reason, overload=not reached, billed=reached)
 
-    def _row(self, request: Request, text: str, where: str, without: frozenset[str]) -> Row:
-        """The journal's row for a reply; raises Retry when the reply is no chat completion."""
-        try:
-            reply = json.loads(text)
-            choice = reply["choices"][0]
-            message = choice["message"]
-            answer = str(message.get("content") or "")
-            thought = message.get("reasoning_content") or message.get("reasoning")
-            if not thought and (found := _THINKING.match(answer)):
-                thought, answer = found[1], answer[found.end() :]
-            used = reply.get("usage") or {}
-            row = {
-                "key": request.key,
-                "model": self.endpoint.model,
-                "max_tokens": self.params.max_tokens,
-                "answer": answer,
-                "finish_reason": choice.get("finish_reason"),
-                "prompt_tokens": used.get("prompt_tokens"),
-                "completion_tokens": used.get("completion_tokens"),
-            }
-        except (ValueError, LookupError, TypeError, AttributeError):
-            reason = f"{where} sent no chat completion but {self._clean(text)[:80]!r}"
-            raise Retry(reason, billed=True, raw=self._hide(text)[:100_000]) from None
-        if thought:
-            row["reasoning"] = str(thought)
-        if without:
-            row["without"] = sorted(without)
-        return row
+    def _row(self, request: Request, reply: Any) -> Row:
+        choice, used = reply["choices"][0], reply.get("usage") or {}
+        message = choice["message"]
+        answer = str(message.get("content") or "")
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        if not thought and (thinking := _THINKING.match(answer)):
+            thought, answer = thinking[1], answer[thinking.end() :]
+        counts = used.get("prompt_tokens"), used.get("completion_tokens")
+        row = self.row(request, answer, choice.get("finish_reason"), *counts)
+        return row | {"reasoning": str(thought)} if thought else row
 
-    def _clean(self, text: str) -> str:
-        """One short line of what the server said, without our key."""
-        return " ".join(self._hide(text).split())[:200]
+    def row(
+        self, request: Request, answer: str, reason: str | None, tokens_in: Any, tokens_out: Any
+    ) -> Row:
+        """A row of the journal: what came of a request."""
+        return {
+            "key": request.key,
+            "model": self.model,
+            "max_tokens": self.params.max_tokens,
+            "answer": answer,
+            "finish_reason": reason,
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+        }
 
-    def _hide(self, text: str) -> str:
-        return text.replace(self.endpoint.api_key, "***")
+    def _line(self, text: str) -> str:
+        """One short line of what the server said."""
+        return " ".join(text.replace(self.api_key, "***").split())[:200]
+
+
+def _memory() -> Path:
+    return project.journals() / "endpoints.json"
+
+
+def _remembered() -> Row:
+    """What each endpoint does not accept, from run to run."""
+    with suppress(UserError):
+        return read_json(_memory())
+    return {}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by a reply's Retry-After, a number or a date; None without one."""
-    from email.utils import parsedate_to_datetime
-
     value = headers.get("retry-after", "")
     try:
-        return (
-            float(value)
-            if value.isdigit()
-            else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        )
+        if value.isdigit():
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None

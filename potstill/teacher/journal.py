@@ -1,8 +1,9 @@
-"""The journal of the teacher's answers: append-only JSON lines that outlive any stage, so no answer is bought twice.
+"""The journal of the teacher's answers: append-only JSON lines that outlive any stage, so that no
+answer is bought twice.
 
-A line is `{"sum":"<16 hex>","row":{…}}`, the sum taken over the row's bytes. Lines that are torn or damaged are counted
-and left out, which means that they are asked for again. Several processes may append to one journal. Memory holds an
-index of some 100 bytes an answer; the answers themselves stay on disk.
+A line is `{"sum":"<16 hex>","row":{…}}`, the sum taken over the row's bytes. Torn and damaged lines
+are counted and left out, so they are asked for again. Several processes may append to one journal.
+Memory holds an index of some 100 bytes an answer; the answers themselves stay on disk.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ import hashlib
 import json
 import math
 import os
-from contextlib import suppress
+import weakref
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,44 +23,57 @@ from potstill.teacher.limits import estimate
 GROUP = 64  # answers in one write and fsync, at most
 DELAY = 0.05  # seconds that an answer waits for others to be written with
 _HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","row":', b"}"
-# The finish_reason of rows that are no answers: a reply that is no chat completion, kept to be looked at; and a try whose reply
-# never came, or was of that kind, which may have been billed.
+# The finish_reason of rows that are no answers: a reply that is no chat completion, kept to be
+# looked at; and a try whose reply never came, or was of that kind, which may have been billed.
 NO_ANSWER = MALFORMED, LOST = "malformed", "lost"
 
 
 @dataclass
 class Used:
-    """What a model's answers took, those that a later one replaced and those on their way to the disk included."""
+    """What a model's answers took, those included that a later one replaced or that are on their
+    way to the disk."""
 
     answers: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
-    estimated: int = (
-        0  # tokens that the prompts were guessed to have, to be compared with prompt_tokens
-    )
-    lost_in: int = (
-        0  # tokens of tries that brought no answer and may have been billed, at their most
-    )
+    estimated: int = 0  # tokens that the prompts were guessed to have
+    lost_in: int = 0  # tokens, at their most, of tries that may have been billed without an answer
     lost_out: int = 0
+
+    def add(self, row: Row) -> None:
+        """Counts a row of the journal."""
+        tokens_in, tokens_out = tokens(row)
+        if row["finish_reason"] == LOST:
+            self.lost_in += tokens_in
+            self.lost_out += tokens_out
+        elif row["finish_reason"] != MALFORMED:
+            self.answers += 1
+            self.prompt_tokens += tokens_in
+            self.completion_tokens += tokens_out
+            self.seconds += row.get("seconds") or 0.0
+            self.estimated += row.get("estimated") or 0
+
+    def billed(self) -> tuple[int, int]:
+        """Tokens of prompts and answers that may have been paid for."""
+        return self.prompt_tokens + self.lost_in, self.completion_tokens + self.lost_out
 
 
 class Journal:
-    """Answers by key (32 hex digits). `damaged` counts the lines left out, `used` the tokens by model."""
+    """Answers by key (32 hex digits). `damaged` counts the lines left out, `used` is what the
+    answers took by model."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
-        self.used: dict[str, Used] = {}
-        self._index: dict[
-            int, int
-        ] = {}  # 60 bits of the key → place in the file, doubled; odd where the answer is cut off
+        self.used: defaultdict[str, Used] = defaultdict(Used)
+        # 60 bits of the key → place in the file, doubled; odd where the answer is cut off
+        self._index: dict[int, int] = {}
         self._failed_keys: set[int] = set()  # 60 bits of each key whose reply was no answer
         self._end = 0  # bytes of the file that are indexed
         self._fd = -1
         self._pending: list[Row] = []
         self._timer: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()  # somebody waits for what is pending
         self._failed: OSError | None = None
         self._lock = asyncio.Lock()
         if path.exists():
@@ -70,16 +85,15 @@ class Journal:
         return len(self._index)
 
     def has(self, key: str, max_tokens: int) -> bool:
-        """Whether an answer is on disk or on its way there; reads the disk for answers that were cut off only."""
-        if any(
-            row["key"] == key and row["finish_reason"] not in NO_ANSWER for row in self._pending
-        ):
+        """Whether an answer is on disk or on its way there. Reads the disk only for answers that
+        were cut off."""
+        if any(r["key"] == key and r["finish_reason"] not in NO_ANSWER for r in self._pending):
             return True
         place = self._index.get(_short(key))
         return place is not None and (not place & 1 or self.find(key, max_tokens) is not None)
 
     def find(self, key: str, max_tokens: int) -> Row | None:
-        """The answer on disk under `key`; one cut off by fewer than `max_tokens` tokens does not count."""
+        """The answer on disk under `key`; one cut off by fewer than `max_tokens` does not count."""
         place = self._index.get(_short(key))
         row = None if place is None else self._at(place >> 1)
         if row is None or row["key"] != key:
@@ -91,49 +105,46 @@ class Journal:
         return _short(key) in self._failed_keys
 
     async def put(self, row: Row) -> None:
-        """Hands over an answer. It is on disk within DELAY seconds; a full group is written before this returns.
-        Raises OSError when the disk is full."""
+        """Hands over an answer. It is on disk within DELAY seconds; a full group is written before
+        this returns. Raises OSError when this or an earlier write failed: the disk is full."""
+        self._pending.append(row)
+        self.used[row.get("model", "")].add(row)
         if self._failed:
             raise self._failed
-        self._pending.append(row)
-        self._count(row)
         if len(self._pending) >= GROUP:
             await self._commit()
         elif self._timer is None or self._timer.done():
             self._timer = asyncio.create_task(self._commit_later())
 
     async def flush(self) -> None:
-        """Writes what is still waiting, at once. Raises OSError when that, or an earlier write, failed."""
-        if self._timer:
-            self._hurry.set()
-            await self._timer
-            self._hurry.clear()
-        if self._failed:
-            raise self._failed
+        """Writes what is still waiting, at once. Raises OSError when that, or an earlier write,
+        failed."""
         while self._pending:
             await self._commit()
+        if self._failed:
+            raise self._failed
 
     async def _commit_later(self) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), DELAY)
         try:
-            await self._commit()
+            while self._pending:
+                await asyncio.sleep(DELAY)
+                await self._commit()
         except OSError as error:
             self._failed = error
 
     async def _commit(self) -> None:
         async with self._lock:
-            group = self._pending[:GROUP]
-            if group:
+            if group := self._pending[:GROUP]:
                 await asyncio.to_thread(self._append, group)
                 del self._pending[: len(group)]
 
     def _append(self, group: list[Row]) -> None:
-        """One locked append and fsync; what a full disk tore off is taken back. What others appended is indexed, too."""
+        """One locked append and fsync; what a full disk tore off is taken back. What others
+        appended is indexed, too."""
         data = b"".join(_encode(row) for row in group)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
+        with self.path.open("ab+", buffering=0) as file:
+            fd = file.fileno()
             fcntl.flock(fd, fcntl.LOCK_EX)
             end = os.fstat(fd).st_size
             if end and os.pread(fd, 1, end - 1) != b"\n":  # a torn tail of a run that was killed
@@ -147,63 +158,45 @@ class Journal:
                 error.filename = str(self.path)
                 raise
             self._read(fd, end)
-        finally:
-            os.close(fd)
 
     def _read(self, fd: int, mine: float = math.inf) -> None:
-        """Indexes what the file, locked by the caller, has gained; from byte `mine` on it is our own and counted already."""
+        """Indexes what the file, locked by the caller, has gained; what stands from byte `mine` on
+        is our own and counted already."""
         with open(fd, "rb", closefd=False) as file:
             file.seek(self._end)
             for line in file:
                 if row := _decode(line.rstrip(b"\n")):
                     self._keep(row, self._end)
                     if self._end < mine:
-                        self._count(row)
+                        self.used[row.get("model", "")].add(row)
                 elif line != b"\n":
                     self.damaged += 1
                 self._end += len(line)
 
     def _keep(self, row: Row, place: int) -> None:
-        """Of two answers to one key the whole one counts, then the one that had more room, then the first."""
-        if row["finish_reason"] in NO_ANSWER:
-            if row["finish_reason"] == MALFORMED:
-                self._failed_keys.add(_short(row["key"]))
-            return
+        """Of two answers to one key the whole one counts, then the one with more room, then the
+        first."""
         short, cut = _short(row["key"]), row["finish_reason"] == "length"
-        old = self._index.get(short)
-        if old is not None and old & 1:
-            before = self._at(old >> 1)
-            if cut and before and before["max_tokens"] >= row["max_tokens"]:
-                return
-        elif old is not None:
+        if row["finish_reason"] == MALFORMED:
+            self._failed_keys.add(short)
+        if row["finish_reason"] in NO_ANSWER:
             return
+        old = self._index.get(short)
+        if old is not None:
+            before = self._at(old >> 1) if old & 1 else None
+            if not old & 1 or cut and before and before["max_tokens"] >= row["max_tokens"]:
+                return
         self._index[short] = place << 1 | cut
-
-    def _count(self, row: Row) -> None:
-        used = self.used.setdefault(row.get("model", ""), Used())
-        tokens_in, tokens_out = tokens(row)
-        if row["finish_reason"] == LOST:
-            used.lost_in += tokens_in
-            used.lost_out += tokens_out
-        elif row["finish_reason"] != MALFORMED:
-            used.answers += 1
-            used.prompt_tokens += tokens_in
-            used.completion_tokens += tokens_out
-            used.seconds += row.get("seconds") or 0.0
-            used.estimated += row.get("estimated") or 0
 
     def _at(self, place: int) -> Row | None:
         """The row whose line starts at byte `place`; None when it is damaged by now."""
         if self._fd < 0:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd)
         size = 4096
         while (line := os.pread(self._fd, size, place)).find(b"\n") < 0 and len(line) == size:
             size *= 8
         return _decode(line.partition(b"\n")[0])
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
 
 
 def tokens(row: Row) -> tuple[int, int]:
@@ -217,21 +210,17 @@ def _short(key: str) -> int:
     return int(key[:15], 16)
 
 
-def _sum(raw: bytes) -> bytes:
-    return hashlib.sha256(raw).hexdigest()[:16].encode()
-
-
 def _encode(row: Row) -> bytes:
-    raw = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
-    return _HEAD + _sum(raw) + _MIDDLE + raw + _TAIL + b"\n"
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return _line(text.encode("utf-8", "surrogatepass")) + b"\n"
+
+
+def _line(raw: bytes) -> bytes:
+    """A row's bytes with their sum."""
+    return _HEAD + hashlib.sha256(raw).hexdigest()[:16].encode() + _MIDDLE + raw + _TAIL
 
 
 def _decode(line: bytes) -> Row | None:
     """The row of an undamaged line, else None."""
-    start = len(_HEAD) + 16 + len(_MIDDLE)
-    raw = line[start : -len(_TAIL)]
-    if line != _HEAD + _sum(raw) + _MIDDLE + raw + _TAIL:
-        return None
-    return dict(json.loads(raw))
+    raw = line[len(_HEAD) + 16 + len(_MIDDLE) : -len(_TAIL)]
+    return dict(json.loads(raw)) if line == _line(raw) else None

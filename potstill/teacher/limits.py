@@ -1,15 +1,16 @@
-"""What holds requests back: the window of requests under way, requests and tokens a minute, a shared pause, the budget."""
+"""What holds requests back: the window of requests under way, the rates a minute, the budget."""
 
 import asyncio
+import math
 import time
 from collections import deque
+from dataclasses import dataclass
 
 
 class Window:
-    """Adaptive concurrency (AIMD): each good answer opens the window a little, an overload halves it.
-
-    Starts fully open, at the user's ceiling; one round trip of overload halves it once, however many requests it hit.
-    """
+    """Adaptive concurrency (AIMD): each good answer opens the window a little, an overload halves
+    it. It starts at the user's ceiling; one round trip of overload halves it once, however many
+    requests it hit."""
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
@@ -27,12 +28,9 @@ class Window:
         self.flying += 1
 
     def leave(self) -> None:
-        """Gives the place back."""
+        """Gives the place back and lets as many look again as there are places."""
         self.flying -= 1
-        self.wake(int(self.size) - self.flying)
-
-    def wake(self, places: int) -> None:
-        """Lets up to `places` of those that wait look again."""
+        places = int(self.size) - self.flying
         while places > 0 and self._waiting:
             place = self._waiting.popleft()
             if not place.done():
@@ -51,35 +49,37 @@ class Window:
 
 
 class Pace:
-    """At most `per_minute` units a minute (None: no limit), in an even flow; a second's worth may go at once."""
+    """At most `per_minute` units a minute (None: no limit), in an even flow; a second's worth may
+    go at once."""
 
     def __init__(self, per_minute: float | None) -> None:
-        self._second = per_minute / 60 if per_minute else None
+        self._second = per_minute / 60 if per_minute else math.inf
         self._free_at = 0.0
 
     def due(self) -> float:
         """Seconds until what is reserved next may be used."""
-        return 0.0 if self._second is None else max(0.0, self._free_at - time.monotonic())
+        return max(0.0, self._free_at - time.monotonic())
 
     def reserve(self, amount: float = 1) -> float:
-        """Takes `amount` units and says how many seconds to wait before using them."""
+        """Takes `amount` units; returns the seconds to wait before using them."""
         wait = self.due()
-        if self._second is not None:
-            self._free_at = max(self._free_at, time.monotonic() - 1) + amount / self._second
+        self._free_at = max(self._free_at, time.monotonic() - 1) + amount / self._second
         return wait
 
     def refund(self, amount: float) -> None:
         """Gives back what was reserved and not used; a negative amount takes more."""
-        if self._second is not None:
-            self._free_at -= amount / self._second
+        self._free_at -= amount / self._second
 
 
+@dataclass
 class Budget:
-    """Money, in the unit of the prices (each for a million tokens). An unknown price makes every cost None, never 0."""
+    """Money, in the unit of the prices (each for a million tokens). An unknown price makes every
+    cost None, never 0."""
 
-    def __init__(self, price_in: float | None, price_out: float | None, cap: float | None) -> None:
-        self.price_in, self.price_out, self.cap = price_in, price_out, cap
-        self._reserved = 0.0
+    price_in: float | None
+    price_out: float | None
+    cap: float | None
+    _reserved: float = 0.0
 
     def cost(self, tokens_in: float, tokens_out: float) -> float | None:
         """What so many tokens cost."""
@@ -88,21 +88,20 @@ class Budget:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
     def fits(self, most: float | None, spent: float) -> bool | None:
-        """Whether a request that costs at most `most` may go now, `spent` being gone already: False when it never will, None
-        when it may once requests under way have come in for less than they might cost. True reserves `most`."""
-        if self.cap is None or most is None:
-            return True
-        if spent + self._reserved + most <= self.cap:
-            self._reserved += most
+        """Whether a request that costs at most `most` may go now, `spent` being gone already: True
+        reserves `most`, False says never, None says that it may once requests under way have come
+        in for less than they might cost."""
+        if self.cap is None or spent + self._reserved + (most or 0.0) <= self.cap:
+            self._reserved += most or 0.0
             return True
         return None if self._reserved > 1e-12 else False
 
     def release(self, most: float | None) -> None:
         """Gives back the reservation `most`, since what the request cost is known."""
-        if self.cap is not None and most is not None:
-            self._reserved -= most
+        self._reserved -= most or 0.0
 
 
 def estimate(text: str) -> int:
-    """Tokens that a text may have, rather too many: a third of its UTF-8 bytes, thus one for a Chinese character."""
+    """Tokens that a text may have, rather too many: a third of its UTF-8 bytes, thus one for a
+    Chinese character."""
     return len(text.encode("utf-8", "surrogatepass")) // 3 + 4

@@ -1,4 +1,5 @@
-"""The alignment of a trained student: DPO by `swift rlhf`, LoRA on the merged sft model, which is the reference, too."""
+"""The alignment of a trained student: DPO by `swift rlhf`, LoRA on the merged sft student, which is
+the reference model, too."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,22 +7,16 @@ from types import SimpleNamespace
 from potstill.core.jsonl import Row, write_text
 from potstill.training import run, swift
 
-PARAMS = ("beta", "rpo_alpha", "dpo_learning_rate", "dpo_num_train_epochs")
-OURS = ("models", "dpo_learning_rate", "dpo_num_train_epochs")
-CURVES = {
-    "loss": "loss",
-    "margin": "rewards/margins",
-    "accuracy": "rewards/accuracies",
-}  # of curves.csv, in the log
+PARAMS = ["beta", "rpo_alpha", "dpo_learning_rate", "dpo_num_train_epochs"]
+# The columns of curves.csv, each with its name in the log
+CURVES = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
 
 
 def config(p: SimpleNamespace, pairs: Path, student: Path) -> swift.Config:
-    """ms-swift's arguments for an alignment of the model in the folder `student` on preference rows. Raises UserError."""
-    given = {
-        name: value for name, value in vars(p).items() if name not in OURS and value is not None
-    }
-    given |= {"learning_rate": p.dpo_learning_rate, "num_train_epochs": p.dpo_num_train_epochs}
-    given |= {"model": str(student), "model_revision": None, "quant_bits": p.quant_bits}
+    """ms-swift's arguments for the alignment of the model in the folder `student` on the preference
+    rows of the file `pairs`. Raises UserError as run.config does."""
+    own = {"learning_rate": p.dpo_learning_rate, "num_train_epochs": p.dpo_num_train_epochs}
+    given = {**vars(p), **own, "model": str(student), "model_revision": None}
     return run.config(SimpleNamespace(**given), pairs) | {"rlhf_type": "dpo"}
 
 
@@ -32,10 +27,8 @@ def lesson(row: Row) -> Row:
 
 
 def write_curves(path: Path, log: list[Row]) -> None:
-    """The table step, loss, margin, accuracy of an alignment's log; its head alone where there is none."""
-    lines = [
-        ",".join([str(row["step"]), *(f"{row[name]:.6g}" for name in CURVES.values())])
-        for row in log
-        if "loss" in row
-    ]
-    write_text(path, "\n".join([",".join(["step", *CURVES]), *lines]) + "\n")
+    """Writes the losses of an alignment's log as a CSV table (step, loss, margin, accuracy); for an
+    empty log its head alone."""
+    points = (row for row in log if "loss" in row)
+    lines = [[row["step"], *(f"{row[name]:.6g}" for name in CURVES.values())] for row in points]
+    write_text(path, "".join("{},{},{},{}\n".format(*line) for line in [["step", *CURVES], *lines]))

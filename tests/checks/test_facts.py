@@ -1,4 +1,4 @@
-"""potstill.knowledge: what the rules of data/<task>/knowledge.jsonl require of an answer."""
+"""potstill.checks.facts: what the rows of prompts/knowledge.jsonl require of an answer."""
 
 import json
 import re
@@ -28,11 +28,8 @@ KNOWN: list[jsonl.Row] = [
 
 
 @pytest.fixture
-def shop(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
-    monkeypatch.chdir(project.dir)
-    project.write(
-        "task.yaml", "checks: [json_schema, facts: {label: intent, field: answer}]\n"
-    )
+def shop(project: Project) -> settings.Task:
+    project.write("task.yaml", "checks: [json_schema, facts: {label: intent, field: answer}]\n")
     project.write("schema.json", json.dumps(SCHEMA))
     jsonl.write_jsonl("prompts/knowledge.jsonl", KNOWN)
     return settings.load()
@@ -102,8 +99,6 @@ def test_a_wrong_rule_is_one_sentence(
 
 
 def test_prompts_get_the_knowledge(shop: settings.Task, project: Project) -> None:
-    project.write(
-        "prompts/teacher.md", "{% for k in knowledge %}- {{ k.text }}\n{% endfor %}"
-    )
+    project.write("prompts/teacher.md", "{% for k in knowledge %}- {{ k.text }}\n{% endfor %}")
     system = shop.messages("teacher", {"id": "1", "text": "x"})[0]["content"]
     assert system.splitlines() == [f"- {row['text']}" for row in KNOWN]

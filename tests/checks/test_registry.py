@@ -1,4 +1,4 @@
-"""potstill.checks on the address task's own rules: what passes, what is dropped and why."""
+"""potstill.checks.registry, by the address task: what passes, what is dropped and why."""
 
 import json
 import re
@@ -10,7 +10,10 @@ from potstill.core.errors import UserError
 from potstill.task import settings
 from tests.conftest import ROOT, Project
 
-TEXT = "电话:+86 138-0013 8000:大理市大理市人民路25号 大理古城国际酒店 3号楼:收件者:段丽娟\t座机 0872-2123456转801"
+TEXT = (
+    "电话:+86 138-0013 8000:大理市大理市人民路25号 大理古城国际酒店 3号楼:收件者:段丽娟\t"
+    "座机 0872-2123456转801"
+)
 GOOD = {
     "province": "云南省",
     "city": "大理市",
@@ -24,7 +27,7 @@ GOOD = {
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     monkeypatch.chdir(ROOT)
-    return settings.load("address")
+    return settings.load()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_parse_gives_the_object_or_the_reason(address: settings.Task) -> None:
 def test_every_gold_label_passes_the_checks(address: settings.Task) -> None:
     failed = [
         (row["text"], reasons)
-        for row in address.inputs("data/address/gold.jsonl", "gold")
+        for row in address.inputs("data/gold.jsonl", "gold")
         if (reasons := registry.check(address, row, json.dumps(row["gold"], ensure_ascii=False)))
     ]
     assert failed == []
@@ -223,14 +226,17 @@ def test_another_list_of_checks_is_another_judgement(project: Project) -> None:
             "[{language: {from_input: 1}}]",
             "language: option from_input is 1, expected true or false",
         ),
-        ("[{repetition: {phrases: 1}}]", "repetition: characters and phrases are 2 or more"),
+        (
+            "[{repetition: {phrases: 1}}]",
+            "repetition: option phrases is 1, expected a whole number, 2 or more",
+        ),
         (
             '[{regex: {pattern: "("}}]',
             "regex: '(' is no regular expression (missing ), unterminated subpattern",
         ),
         (
             "[{length_within: {input: txt}}]",
-            "length_within: option input is 'txt', expected one of the task's input fields, text",
+            "length_within: option input is 'txt', expected one of the task's input fields: text",
         ),
         ("[grounded]", "grounded: one of the options fields, kinds and patterns is missing"),
         (
@@ -275,13 +281,13 @@ def test_a_mistake_in_the_list_of_checks_is_one_sentence(
     [
         (
             {"type": "objekt"},
-            "schema.json: $.type: 'objekt' is not valid under any of the given schemas, expected a JSON",
+            "schema.json: $.type: 'objekt' is not valid under any of the given schemas, expected ",
         ),
         (
             {"pattern": "("},
             "schema.json: $.pattern: '(' is not a 'regex', expected a JSON schema of draft 2020-12",
         ),
-        ({"$ref": "#/$defs/x"}, "json_schema: "),
+        ({"$ref": "#/$defs/x"}, "schema.json: $ref '#/$defs/x' leads to no part of the schema"),
     ],
 )
 def test_a_broken_schema_is_one_sentence(project: Project, schema: object, message: str) -> None:

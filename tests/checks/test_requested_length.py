@@ -1,4 +1,4 @@
-"""potstill.lengths: what length a request asks for, and what only looks like one."""
+"""potstill.checks.requested_length: what length a request asks for, and what only looks so."""
 
 from decimal import Decimal
 

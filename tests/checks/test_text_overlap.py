@@ -1,4 +1,4 @@
-"""potstill.overlap: known values, and what must hold for any texts."""
+"""potstill.checks.text_overlap: known values, and what must hold for any texts."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_rouge_l_on_characters(answer: str, expected: str, rouge: float) -> None
 
 
 def test_bleu_by_hand() -> None:
-    """Precisions of 1, 2, 3, 4 characters 5/5, 4/4, 3/3, 2/2 and a brevity penalty of exp(1 - 6/5)."""
+    """All precisions (of 1, 2, 3 and 4 characters) are 1, the brevity penalty is exp(1 - 6/5)."""
     assert text_overlap.overlap(["今天天气好"], ["今天天气好吗"])["bleu"] == pytest.approx(
         0.8187, abs=1e-4
     )

@@ -1,12 +1,13 @@
-"""`make gate`: fails where the student is below its bar, worse than the last commit by more than noise, or another on its way."""
+"""`make gate`: fails where the student is below its bar, worse than the last commit by more than
+noise, or another on its way to serving."""
 
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from potstill.commands import gate
+from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.evaluation import compare
 from potstill.task import settings
@@ -14,12 +15,10 @@ from tests.conftest import Project
 
 
 def result(right: int, rows: int = 100, first: int = 0, passed: int = 1) -> None:
-    """A scored task: sft has `right` of the rows right, whose ids count from `first`; ten more rows are of another slice."""
+    """A scored task: sft has `right` of the rows right, whose ids count from `first`; ten more rows
+    are of another slice."""
     found = {"accuracy": right / rows, "low": 0.1, "high": 0.9}
-    Path("reports/toy").mkdir(parents=True, exist_ok=True)
-    Path("reports/metrics.json").write_text(
-        json.dumps({"base": found, "sft": found, "teacher": found})
-    )
+    jsonl.write_json("reports/metrics.json", {"base": found, "sft": found, "teacher": found})
     table = [{"id": str(first + i), "slice": "a", "sft": int(i < right)} for i in range(rows)]
     table += [{"id": f"other {i}", "slice": "b", "sft": 0} for i in range(10)]
     compare.write_csv(Path("reports/tables/marks.csv"), table)
@@ -54,7 +53,8 @@ def toy(project: Project) -> settings.Task:
         (
             90,
             {},
-            "sft has accuracy 90.0% (10.0% to 90.0%); HEAD has 90.0% (0 rows fixed, 0 broken, exact McNemar p = 1)",
+            "sft has accuracy 90.0% (10.0% to 90.0%); HEAD has 90.0% "
+            "(0 rows fixed, 0 broken, exact McNemar p = 1)",
         ),
         (86, {}, "0 rows fixed, 4 broken, exact McNemar p = 0.12"),  # noise
         (99, {}, "9 rows fixed, 0 broken, exact McNemar p = 0.0039"),
@@ -72,17 +72,20 @@ def test_it_passes(toy: settings.Task, right: int, more: dict[str, int], says: s
         (
             83,
             {},
-            r"^reports/metrics.json: sft has accuracy 83.0% .*, expected 84.0% \(min_accuracy in params.yaml\) or more$",
+            r"^reports/metrics.json: sft has accuracy 83.0% .*, "
+            r"expected 84.0% \(gate.min_accuracy in params.yaml\) or more$",
         ),
         (
             84,
             {},
-            "but HEAD has 90.0% .*0 rows fixed, 6 broken, .* p = 0.031.: it has become worse by more than noise$",
+            "but HEAD has 90.0% .*0 rows fixed, 6 broken, .* p = 0.031.: "
+            "it has become worse by more than noise$",
         ),
         (
             90,
             {"passed": 0},
-            "^reports/tables/hops.csv: adapter to merged: 9 of 100 rows flip, expected no more than by chance",
+            "^reports/tables/hops.csv: adapter to merged: 9 of 100 rows flip, "
+            "expected no more than by chance",
         ),
         (850, {"rows": 1000, "first": 7}, None),
     ],
@@ -113,9 +116,9 @@ def test_an_unknown_revision_is_named(toy: settings.Task) -> None:
 
 
 def test_the_exit_code(toy: settings.Task, project: Project) -> None:
-    assert project.run("potstill.commands.gate")[0] == 0
-    project.set(min_accuracy=0.95)
-    code, out = project.run("potstill.commands.gate", "--against", "HEAD")
+    assert project.run("potstill", "gate")[0] == 0
+    project.set(gate_min_accuracy=0.95)
+    code, out = project.run("potstill", "gate", "--against", "HEAD")
     assert (code, out.startswith("error: reports/metrics.json: sft has accuracy 90.0%")) == (
         1,
         True,

@@ -1,4 +1,4 @@
-"""potstill.imports: a user's file becomes seeds and messages rows, whole, and overwrites nothing."""
+"""`make import`: a user's file becomes seeds and messages rows, whole, and overwrites nothing."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, content: object, name: str = "in.json")
     Path(name).write_text(
         "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
     )
-    monkeypatch.setattr("sys.argv", ["imports", name, "toy"])
+    monkeypatch.setattr("sys.argv", ["import", name])
     import_rows.main()
 
 
@@ -39,13 +39,15 @@ def test_instructions_become_seeds_and_lessons(
     ]
     run(monkeypatch, found)
     assert project.read("seeds.jsonl") == [{"id": row_id({"text": "a"}), "text": "a"}]
-    assert project.read("messages.jsonl") == [
+    assert project.read("own/messages.jsonl") == [
         {"id": row_id({"messages": LESSON}), "messages": LESSON}
     ]
     jsonl.check_ids("seeds.jsonl", settings.load().inputs("data/seeds.jsonl"), ["text"])
     assert own_rows.read("data/own/messages.jsonl").problems == []
-    said = "import: in.json: 3 rows = 1 in data/seeds.jsonl + 1 in data/own/messages.jsonl + 1 that stood there twice\n"
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == (
+        "import: in.json: 3 rows = 1 in data/seeds.jsonl + 1 in data/own/messages.jsonl "
+        "+ 1 that stood there twice\n"
+    )
 
 
 def test_messages_are_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,14 +56,14 @@ def test_messages_are_kept(project: Project, monkeypatch: pytest.MonkeyPatch) ->
         {"messages": LESSON[1:], "id": "mine"},
     ]
     run(monkeypatch, found, "in.jsonl")
-    assert project.read("messages.jsonl") == [
+    assert project.read("own/messages.jsonl") == [
         {"id": row_id({"messages": LESSON}), "family": "f", "messages": LESSON},
         {"id": "mine", "messages": LESSON[1:]},
     ]
     assert not Path("data/seeds.jsonl").exists()
 
 
-@pytest.mark.parametrize("there", ["seeds.jsonl", "messages.jsonl"])
+@pytest.mark.parametrize("there", ["seeds.jsonl", "own/messages.jsonl"])
 def test_nothing_is_overwritten(
     project: Project, monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
@@ -69,7 +71,7 @@ def test_nothing_is_overwritten(
     with pytest.raises(UserError, match=f"data/{there} has rows already"):
         run(monkeypatch, [{"instruction": "a"}, {"instruction": "b", "output": "c"}])
     assert Path("data", there).read_text() == "mine\n"
-    other = Path("data", "messages.jsonl" if there == "seeds.jsonl" else "seeds.jsonl")
+    other = Path("data", "own/messages.jsonl" if there == "seeds.jsonl" else "seeds.jsonl")
     assert not other.exists() or not other.stat().st_size
 
 
@@ -99,6 +101,6 @@ def test_what_cannot_be_taken_in(
 def test_a_task_of_two_fields_takes_no_instructions(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.write("task.yaml", 'input: [a, b]\nuser: "{{ a }}{{ b }}"\nchecks: []\n')
+    project.write("task.yaml", 'name: toy\ninput: [a, b]\nuser: "{{ a }}{{ b }}"\nchecks: []\n')
     with pytest.raises(UserError, match="task toy, whose input is a, b: expected messages"):
         run(monkeypatch, [{"instruction": "a"}])

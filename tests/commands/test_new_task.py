@@ -1,4 +1,5 @@
-"""potstill.new_task: a task of one's own runs at once, and nothing that is there is touched. test_tutorial runs it for real."""
+"""`make new-task`: a task of one's own runs at once, and nothing that is there is touched.
+test_tutorial runs it for real. `make pipelines`: every task's dvc.yaml is the root's."""
 
 import json
 import re
@@ -8,99 +9,141 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from tasks._template.task.teacher import FLAWS, answer
 
 from potstill.checks import registry
-from potstill.commands import new_task
-from potstill.core import errors, jsonl
+from potstill.commands import new_task, pipelines
+from potstill.core import errors, jsonl, params
+from potstill.core import project as core_project
 from potstill.task import settings
 from stages import expand, filter, generate, split
+from tasks._template.teacher import FLAWS, answer
 from tests.conftest import ROOT, Body, FakeTeacher, Project, completion
 
 
 @pytest.fixture
-def made(project: Project) -> settings.Task:
-    """The task `invoice`, just made, which is the active one."""
-    shutil.copytree(ROOT / new_task.TEMPLATE, new_task.TEMPLATE)
-    new_task.scaffold("invoice")
-    project.set(task="invoice")
-    return settings.load("invoice")
+def repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose root's task is `toy`: the working folder, with the template."""
+    monkeypatch.setattr(core_project, "ROOT", project.dir)
+    shutil.copy(ROOT / "dvc.yaml", project.dir)
+    shutil.copytree(ROOT / "tasks/_template", "tasks/_template")
+    return project.dir
+
+
+@pytest.fixture
+def made(repository: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
+    """The task `invoice`, just made: the working folder is its own, and the project's is that."""
+    project.dir = repository / new_task.scaffold("invoice")
+    monkeypatch.chdir(project.dir)
+    return settings.load()
+
+
+def files(folder: Path) -> list[str]:
+    """The paths of all files in a folder but for Python's caches."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def test_a_task_is_made_whole(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(ROOT / new_task.TEMPLATE, new_task.TEMPLATE)
+    project_before = files(repository)
     monkeypatch.setattr(sys, "argv", ["new_task", "invoice-2"])
     new_task.main()
     out = capsys.readouterr().out.splitlines()
     assert [line.split("#")[0].strip() for line in out[1:]] == [
         "make repro TASK=invoice-2",
         "make import FILE=inputs.json TASK=invoice-2",
-        "make quote",
+        "make quote TASK=invoice-2",
+        "git add tasks/invoice-2",
     ]
-    files = sorted(
-        str(path)
-        for path in Path().rglob("*")
-        if "invoice-2" in path.parts or path.stem == "invoice-2"
-    )
-    assert [path for path in files if Path(path).is_file() and "__pycache__" not in path] == [
-        "data/invoice-2/gold.jsonl",
-        "data/invoice-2/knowledge.jsonl",
-        "data/invoice-2/messages.jsonl",
-        "data/invoice-2/reviews.jsonl",
-        "data/invoice-2/seeds.jsonl",
-        "schemas/invoice-2.json",
-        "tasks/invoice-2/prompts/student.md",
-        "tasks/invoice-2/prompts/teacher.md",
-        "tasks/invoice-2/task.yaml",
-        "tasks/invoice-2/teacher/README.md",
-        "tasks/invoice-2/teacher/__init__.py",
+    assert len({line.index("#") for line in out[1:]}) == 1
+    folder = repository / "tasks/invoice-2"
+    assert files(folder) == [
+        "data/gold.jsonl",
+        "data/own/README.md",
+        "data/seeds.jsonl",
+        "dvc.yaml",
+        "params.yaml",
+        "prompts/student.md",
+        "prompts/teacher.md",
+        "schema.json",
+        "task.yaml",
+        "teacher/README.md",
+        "teacher/__init__.py",
     ]
-    assert "data/invoice-2/seeds.jsonl" in Path("tasks/invoice-2/task.yaml").read_text()
-    assert not [path for path in files if Path(path).is_file() and "NAME" in Path(path).read_text()]
-    with pytest.raises(
-        errors.UserError, match="tasks there are: invoice-2, toy$"
-    ):  # the template is none
-        settings.load("nosuch")
+    others = [name for name in files(repository) if not name.startswith("tasks/invoice-2/")]
+    assert others == project_before
+    assert (folder / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    template = [name for name in files(folder) if name not in ("dvc.yaml", "params.yaml")]
+    assert not [name for name in template if "NAME" in (folder / name).read_text()]
+    assert settings.tasks() == {"toy": repository, "invoice-2": folder}  # the template is none
+    monkeypatch.chdir(folder)
+    assert settings.load().name == "invoice-2"
+    params.load("seed")
+
+
+def test_a_pipeline_is_the_root_s_but_for_the_way_there(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = repository / new_task.scaffold("invoice") / "dvc.yaml"
+    pairs = zip((ROOT / "dvc.yaml").open(), path.open(), strict=True)
+    assert [(old, new) for old, new in pairs if old != new] == [
+        ("vars: [{root: .}]\n", "vars: [{root: ../..}]\n")
+    ]
+    before, root = path.read_text(), Path("dvc.yaml").read_text()
+    path.write_text("stages: {}\n")
+    pipelines.main()
+    assert (path.read_text(), Path("dvc.yaml").read_text()) == (before, root)
+    assert capsys.readouterr().out == "invoice: dvc.yaml is the root's\n"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tasks/*/dvc.yaml")), ids=str)
+def test_the_pipelines_there_are_are_the_root_s(path: Path) -> None:
+    """`make pipelines` writes them anew after an edit of the root's."""
+    root = (ROOT / "dvc.yaml").read_text()
+    assert path.read_text() == root.replace("vars: [{root: .}]", "vars: [{root: ../..}]")
 
 
 @pytest.mark.parametrize(
     "name", ["", "Invoice", "in voice", "../invoice", "-x", "_template", "发票", "a/b", "a\n"]
 )
-def test_a_bad_name_is_one_sentence_and_makes_nothing(project: Project, name: str) -> None:
-    shutil.copytree(ROOT / new_task.TEMPLATE, new_task.TEMPLATE)
-    before = set(project.dir.rglob("*"))
-    with pytest.raises(
-        errors.UserError, match=rf"^NAME is {re.escape(repr(name))}, expected small letters"
-    ):
+def test_a_bad_name_is_one_sentence_and_makes_nothing(repository: Path, name: str) -> None:
+    before = set(repository.rglob("*"))
+    expected = f"NAME is {name!r}, expected small letters"
+    with pytest.raises(errors.UserError, match=f"^{re.escape(expected)}"):
         new_task.scaffold(name)
-    assert set(project.dir.rglob("*")) == before
+    assert set(repository.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "there"),
-    [
-        ("toy", "data"),
-        ("params", "schemas/params.json"),  # the schema of something else
-        ("tiny-base", "models/tiny-base"),  # the offline student
-        ("old", "reports/old"),  # what is left of a task
-    ],
-)
-def test_what_is_there_is_not_touched(project: Project, name: str, there: str) -> None:
-    shutil.copytree(ROOT / new_task.TEMPLATE, new_task.TEMPLATE)
-    for folder in ("models/tiny-base", "reports/old"):
-        Path(folder).mkdir(parents=True)
-    before = set(project.dir.rglob("*"))
-    with pytest.raises(
-        errors.UserError, match=f"^{there} is there already: choose another NAME, or move it away"
-    ):
+@pytest.mark.parametrize("name", ["toy", "folder", "other", "old"])
+def test_what_is_there_is_not_touched(repository: Path, project: Project, name: str) -> None:
+    """The root's task, a folder's name, a name in task.yaml, and what is left of a task."""
+    project.write("tasks/folder/task.yaml", "name: other\n")
+    project.write("tasks/old/reports/cost.json", "{}")
+    before = set(repository.rglob("*"))
+    expected = f"NAME is '{name}', but a task of that name is there already: choose another"
+    with pytest.raises(errors.UserError, match=f"^{expected}$"):
         new_task.scaffold(name)
-    assert set(project.dir.rglob("*")) == before
+    assert set(repository.rglob("*")) == before
+
+
+def test_a_copy_that_was_stopped_is_made_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        raise OSError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(new_task, "copy_pipeline", full)
+        with pytest.raises(OSError, match="full"):
+            new_task.scaffold("invoice")
+    assert list(settings.tasks()) == ["toy"]
+    assert (new_task.scaffold("invoice") / "dvc.yaml").is_file()
 
 
 def test_the_example_goes_through_the_data_stages(project: Project, made: settings.Task) -> None:
-    """Offline, with the scripted teacher's own server; what it spoils is dropped, and what is kept is right."""
+    """Offline, with the scripted teacher's own server; what it spoils is dropped, and what is kept
+    is right."""
     for stage in (expand, generate, filter, split):
         code, out = project.run(
             stage.__name__, TEACHER_BASE_URL="http://127.0.0.1:9/v1", TEACHER_API_KEY="unused"
@@ -121,7 +164,8 @@ def test_the_example_goes_through_the_data_stages(project: Project, made: settin
 def test_the_labels_of_gold_are_what_the_prompt_asks_for(
     project: Project, made: settings.Task
 ) -> None:
-    """gold.jsonl was made from records, the teacher reads the lines; where it is not spoilt, the two agree."""
+    """gold.jsonl was made from records, the teacher reads the lines; where it is not spoilt, the
+    two agree."""
     for row in jsonl.read_jsonl(made.data / "gold.jsonl"):
         test = {**row, "expected": row["gold"]}
         assert registry.check(made, test, json.dumps(row["gold"], ensure_ascii=False)) == []
@@ -141,10 +185,10 @@ def test_a_task_for_a_real_teacher_needs_no_code(
     project: Project, made: settings.Task, fake: FakeTeacher, left: str | None
 ) -> None:
     """The folder is there for DVC alone (test_dvc); the stages themselves do not look."""
-    shutil.rmtree(made.dir / "teacher")
+    shutil.rmtree("teacher")
     if left:
-        project.write(f"tasks/invoice/teacher/{left}", "none")
-    assert not list(made.dir.rglob("*.py"))
+        project.write(f"teacher/{left}", "none")
+    assert not list(Path().rglob("*.py"))
     jsonl.write_jsonl(made.data / "seeds.jsonl", jsonl.read_jsonl(made.data / "seeds.jsonl")[:40])
     project.set(teacher_model="fake-235b")
     fake.behave = bill
@@ -157,6 +201,6 @@ def test_a_task_for_a_real_teacher_needs_no_code(
     assert len(jsonl.read_jsonl(made.data / "3-kept.jsonl")) >= 30
     project.set(teacher_model="scripted")
     with pytest.raises(
-        errors.UserError, match=r"teacher/__init__.py is missing: .*; name another teacher_model"
+        errors.UserError, match=r"teacher/__init__.py is missing: .*; name another teacher.model"
     ):
         generate.main()

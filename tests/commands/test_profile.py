@@ -1,13 +1,13 @@
-"""potstill.profile: params.yaml changes as told, all or nothing, and keeps its comments."""
+"""`make profile`: params.yaml changes as told, all or nothing, and keeps its comments."""
 
-import shutil
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from potstill.commands import profile
-from potstill.core import params
+from potstill.core import errors, params
 from tests.conftest import ROOT, Project
 
 PUBLISHED = {  # published.md, section A
@@ -36,37 +36,75 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     profile.main()
 
 
+def text() -> str:
+    return Path("params.yaml").read_text(encoding="utf-8")
+
+
+def given() -> dict[str, object]:
+    return params.parse(text(), params.PATH)
+
+
 def test_published_carries_the_recipe_and_keeps_the_comments(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, home in (("published", "tasks/address/profiles"), ("cpu", "profiles")):
-        project.write(f"tasks/toy/profiles/{name}.yaml", (ROOT / f"{home}/{name}.yaml").read_text())
-    path = project.dir / "params.yaml"
-    before = path.read_text(encoding="utf-8")
+    before = text()
     run(monkeypatch, "published")
-    assert "learning_rate: 0.002 → 0.0001" in capsys.readouterr().out
+    out = capsys.readouterr().out.splitlines()
+    assert {"learning_rate: 0.002 → 0.0001", "predict.max_tokens: null → 512"} < set(out)
     assert vars(params.load(*PUBLISHED)) == PUBLISHED
-    after = path.read_text(encoding="utf-8")
-    assert [line.partition("#")[2] for line in after.splitlines()] == [
+    predict = params.load("predict").predict
+    assert vars(predict) == {"max_tokens": 512, "dtype": "bfloat16", "max_model_len": 4096}
+    assert [line.partition("#")[2] for line in text().splitlines()] == [
         line.partition("#")[2] for line in before.splitlines()
     ]
-    run(monkeypatch, "cpu", "toy")
-    assert path.read_text(encoding="utf-8") == before
-    profile.apply({"models": ["base", "sft", "dpo"]}, path)
-    assert "\nmodels: [base, sft, dpo]           # " in path.read_text(encoding="utf-8")
-    run(monkeypatch, "cpu", "toy")
-    assert path.read_text(encoding="utf-8") == before
+    run(monkeypatch, "cpu")  # the comment that a long revision moved is where it was
+    assert text() == before
     run(monkeypatch, "cpu")
-    assert capsys.readouterr().out.endswith(
-        "params.yaml: 0 values changed, now as in tasks/toy/profiles/cpu.yaml\n"
-    )
+    last = capsys.readouterr().out.splitlines()[-1]
+    source = Path(last.removeprefix("params.yaml: 0 values changed, now as in "))
+    assert source.resolve() == ROOT / "profiles/cpu.yaml"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"models": ["base", "sft", "dpo"]}, "models: [base, sft, dpo]   # what is compared;"),
+        ({"predict": {"max_tokens": 64}}, "  max_tokens: 64           # longest prediction,"),
+        ({"predict.max_tokens": 64}, "  max_tokens: 64           # longest prediction,"),
+        ({"split.train_rows": 800}, "  train_rows: 800          # rows to train on,"),
+        ({"generate": {"samples": 4}}, "  samples: 4               # answers to each input,"),
+        ({"swift_args": {"a": [1, None]}}, "swift_args: {a: [1, null]} # further arguments"),
+        ({"teacher": {"extra_body": {"top_p": 0.9}}}, "  extra_body: {top_p: 0.9} # further"),
+        ({"rpo_alpha": None}, "rpo_alpha: null            # weight of the chosen"),
+        ({"learning_rate": 0.00001}, "learning_rate: 1e-05       # above 0,"),
+        ({"per_device_train_batch_size": 16}, "per_device_train_batch_size: 16   # rows a step"),
+    ],
+)
+def test_every_other_line_stays_as_it_is(
+    project: Project, changes: dict[str, object], line: str
+) -> None:
+    before = text()
+    profile.apply(changes, params.PATH)
+    pairs = list(zip(before.splitlines(), text().splitlines(), strict=True))
+    assert len(pairs) == before.count("\n")
+    [changed] = [new for old, new in pairs if old != new]
+    assert changed.startswith(line)
+    [(name, value)] = changes.items()
+    section, _, key = name.partition(".")
+    now = given()[section]
+    expected = {key: value} if key else value
+    if isinstance(now, dict) and isinstance(expected, dict):
+        assert now == {**now, **expected}
+    else:
+        assert now == expected
 
 
 def test_the_committed_parameters_are_the_cpu_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    cpu = params.parse((ROOT / "profiles/cpu.yaml").read_text(), ROOT)
-    assert vars(params.load(*cpu)) == cpu
-    assert cpu["lora_rank"] != 16  # `dvc exp run -S lora_rank=16` must change something
+    before = text()
+    assert profile.apply(params.parse(Path("profiles/cpu.yaml").read_text(), ROOT), ROOT) == []
+    assert text() == before
+    assert params.load("lora_rank").lora_rank != 16  # `make exp S=lora_rank=16` changes something
 
 
 PRESETS = {  # the published platform's; learning rate, epochs, batch, rank, alpha, dropout
@@ -80,9 +118,9 @@ PRESETS = {  # the published platform's; learning rate, epochs, batch, rank, alp
 def test_a_preset_is_for_every_task(
     project: Project, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """`toy` has no profiles of its own; the six values change, and a task.yaml's arguments for the tiny base no longer count."""
-    shutil.copytree(ROOT / profile.SHARED, profile.SHARED)
-    before = vars(params.load(*params.parse(Path("params.yaml").read_text(), Path())))
+    """`toy` has no profiles of its own. The six values change, and a task.yaml's arguments for the
+    tiny base no longer count."""
+    before = given()
     run(monkeypatch, name)
     names = (
         "learning_rate",
@@ -90,69 +128,49 @@ def test_a_preset_is_for_every_task(
         "per_device_train_batch_size",
         "lora_rank",
         "lora_alpha",
+        "lora_dropout",
     )
-    six = dict(zip((*names, "lora_dropout"), PRESETS[name], strict=True))
-    assert vars(params.load(*before)) == before | six | {"swift_args": {}}
+    assert given() == before | dict(zip(names, PRESETS[name], strict=True)) | {"swift_args": {}}
 
 
-def test_a_tasks_own_profile_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / profile.SHARED, profile.SHARED)
-    project.write("tasks/toy/profiles/fast.yaml", "lora_rank: 2\n")
+def test_a_task_s_own_profile_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("profiles/fast.yaml", "lora_rank: 2\n")
     run(monkeypatch, "fast")
     p = params.load("lora_rank", "num_train_epochs")
     assert (p.lora_rank, p.num_train_epochs) == (2, None)
-    project.write("tasks/other/task.yaml", "checks: []\n")
-    run(monkeypatch, "fast", "other")
-    p = params.load("task", "lora_rank", "num_train_epochs")
-    assert (p.task, p.lora_rank, p.num_train_epochs) == ("other", 4, 2)
-
-
-def test_task_alone(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    project.write("tasks/other/task.yaml", "checks: []\n")
-    before = (project.dir / "params.yaml").read_text()
-    run(monkeypatch, "--task", "other")
-    assert (
-        capsys.readouterr().out
-        == "task: toy → other\nparams.yaml: 1 values changed, now as in tasks/other/task.yaml\n"
-    )
-    assert (project.dir / "params.yaml").read_text().split() == before.replace(
-        "task: toy", "task: other"
-    ).split()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("name", "expected"),
     [
         (
-            ["nosuch"],
-            "error: task toy has no profile 'nosuch'; there are: cpu, fast, high, odd, quality, standard",
+            "nosuch",
+            "task toy has no profile 'nosuch'; there are: cpu, deep, dotted, fast, flat, high,",
         ),
-        (
-            ["high"],
-            "error: tasks/toy/profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64",
-        ),
-        (
-            ["odd"],
-            "error: tasks/toy/profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?",
-        ),
-        (["--task", "nosuch"], "error: params.yaml: there is no task 'nosuch'"),
-        ([], "error: expected `python -m potstill.commands.profile NAME [TASK]`"),
-        (["--help"], "error: expected `python -m potstill.commands.profile NAME [TASK]`"),
+        ("", "task toy has no profile ''; there are: cpu,"),
+        ("high", "profiles/high.yaml:2: lora_rank is 999, expected a whole number from 1 to 64"),
+        ("odd", "profiles/odd.yaml:1: unknown parameter 'lora_rnk': did you mean lora_rank?"),
+        ("deep", "profiles/deep.yaml:3: unknown parameter 'predict.dtyp': did you mean predict"),
+        ("old", "profiles/old.yaml:1: unknown parameter 'task': known are expand,"),
+        ("flat", "profiles/flat.yaml:1: predict is 3, expected a section: indented lines max_tok"),
+        ("dotted", "profiles/dotted.yaml: unknown parameter 'seed.x': did you mean seed?"),
+        ("number", "profiles/number.yaml:1: unknown parameter '3': known are"),
     ],
 )
 def test_a_mistake_changes_nothing(
-    project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
 ) -> None:
-    from potstill.core import errors
-
-    project.write("tasks/toy/profiles/high.yaml", "seed: 1\nlora_rank: 999\n")
-    project.write("tasks/toy/profiles/odd.yaml", "lora_rnk: 8\n")
-    shutil.copytree(ROOT / profile.SHARED, profile.SHARED)
-    before = (project.dir / "params.yaml").read_text()
-    monkeypatch.setattr(sys, "argv", ["profile", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        errors.run(profile.main)
-    assert str(stop.value.code).startswith(expected)
-    assert (project.dir / "params.yaml").read_text() == before
+    for path, content in {
+        "high": "seed: 1\nlora_rank: 999\n",
+        "odd": "lora_rnk: 8\n",
+        "deep": "seed: 1\npredict:\n  dtyp: auto\n",
+        "old": "task: toy\n",
+        "flat": "predict: 3\n",
+        "dotted": "seed.x: 3\n",
+        "number": "3: 8\n",
+    }.items():
+        project.write(f"profiles/{path}.yaml", content)
+    before = text()
+    with pytest.raises(errors.UserError, match=f"^{re.escape(expected)}"):
+        run(monkeypatch, *filter(None, [name]))
+    assert text() == before

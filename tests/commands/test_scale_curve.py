@@ -1,4 +1,5 @@
-"""`make scale-curve` and `make tour`: dvc is called as told, params.yaml is as before at the end, and what is reported is right."""
+"""`make scale-curve`: dvc is called as told, params.yaml is as before at the end, and what is
+reported is right."""
 
 import json
 import subprocess
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from potstill.commands import scale_curve, tour
+from potstill.commands import scale_curve
 from potstill.core import jsonl, params
 from potstill.core.errors import UserError
 from tests.conftest import Project
@@ -17,7 +18,8 @@ TASK = "checks: [length_within: {tolerance: 10}]\nheadline_slice: a\n"
 
 
 def predictions(off: int) -> None:
-    """Test rows of two slices that ask for 20 characters, and answers that are so many characters off; the base's are 30 off."""
+    """Test rows of two slices that ask for 20 characters, and answers that are so many characters
+    off; the base's are 30 off."""
     tests = [
         {
             "id": jsonl.row_id({"text": f"写20字 {i}"}),
@@ -33,7 +35,7 @@ def predictions(off: int) -> None:
             {"id": test["id"], "answer": "字" * count, "prompt_tokens": 1, "completion_tokens": 1}
             for test in tests
         ]
-        jsonl.write_jsonl(f"data/5-predictions-{model}.jsonl", found)
+        jsonl.write_jsonl(f"data/5-predictions/{model}/test.jsonl", found)
 
 
 def test_the_curve(
@@ -44,7 +46,7 @@ def test_the_curve(
 
     def repro(command: list[str]) -> int:
         assert command[1:] == ["-m", "dvc", "repro"]
-        ran.append(params.load("train_rows").train_rows)
+        ran.append(params.load("split").split.train_rows)
         jsonl.write_jsonl("data/4-train.jsonl", [{"id": str(i)} for i in range(ran[-1])])
         predictions(7 if ran[-1] == 800 else 1)
         return 0
@@ -52,13 +54,10 @@ def test_the_curve(
     monkeypatch.setattr(subprocess, "call", repro)
     monkeypatch.setattr(sys, "argv", ["scale_curve", "2000", "800"])
     before = Path("params.yaml").read_text(encoding="utf-8")
-    Path("reports/toy").mkdir(parents=True)
     scale_curve.main()
     assert ran == [800, 2000, 0]
     assert Path("params.yaml").read_text(encoding="utf-8") == before
-    made: dict[str, Any] = json.loads(
-        Path("reports/scale_curve.json").read_text(encoding="utf-8")
-    )
+    made: dict[str, Any] = json.loads(Path("reports/scale_curve.json").read_text(encoding="utf-8"))
     assert made["rows"] == 20  # of the headline slice
     assert made["points"] == [
         {"train_rows": 0, "within 2": 0, "within 5": 0, "within 10": 0},
@@ -84,7 +83,7 @@ def test_the_curve(
     [
         (["800x"], 0, 0, "training rows are 800x, expected whole numbers"),
         (["0"], 0, 0, "training rows are 0, expected whole numbers"),
-        (["800"], 0, 700, "train_rows 800: there are 700 rows to train on"),
+        (["800"], 0, 700, "split.train_rows 800: there are 700 rows to train on"),
         (["800"], 1, 800, "`dvc repro` ended with 1"),
     ],
 )
@@ -103,38 +102,4 @@ def test_what_cannot_be_done_leaves_the_parameters(
     before = Path("params.yaml").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=says):
         scale_curve.main()
-    assert Path("params.yaml").read_text(encoding="utf-8") == before
-
-
-def test_the_tour(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    project.write("tasks/other/task.yaml", "checks: []\n")
-    ran: list[str] = []
-
-    def repro(command: list[str]) -> int:
-        ran.append(name := params.load("task").task)
-        one = {"accuracy": 0.5, "prompt_tokens": 553}
-        project.write(
-            f"reports/{name}/metrics.json",
-            json.dumps({"rows": 400} | dict.fromkeys(("base", "sft", "teacher"), one)),
-        )
-        return 0 if len(ran) < 3 else 7
-
-    monkeypatch.setattr(subprocess, "call", repro)
-    before = Path("params.yaml").read_text(encoding="utf-8")
-    tour.main()
-    assert ran == ["other", "toy"]
-    assert Path("params.yaml").read_text(encoding="utf-8") == before
-    assert capsys.readouterr().out.splitlines()[-2].split() == [
-        "other",
-        "400",
-        "50.0%",
-        "50.0%",
-        "50.0%",
-        "553",
-        "553",
-    ]
-    with pytest.raises(UserError, match="other: `dvc repro` ended with 7"):
-        tour.main()
     assert Path("params.yaml").read_text(encoding="utf-8") == before

@@ -1,4 +1,5 @@
-"""The set-up: which lock, pip's settings in uv's words, and that the locks hold what they must; and the Makefile's help."""
+"""The set-up: which lock, pip's settings in uv's words, and what the locks hold; the Makefile's
+help."""
 
 import re
 import subprocess

@@ -1,4 +1,5 @@
-"""`make trace`: one row's life, however far the pipeline has run; an id that is none or several is one sentence."""
+"""`make trace`: one row's life, however far the pipeline has run; an id that is none or several is
+one sentence."""
 
 import json
 import re
@@ -90,9 +91,9 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
         "output": GOOD,
         "by": "Li",
     }
-    reviews.append(DATA / "reviews.jsonl", said)
+    reviews.append(DATA / reviews.FILE, said)
     reviews.append(
-        DATA / "reviews.jsonl",
+        DATA / reviews.FILE,
         {"id": id, "answer": reviews.answer_hash("broken"), "verdict": "reject"},
     )
     story = told(id)
@@ -123,7 +124,8 @@ def test_each_answer_has_its_checks_its_review_and_its_end(seeds: list[Row]) -> 
         "check json_schema: failed (json: Expecting value)",
         "check grounded: failed (json: Expecting value)",
         "not filtered yet: run `dvc repro filter`",
-        "split on no side: not split yet (`dvc repro split`), or beyond train_rows of params.yaml",
+        "split on no side: not split yet (`dvc repro split`), "
+        "or beyond split.train_rows of params.yaml",
     ]
     grown_story = told("0" * 16)
     assert {"input data/1-inputs.jsonl:7", f"family {id}", "category short"} < set(grown_story)
@@ -166,7 +168,7 @@ def test_a_test_row_has_what_each_model_said(seeds: list[Row]) -> None:
     )
     assert told("ab")[-1] == "models no predictions yet: run `dvc repro`"
     for model, text in (("base", ""), ("sft", GOOD), ("teacher", BAD)):
-        jsonl.write_jsonl(DATA / f"5-predictions-{model}.jsonl", [answer("ab" * 8, text)])
+        jsonl.write_jsonl(DATA / f"5-predictions/{model}/test.jsonl", [answer("ab" * 8, text)])
     story = told("ab")
     assert story[:2] == [f"row {'ab' * 8}, task toy", "gold data/gold.jsonl:1"]
     assert story[story.index("split test, data/4-test.jsonl:1") :] == [
@@ -186,12 +188,9 @@ def test_a_test_row_has_what_each_model_said(seeds: list[Row]) -> None:
     [
         (
             "",
-            r"^ID is '', expected a row's id or how it begins, such as `make trace ID=[0-9a-f]{8}`$",
+            "^ID is '', expected a row's id or how it begins, such as `make trace ID=[0-9a-f]{8}`$",
         ),
-        (
-            "zz",
-            r"^no row of task toy has an id that begins with 'zz': ids stand in data/\*.jsonl$",
-        ),
+        ("zz", r"^no row of task toy has an id that begins with 'zz': ids stand in data/\*.jsonl$"),
         ("twin", r"^2 ids begin with 'twin', such as twin1 and twin2: give more of it$"),
     ],
 )
@@ -212,7 +211,7 @@ def test_a_whole_id_wins_over_a_longer_one(seeds: list[Row]) -> None:
 def test_files_that_are_empty_or_missing(project: Project) -> None:
     for name in trace.FILES:
         project.write(f"data/{name}.jsonl", "")
-    with pytest.raises(UserError, match=r"ID is 'a', .* \(data/toy has no rows yet\)$"):
+    with pytest.raises(UserError, match=r"ID is 'a', .* begins: data has no rows yet$"):
         told("a")
 
 
@@ -226,7 +225,7 @@ def test_the_teacher_cannot_write_to_the_terminal(seeds: list[Row]) -> None:
 
 
 def test_the_command(seeds: list[Row], project: Project) -> None:
-    code, out = project.run("potstill.commands.trace", seeds[0]["id"][:8])
+    code, out = project.run("potstill", "trace", seeds[0]["id"][:8])
     assert (code, out.splitlines()[0]) == (0, f"row       {seeds[0]['id']}, task toy")
-    code, out = project.run("potstill.commands.trace", "zz")
+    code, out = project.run("potstill", "trace", "zz")
     assert (code, out[:26]) == (1, "error: no row of task toy ")

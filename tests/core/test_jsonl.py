@@ -1,7 +1,6 @@
-"""potstill.rows: what is wrong with a file is said with file and line; what is written is all there or not at all."""
+"""potstill.core.jsonl: what is wrong is said with file and line; a file is written whole or not."""
 
 import contextlib
-import errno
 import json
 import re
 import tempfile
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.core import errors, jsonl
+from potstill.core import jsonl
 from potstill.core.errors import UserError
 
 
@@ -158,31 +157,37 @@ def test_row_id_is_the_hash_of_the_canonical_input() -> None:
     )
 
 
+def test_a_file_without_rows_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "4-pairs/pairs.jsonl"
+    jsonl.write_some(path, [])
+    assert not path.exists()
+    assert jsonl.read_some(path) == []
+    jsonl.write_some(path, SEALED)
+    assert jsonl.read_some(path, "id") == SEALED
+    with pytest.raises(UserError, match=r"pairs.jsonl:1: key 'chosen' is missing"):
+        jsonl.read_some(path, "chosen")
+    path.write_text("")
+    assert jsonl.read_some(path) == []
+
+
+def test_a_stage_s_folder_holds_only_what_this_run_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "data/5-judge"
+    jsonl.write_json(jsonl.fresh_folder(folder) / "report.json", {"rows": 1})
+    assert jsonl.read_json(folder / "report.json") == {"rows": 1}
+    assert list(jsonl.fresh_folder(folder).iterdir()) == []
+
+
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("text", "expected"),
     [
-        (UserError("seeds.jsonl:3: not JSON"), "error: seeds.jsonl:3: not JSON", ""),
-        (
-            OSError(errno.ENOSPC, "No space", "f.jsonl"),
-            "error: no space left on device (writing f.jsonl): free some",
-            "",
-        ),
-        (KeyboardInterrupt(), 130, "stopped: what was finished is kept"),
-        (KeyboardInterrupt("3 answers kept"), 130, "stopped: 3 answers kept"),
+        (None, "f.json is missing: run `dvc repro`"),
+        ("[1]", "f.json: found a list, expected one JSON object: run `dvc repro`"),
+        ('{"a": 1', "f.json: not JSON (Expecting ',' delimiter at character 8): '{\"a\": 1'"),
+        ('{"a": 1, "a": 2}', "f.json: key 'a' stands there twice, expected once"),
     ],
 )
-def test_how_a_stage_ends(
-    raised: BaseException, code: object, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def main() -> None:
-        raise raised
-
-    with pytest.raises(SystemExit) as stop:
-        errors.run(main)
-    assert str(stop.value.code).startswith(str(code))
-    assert capsys.readouterr().err.startswith(said)
-
-
-def test_a_bug_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        errors.run(lambda: print(1 / 0))
+def test_a_bad_json_file_is_one_sentence(tmp_path: Path, text: str | None, expected: str) -> None:
+    if text is not None:
+        (tmp_path / "f.json").write_text(text)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        jsonl.read_json(tmp_path / "f.json")

@@ -1,7 +1,9 @@
-"""potstill.params: the whole file is checked, and an error names file, line, parameter, what was found and what was expected."""
+"""potstill.core.params: the whole file is checked, and an error names file, line, parameter, what
+was found and what was expected."""
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +11,8 @@ from potstill.core import params
 from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
-RANGES = {  # the published platform's: refused below, lowest, highest, refused above, what an error says
+# The published platform's: refused below, lowest, highest, refused above, what an error says.
+RANGES = {
     "learning_rate": (0, 1e-9, 0.1, 0.11, "a number above 0, at most 0.1"),
     "num_train_epochs": (0, 1, 10, 11, "a whole number from 1 to 10 or null"),
     "per_device_train_batch_size": (0, 1, 32, 33, "a whole number from 1 to 32"),
@@ -32,17 +35,21 @@ def test_the_ranges_of_training_are_the_published_ones(project: Project, name: s
         with pytest.raises(
             UserError, match=rf"^params\.yaml:\d+: {name} is {value}, expected {expected}$"
         ):
-            params.load("task")  # although another parameter was asked for
+            params.load("seed")  # although another parameter was asked for
 
 
 def test_load_returns_only_the_named_parameters(project: Project) -> None:
     project.set(learning_rate=1e-05)  # written as 1e-05, which YAML 1.1 reads as a text
     assert "learning_rate: 1e-05" in (project.dir / "params.yaml").read_text()
-    assert vars(params.load("task", "learning_rate", "lora_rank")) == {
-        "task": "toy",
+    assert vars(params.load("learning_rate", "lora_rank", "predict.dtype", "few_shot")) == {
         "learning_rate": 1e-05,
         "lora_rank": 32,
+        "predict": SimpleNamespace(dtype="float32"),
+        "few_shot": SimpleNamespace(examples=5),
     }
+    project.set(swift_args="{a: 1}", teacher_extra_body="{top_p: 0.9}")  # mappings, no sections
+    assert params.load("swift_args").swift_args == {"a": 1}
+    assert params.load("teacher").teacher.extra_body == {"top_p": 0.9}
 
 
 @pytest.mark.parametrize(
@@ -52,8 +59,10 @@ def test_load_returns_only_the_named_parameters(project: Project) -> None:
         ("lora_rank", True, "lora_rank is true, expected a whole number"),
         ("lora_rank", "sixteen", 'lora_rank is "sixteen", expected a whole number'),
         ("lora_rank", None, "lora_rank is null, expected a whole number"),
-        ("train_rows", -1, "train_rows is -1, expected a whole number from 0 up"),
-        ("valid_share", 0.6, "expected a number from 0.01 to 0.5"),
+        ("split.train_rows", -1, "split.train_rows is -1, expected a whole number from 0 up"),
+        ("split.valid_share", 0.6, "expected a number from 0.01 to 0.5"),
+        ("teacher.extra_body", "x", 'teacher.extra_body is "x", expected a mapping such as'),
+        ("serve.speculative", "", "serve.speculative is"),
         (
             "torch_dtype",
             "int4",
@@ -70,45 +79,60 @@ def test_load_returns_only_the_named_parameters(project: Project) -> None:
 def test_a_value_out_of_range_is_one_sentence(
     project: Project, name: str, value: object, expected: str
 ) -> None:
-    project.set(**{name: value})
+    project.set(**{name.replace(".", "_"): value})
     with pytest.raises(UserError, match=re.escape(expected)) as error:
-        params.load("task")  # although another parameter was asked for
-    assert re.match(rf"params\.yaml:\d+: {name} is ", str(error.value))
+        params.load("seed")  # although another parameter was asked for
+    number = re.match(rf"params\.yaml:(\d+): {name} is ", str(error.value))[1]  # type: ignore[index]
+    line = (project.dir / "params.yaml").read_text().splitlines()[int(number) - 1]
+    assert line.strip().startswith(f"{name.rpartition('.')[2]}: ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("old", "new", "expected"),  # what is there, a regular expression, and what comes in its place
     [
-        (lambda text: text + "lora_rnk: 8\n", r"params.yaml:\d+: unknown parameter 'lora_rnk': did you mean lora_rank\?"),
-        (lambda text: text + "zzz: 8\n", r"unknown parameter 'zzz': known are task, expand_rows"),
-        (lambda text: re.sub("(?m)^lora_rank.*\n", "", text), r"lora_rank is missing, expected a whole number from 1 to 64"),
-        (lambda text: text + "seed: 3\n", r"params.yaml:\d+: not YAML: .*duplicate key"),
-        (lambda text: text + "x: [1\n", r"params.yaml:\d+: not YAML"),
-        (lambda text: "- 1\n", r"params.yaml: found list, expected `name: value` lines"),
-        (lambda text: re.sub("learning_rate:.*", "learning_rate: .nan", text), r"learning_rate is NaN, expected"),
+        (
+            r"\Z",
+            "lora_rnk: 8\n",
+            r"params.yaml:\d+: unknown parameter 'lora_rnk': did you mean lora_",
+        ),
+        (r"\Z", "zzz: 8\n", "unknown parameter 'zzz': known are expand, near_duplicate,"),
+        (
+            "^  dtype:",
+            "  dtyp:",
+            r"params.yaml:\d+: unknown parameter 'predict.dtyp': did you mean p",
+        ),
+        ("^  dtype.*\n", "", "parameter predict.dtype is missing, expected one of"),
+        (r"^judge:\n.*", "judge: 3", r"params.yaml:\d+: judge is 3, expected a section: indent"),
+        ("^lora_rank.*\n", "", "lora_rank is missing, expected a whole number from 1 to 64"),
+        (r"\Z", "seed: 3\n", r"params.yaml:\d+: not YAML: .*duplicate key"),
+        (r"\Z", "x: [1\n", r"params.yaml:\d+: not YAML"),
+        (r"(?s)\A.*", "- 1\n", "params.yaml: found list, expected `name: value` lines"),
+        ("^learning_rate:.*", "learning_rate: .nan", "learning_rate is NaN, expected"),
     ],
-)  # fmt: skip
-def test_a_broken_file_is_one_sentence(project: Project, change: object, expected: str) -> None:
+)
+def test_a_broken_file_is_one_sentence(project: Project, old: str, new: str, expected: str) -> None:
     path = project.dir / "params.yaml"
-    path.write_text(change(path.read_text()))  # type: ignore[operator]
+    path.write_text(re.sub(old, new, path.read_text(), count=1, flags=re.MULTILINE))
     with pytest.raises(UserError, match=expected):
-        params.load("task")
+        params.load("seed")
 
 
 def test_a_file_that_is_gone_or_not_utf8(project: Project) -> None:
     path = project.dir / "params.yaml"
-    path.write_bytes(b"task: \xff\n")
+    path.write_bytes(b"seed: \xff\n")
     with pytest.raises(UserError, match=r"params.yaml: byte 7 is not UTF-8"):
-        params.load("task")
+        params.load("seed")
     path.unlink()
     with pytest.raises(UserError, match=r"params.yaml is missing: `git checkout params.yaml`"):
-        params.load("task")
+        params.load("seed")
 
 
 def test_every_committed_parameter_has_a_comment_and_a_range() -> None:
-    known = json.loads((ROOT / "schemas/params.json").read_text())["properties"]
+    known: list[str] = []
+    for name, rule in json.loads((ROOT / "schemas/params.json").read_text())["properties"].items():
+        known += [name, *(f"  {key}" for key in rule.get("properties", ()))]
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert [line.partition(":")[0] for line in lines] == list(known)
-    assert [line for line in lines if "  # " not in line] == []
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(known)
+    assert [line for line in lines if not line.endswith(":") and " # " not in line] == []

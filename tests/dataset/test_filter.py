@@ -1,4 +1,5 @@
-"""stages.filter: in = out + dropped, each dropped answer with its reason, the best good sample kept."""
+"""The stage filter: in = out + dropped, each dropped answer with its reason, the best good sample
+kept."""
 
 import json
 import os
@@ -11,8 +12,7 @@ import pytest
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.dataset import filtering as sifting
-from potstill.dataset import reviews
+from potstill.dataset import filtering, reviews
 from stages import filter as stage
 from tests.conftest import Project
 
@@ -75,7 +75,7 @@ def test_every_fault_has_its_reason(
     assert dropped == [{"id": "b", "sample": 0, "reason": reason, "answer": bad["answer"]}]
     name = reason.split(":")[0]
     assert capsys.readouterr().out.splitlines() == [
-        f"filter: 2 answers = 1 kept + 1 dropped (1 {name})",
+        "filter: 2 answers = 1 kept + 1 dropped",
         f"  {name:20}          -1           1",
     ]
     funnel = json.loads(Path("data/3-funnel.json").read_text())
@@ -108,7 +108,8 @@ def test_an_input_that_comes_twice_is_kept_once(project: Project) -> None:
     ]
 
 
-LONG = "请写一段给老师的中秋节祝福，{}字左右，语气要温和一些，不要太长。"  # 31 characters: one of them changes three 3-grams of 29
+# 31 characters: one of them changes three 3-grams of 29
+LONG = "请写一段给老师的中秋节祝福，{}字左右，语气要温和一些，不要太长。"
 
 
 @pytest.mark.parametrize(
@@ -255,10 +256,10 @@ def test_many_answers_in_processes_give_the_same_files(
             made.append(count)
             super().__init__(count, *rest, **more)
 
-    monkeypatch.setattr(sifting, "ProcessPoolExecutor", Counted)
+    monkeypatch.setattr(filtering, "ProcessPoolExecutor", Counted)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(sifting, "PARALLEL", 1)
-    monkeypatch.setattr(sifting, "INPUTS", 7)
+    monkeypatch.setattr(filtering, "PARALLEL", 1)
+    monkeypatch.setattr(filtering, "INPUTS", 7)
     assert sift(inputs, answers) == alone
     assert made == [2] and len(alone[0]) == 66
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""potstill.validate: every violation of a user's file is said with line, rule and value; what is good passes."""
+"""A user's own rows: every violation is said with line, rule and value; what is good passes."""
 
 import json
 import re
@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.commands import validate
 from potstill.core.errors import UserError
 from potstill.dataset import own_rows
-from tests.conftest import ROOT, Project
+from tests.conftest import Project
 
 U, A, S = ({"role": role, "content": role} for role in ("user", "assistant", "system"))
 GOOD = {"messages": [U, A]}
@@ -47,17 +48,38 @@ def said(content: str | bytes, name: str = "f.jsonl") -> list[str]:
         ([U, A, A], [f'messages[2].role: {TURNS}; found "assistant"']),
         ([U, S, A], ['messages[1].role: a system message only first; found "system"']),
         ([S, S, U, A], ['messages[1].role: a system message only first; found "system"']),
-        ([U, S, U, A], ['messages[1].role: a system message only first; found "system"', f'messages[2].role: {TURNS}; found "user"']),
-        ([{"role": "tool", "content": "x"}, A], ['messages[0].role: role is one of system, user, assistant; found "tool"']),
-        ([{"role": "user"}, A], ['messages[0]: each message is an object with role and content; found {"role": "user"}']),
+        (
+            [U, S, U, A],
+            [
+                'messages[1].role: a system message only first; found "system"',
+                f'messages[2].role: {TURNS}; found "user"',
+            ],
+        ),
+        (
+            [{"role": "tool", "content": "x"}, A],
+            ['messages[0].role: role is one of system, user, assistant; found "tool"'],
+        ),
+        (
+            [{"role": "user"}, A],
+            [
+                "messages[0]: each message is an object with role and content; "
+                'found {"role": "user"}'
+            ],
+        ),
         ([{}, A], ["messages[0]: each message is an object with role and content; found {}"]),
         (["hi", A], ['messages[0]: each message is an object with role and content; found "hi"']),
         ([U | {"content": ""}, A], [f'messages[0].content: {EMPTY}; found ""']),
         ([U, A | {"content": "\u3000\n"}], [f'messages[1].content: {EMPTY}; found "\u3000\\n"']),
         ([U, A | {"content": [1]}], [f"messages[1].content: {EMPTY}; found [1]"]),
-        ([U | {"content": None}, A | {"role": 7}], [f"messages[0].content: {EMPTY}; found null", "messages[1].role: role is one of system, user, assistant; found 7"]),
+        (
+            [U | {"content": None}, A | {"role": 7}],
+            [
+                f"messages[0].content: {EMPTY}; found null",
+                "messages[1].role: role is one of system, user, assistant; found 7",
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_rules_of_messages(project: Project, messages: Any, expected: list[str]) -> None:
     assert sorted(own_rows.violations("messages", {"messages": messages})) == sorted(expected)
 
@@ -68,18 +90,30 @@ def test_the_rules_of_messages(project: Project, messages: Any, expected: list[s
         ({}, []),
         ({"prompt": [S, U]}, []),
         ({"prompt": [U, A, U], "id": "x"}, []),
-        ({"prompt": " "}, ['prompt: prompt is a text or an array of messages, not empty; found " "']),
+        (
+            {"prompt": " "},
+            ['prompt: prompt is a text or an array of messages, not empty; found " "'],
+        ),
         ({"prompt": []}, ["prompt: prompt is a text or an array of messages, not empty; found []"]),
         ({"prompt": 3}, ["prompt: prompt is a text or an array of messages, not empty; found 3"]),
         ({"prompt": [U, A]}, [f'prompt[1].role: {LAST}; found "assistant"']),
         ({"prompt": [A, U]}, [f'prompt[0].role: {FIRST}; found "assistant"']),
         ({"prompt": [U, U]}, [f'prompt[1].role: {TURNS}; found "user"']),
-        ({"prompt": [U, S]}, ['prompt[1].role: a system message only first; found "system"', f'prompt[1].role: {LAST}; found "system"']),
+        (
+            {"prompt": [U, S]},
+            [
+                'prompt[1].role: a system message only first; found "system"',
+                f'prompt[1].role: {LAST}; found "system"',
+            ],
+        ),
         ({"chosen": ""}, [f'chosen: {EMPTY}; found ""']),
         ({"rejected": ["b"]}, [f'rejected: {EMPTY}; found ["b"]']),
-        ({"rejected": " a\n"}, ['rejected: chosen and rejected differ in more than white space; found " a\\n"']),
+        (
+            {"rejected": " a\n"},
+            ['rejected: chosen and rejected differ in more than white space; found " a\\n"'],
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_rules_of_preferences(project: Project, change: Any, expected: list[str]) -> None:
     row = {"prompt": "q", "chosen": "a", "rejected": "b"} | change
     assert sorted(own_rows.violations("preferences", row)) == sorted(expected)
@@ -107,15 +141,40 @@ def test_every_line_is_looked_at_and_every_rule(project: Project) -> None:
     [
         (b"", ["1: the file is empty, expected at least one row"]),
         (b" \n", ["1: the file is empty, expected at least one row"]),
-        (json.dumps(GOOD).encode("utf-16"), ["1: the file is UTF-16, expected UTF-8: save it as UTF-8"]),
-        ('{"messages": "中文"}\n{}'.encode("gbk"), ["1: byte 15 is not UTF-8: save the file as UTF-8", "2: a row is an object with the key messages; found {}"]),
+        (
+            json.dumps(GOOD).encode("utf-16"),
+            ["1: the file is UTF-16, expected UTF-8: save it as UTF-8"],
+        ),
+        (
+            '{"messages": "中文"}\n{}'.encode("gbk"),
+            [
+                "1: byte 15 is not UTF-8: save the file as UTF-8",
+                "2: a row is an object with the key messages; found {}",
+            ],
+        ),
         (b'{"messages": NaN}', ["1: NaN is not JSON, expected a number or null"]),
-        (b'{"messages": [], "messages": [1]}', ["1: key 'messages' stands there twice, expected once: delete one of the two"]),
-        (b'{"messages": "\\ud83d"}', ["1: half a surrogate pair (\\ud800 to \\udfff alone), expected whole characters"]),
-        (b'{"messages": ' + b"[" * 100_000, [f"1: JSON nested too deep: '{{\"messages\": {'[' * 27}'"]),
-        (b'{"id": "a", "messages": 1}\n' * 2, ["1: messages: messages is an array that is not empty; found 1", "2: messages: messages is an array that is not empty; found 1", "2: id: no id stands there twice; found a, as in line 1"]),
+        (
+            b'{"messages": [], "messages": [1]}',
+            ["1: key 'messages' stands there twice, expected once: delete one of the two"],
+        ),
+        (
+            b'{"messages": "\\ud83d"}',
+            ["1: half a surrogate pair (\\ud800 to \\udfff alone), expected whole characters"],
+        ),
+        (
+            b'{"messages": ' + b"[" * 100_000,
+            [f"1: JSON nested too deep: '{{\"messages\": {'[' * 27}'"],
+        ),
+        (
+            b'{"id": "a", "messages": 1}\n' * 2,
+            [
+                "1: messages: messages is an array that is not empty; found 1",
+                "2: messages: messages is an array that is not empty; found 1",
+                "2: id: no id stands there twice; found a, as in line 1",
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_good_json(project: Project, content: bytes, expected: list[str]) -> None:
     assert said(content) == expected
 
@@ -124,56 +183,52 @@ def test_what_is_no_good_json(project: Project, content: bytes, expected: list[s
     ("content", "expected"),
     [
         ('[{"instruction": "a"},\n {"instruction": "b", "output": "c", "input": ""}]', []),
-        ('[\n{"instruction": ""},\n{"output": "c"}, 7\n]', [f'2: instruction: {EMPTY}; found ""', "3: found a int, expected one JSON object a line", '3: an element is an object with the key instruction; found {"output": "c"}']),
-        ('[{"instruction": "a", "input": "b"}]', ['1: input: input is empty or left out: what it says belongs into the instruction; found "b"']),
+        (
+            '[\n{"instruction": ""},\n{"output": "c"}, 7\n]',
+            [
+                f'2: instruction: {EMPTY}; found ""',
+                "3: found a int, expected one JSON object a line",
+                '3: an element is an object with the key instruction; found {"output": "c"}',
+            ],
+        ),
+        (
+            '[{"instruction": "a", "input": "b"}]',
+            [
+                "1: input: input is empty or left out: what it says belongs into the instruction; "
+                'found "b"'
+            ],
+        ),
         ("[\n{\"instruction\":\n 'a'}]", ["3: not JSON (Expecting value): \"'a'}]\""]),
-        ('[{"instruction": "a"}\n {"instruction": "b"}]', ["2: not a JSON list: found '{\"instruction\": \"b\"}', expected , or ]"]),
+        (
+            '[{"instruction": "a"}\n {"instruction": "b"}]',
+            ['2: not a JSON list: found \'{"instruction": "b"}\', expected , or ]'],
+        ),
         ('[{"instruction": "a"},\n]', ["2: not JSON (Expecting value): ']'"]),
-        ('[{"instruction": "a"}', ["1: not a JSON list: found the end of the file, expected , or ]"]),
+        (
+            '[{"instruction": "a"}',
+            ["1: not a JSON list: found the end of the file, expected , or ]"],
+        ),
         ('[{"instruction": "a"}] []', ["1: not a JSON list: found more after its end: '[]'"]),
-        ('{"instruction": "a"}', ["1: not a JSON list: found '{\"instruction\": \"a\"}', expected ["]),
-        ('[{"instruction": "a", "instruction": "b"}]', ["1: key 'instruction' stands there twice, expected once: delete one of the two"]),
+        (
+            '{"instruction": "a"}',
+            ['1: not a JSON list: found \'{"instruction": "a"}\', expected ['],
+        ),
+        (
+            '[{"instruction": "a", "instruction": "b"}]',
+            ["1: key 'instruction' stands there twice, expected once: delete one of the two"],
+        ),
         ("[]", ["1: the file is empty, expected at least one row"]),
         ('\ufeff[{"instruction": "a"}]', []),
-        ('[{"instruction": "中"}]'.encode("gbk"), ["1: byte 19 is not UTF-8: save the file as UTF-8"]),
+        (
+            '[{"instruction": "中"}]'.encode("gbk"),
+            ["1: byte 19 is not UTF-8: save the file as UTF-8"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_list_of_instructions(
     project: Project, content: str | bytes, expected: list[str]
 ) -> None:
     assert sorted(said(content, "f.json")) == sorted(expected)
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(" \t\x1f\x85\u3000\ufeffa中", max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-role = st.sampled_from(["system", "user", "assistant", "bot"])
-chats = st.lists(
-    st.fixed_dictionaries({"role": role, "content": st.just("x") | anything}) | anything, max_size=5
-)
-field = st.just("x") | anything | chats
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    kind=st.sampled_from(["messages", "preferences", "instructions"]),
-    row=st.dictionaries(
-        st.sampled_from(
-            ["messages", "prompt", "chosen", "rejected", "instruction", "output", "input", "id"]
-        ),
-        field,
-    ),
-)
-def test_the_quick_validator_passes_what_the_authority_passes(
-    kind: str, row: dict[str, Any]
-) -> None:
-    quick, authority = own_rows._validators(kind)
-    assert quick(row) == authority.is_valid(row)
 
 
 @settings(max_examples=300, deadline=None)
@@ -188,18 +243,36 @@ def test_messages_pass_exactly_when_their_roles_are_right(roles: list[str]) -> N
 
 def run(project: Project, content: str, name: str = "f.jsonl") -> tuple[int, str]:
     project.write(name, content)
-    return project.run("potstill.dataset.own_rows", name)
+    return project.run("potstill", "validate", name)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("f.jsonl", json.dumps({"messages": [S, U, A]}) + "\n" + json.dumps({**GOOD, "source": 1}), "2 rows of messages, 32 characters, 1 system, 2 user, 2 assistant, key source in 1 rows is not used"),
-        ("f.jsonl", "\ufeff" + json.dumps(GOOD) + "\r\n", "1 rows of messages, 13 characters, 1 user, 1 assistant, it begins with a byte order mark, which does no harm here, its lines end in CRLF, which does no harm here"),
-        ("f.jsonl", json.dumps({"prompt": [U], "chosen": "a", "rejected": "b"}), "1 rows of preferences, 6 characters, 1 user"),
-        ("f.json", '[{"instruction": "a"}, {"instruction": "b", "output": "c"}]', "2 rows of instructions, 3 characters, 1 with an output"),
+        (
+            "f.jsonl",
+            json.dumps({"messages": [S, U, A]}) + "\n" + json.dumps({**GOOD, "source": 1}),
+            "2 rows of messages, 32 characters, 1 system, 2 user, 2 assistant, "
+            "key source in 1 rows is not used",
+        ),
+        (
+            "f.jsonl",
+            "\ufeff" + json.dumps(GOOD) + "\r\n",
+            "1 rows of messages, 13 characters, 1 user, 1 assistant, it begins with a byte order "
+            "mark, which does no harm here, its lines end in CRLF, which does no harm here",
+        ),
+        (
+            "f.jsonl",
+            json.dumps({"prompt": [U], "chosen": "a", "rejected": "b"}),
+            "1 rows of preferences, 6 characters, 1 user",
+        ),
+        (
+            "f.json",
+            '[{"instruction": "a"}, {"instruction": "b", "output": "c"}]',
+            "2 rows of instructions, 3 characters, 1 with an output",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_good_file_is_one_line(project: Project, name: str, content: str, expected: str) -> None:
     assert run(project, content, name) == (0, f"validate: {name}: {expected}\n")
 
@@ -230,10 +303,14 @@ def test_no_such_file(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["validate", *arguments])
     with pytest.raises(UserError, match=re.escape(expected)):
-        own_rows.main()
+        validate.main()
 
 
-def test_the_committed_file_of_own_rows_is_empty() -> None:
-    found = [own_rows.messages_rows(path) for path in (ROOT / "data").glob("*/messages.jsonl")]
-    assert found
-    assert not any(found)
+def test_the_path_is_as_seen_from_where_the_command_was_started(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write("elsewhere/f.jsonl", json.dumps(GOOD))
+    monkeypatch.setenv("POTSTILL_START", str(project.dir / "elsewhere"))
+    monkeypatch.setattr("sys.argv", ["validate", "f.jsonl"])
+    validate.main()
+    assert "validate: f.jsonl: 1 rows of messages" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Preferences: four sources, each counted, what does not differ in quality dropped, lengths balanced; the stages sample and pairs."""
+"""Preferences: four sources, each counted, what does not differ in quality dropped, lengths
+balanced; the stages sample and pairs."""
 
 import json
 import sys
@@ -27,7 +28,8 @@ BAD = {
 
 @pytest.fixture
 def bad(project: Project, fake: FakeTeacher) -> Project:
-    """A split project whose teacher answers the bad prompt by the last digit of the word: badly, with nothing, or well."""
+    """A split project whose teacher answers the bad prompt by the last digit of the word: badly,
+    with nothing, or well."""
 
     async def behave(
         number: int, body: dict[str, object], request: web.Request
@@ -47,7 +49,6 @@ def bad(project: Project, fake: FakeTeacher) -> Project:
     for stage in ("generate", "filter", "split"):
         code, said = project.run(f"stages.{stage}", **fake.env())
         assert code == 0, said
-    project.write("data/4-samples/samples.jsonl", "")
     fake.behave = behave
     return project
 
@@ -55,13 +56,13 @@ def bad(project: Project, fake: FakeTeacher) -> Project:
 def test_the_stage_asks_for_bad_answers_and_accounts_for_each(
     bad: Project, fake: FakeTeacher
 ) -> None:
-    bad.set(pairs=40)
+    bad.set(pairs_rows=40)
     code, said = bad.run("stages.pairs", **fake.env())
     assert code == 0, said
     found = {row["id"]: row for row in bad.read("4-pairs/pairs.jsonl")}
     lessons = bad.read("4-train.jsonl")
     assert len(bad.read("4-pairs/rejected.jsonl")) == 40
-    report = json.loads((bad.dir / "data/4-preferences.json").read_text())
+    report = json.loads((bad.dir / "data/4-pairs/report.json").read_text())
     possible = 0
     for lesson in lessons[:40]:
         *prompt, best = lesson["messages"]
@@ -84,8 +85,8 @@ def test_the_stage_asks_for_bad_answers_and_accounts_for_each(
     assert len(found) == source["pairs"] == possible - source["dropped"].get("length", 0) > 5
     assert source["in"] == 40 == source["pairs"] + sum(source["dropped"].values())
     assert (
-        f"pairs: {len(found)} preferences, of 120 answers (120 kept, 0 dropped), {len(lessons)} training rows, "
-        in said
+        f"pairs: {len(found)} preferences, of 120 answers (120 kept, 0 dropped), "
+        f"{len(lessons)} training rows, " in said
     )
     assert own_rows.violations("preferences", next(iter(found.values()))) == []
 
@@ -96,15 +97,13 @@ def test_a_task_without_the_prompt_asks_for_nothing(bad: Project, fake: FakeTeac
     code, said = bad.run("stages.pairs", **fake.env())
     assert (code, len(fake.calls)) == (0, before)
     assert "pairs: 0 preferences, of " in said
-    assert bad.read("4-pairs/pairs.jsonl") == []
+    assert sorted(path.name for path in (bad.dir / "data/4-pairs").iterdir()) == ["report.json"]
 
 
 @pytest.fixture
 def toy(project: Project) -> settings.Task:
-    """A task of plain words: an answer is good when it has at most six characters, none of them Latin."""
-    project.write(
-        "task.yaml", "checks: [exact_match, {max_chars: {limit: 6}}, language]\n"
-    )
+    """A task of plain words: a good answer has at most six characters, none of them Latin."""
+    project.write("task.yaml", "checks: [exact_match, {max_chars: {limit: 6}}, language]\n")
     return settings.load()
 
 
@@ -159,7 +158,8 @@ def test_a_pair_is_a_good_answer_and_a_worse_one(
 
 
 def test_the_worse_answer_has_the_form_of_what_is_trained_on(project: Project) -> None:
-    """An object of the teacher has spaces, what is trained on has none: that must not tell one from the other."""
+    """An object of the teacher has spaces, what is trained on has none: that must not tell one from
+    the other."""
     t = settings.load()
     lesson = {
         "id": "1",
@@ -289,10 +289,11 @@ def test_the_student_answers_its_training_inputs_only_where_there_is_a_dpo(
     monkeypatch.setattr(engine, "predict", draw)
     monkeypatch.setattr(sys, "argv", ["sample"])
     sample.main()
-    assert (bad.read("4-samples/samples.jsonl"), asked) == ([], [])
+    files = [path.name for path in (bad.dir / "data/4-samples").iterdir()]
+    assert (files, asked) == (["report.json"], [])
     assert capsys.readouterr().out == "sample: nothing to do, models has no dpo\n"
     fakes.model("models/sft/merged")
-    bad.set(models=["base", "sft", "dpo"], pairs=3, pair_samples=2, pair_temperature=0.7)
+    bad.set(models=["base", "sft", "dpo"], pairs_rows=3, pairs_samples=2, pairs_temperature=0.7)
     sample.main()
     train = bad.read("4-train.jsonl")
     found = bad.read("4-samples/samples.jsonl")

@@ -1,4 +1,5 @@
-"""potstill.reviews: the last word counts, what is appended stays, and what is wrong is said with file and line."""
+"""reviews.jsonl: the last word counts, what is appended stays, and what is wrong is said with file
+and line."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""stages.split: families keep their side when the data grow, nothing leaks between sides, nothing is lost."""
+"""The stage split: families keep their side when the data grow, nothing leaks between sides,
+nothing is lost."""
 
 import json
 import re
@@ -6,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -78,17 +80,17 @@ def item(id: str, family: str, *texts: str) -> split.Item:
 def test_every_row_is_on_one_side_and_stays_there(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few, many = run(project, kept(300), GOLD, valid_share=0.1), run(project, kept(900), GOLD)
+    few, many = run(project, kept(300), GOLD, split_valid_share=0.1), run(project, kept(900), GOLD)
     assert ids(few["train"]) | ids(few["valid"]) == ids(kept(300))
     assert not ids(few["train"]) & ids(few["valid"])
     assert ids(few["train"]) < ids(many["train"])
     assert ids(few["valid"]) < ids(many["valid"])
     assert 60 < len(many["valid"]) < 120
-    assert ids(many["valid"]) < ids(run(project, kept(900), GOLD, valid_share=0.2)["valid"])
+    assert ids(many["valid"]) < ids(run(project, kept(900), GOLD, split_valid_share=0.2)["valid"])
     assert "split: 300 kept + 0 own rows = " in capsys.readouterr().out
 
 
-@settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25, deadline=None)
 @given(
     few=st.lists(st.tuples(st.uuids(), st.integers(0, 40)), max_size=60),
     more=st.lists(st.tuples(st.uuids(), st.integers(0, 60)), max_size=60),
@@ -160,7 +162,7 @@ def test_an_answer_that_is_a_text_is_taught_as_it_is(project: Project) -> None:
 def test_train_rows_takes_the_same_first_rows_whatever_the_number(project: Project) -> None:
     everything = run(project, kept(200), GOLD)["train"]
     for count in (1, 10, 50):
-        some = run(project, kept(200), GOLD, train_rows=count)
+        some = run(project, kept(200), GOLD, split_train_rows=count)
         assert some["train"] == everything[:count]
         assert len(some["valid"]) == 200 - len(everything)
 
@@ -169,12 +171,16 @@ def test_the_first_rows_are_of_many_families(project: Project) -> None:
     found = [one | {"family": f"seed {i % 40}"} for i, one in enumerate(kept(400))]
     family = {one["id"]: one["family"] for one in found}
     assert (
-        len({family[one["id"]] for one in run(project, found, GOLD, train_rows=40)["train"]}) > 15
+        len({family[one["id"]] for one in run(project, found, GOLD, split_train_rows=40)["train"]})
+        > 15
     )
 
 
 def test_without_gold_test_rows_are_held_out(project: Project) -> None:
-    few, many = run(project, kept(300), valid_share=0.1, test_share=0.2), run(project, kept(900))
+    few, many = (
+        run(project, kept(300), split_valid_share=0.1, split_test_share=0.2),
+        run(project, kept(900)),
+    )
     assert (
         len(ids(few["train"]) | ids(few["valid"]) | ids(few["test"]))
         == sum(map(len, few.values()))
@@ -184,7 +190,7 @@ def test_without_gold_test_rows_are_held_out(project: Project) -> None:
     assert ids(few["test"]) < ids(many["test"])
     assert {row["slice"] for row in few["test"]} == {"held_out"}
     assert few["test"][0]["expected"]["length"] == 5
-    assert ids(run(project, kept(300), valid_share=0.3)["test"]) == ids(few["test"])
+    assert ids(run(project, kept(300), split_valid_share=0.3)["test"]) == ids(few["test"])
 
 
 # A user's own rows
@@ -199,7 +205,7 @@ def test_own_rows_join_both_sides(project: Project, capsys: pytest.CaptureFixtur
     assert {f"answer {i}" for i in range(1000, 1100)} < there
     assert any(one["messages"][-1]["content"].startswith("answer") for one in sides["valid"])
     found = re.search(
-        r"100 kept \+ 101 own rows = (\d+) train .* (\d+) valid .* 1 that stood there twice",
+        r"100 kept \+ 101 own rows = (\d+) train .* (\d+) valid .* 1 own rows that are there twice",
         capsys.readouterr().out,
     )
     assert found
@@ -209,7 +215,16 @@ def test_own_rows_join_both_sides(project: Project, capsys: pytest.CaptureFixtur
 
 
 def test_own_rows_are_written_without_what_the_trainer_does_not_know(project: Project) -> None:
-    own = [{"id": "mine", "source": "crm", "messages": [{"role": "user", "content": "q", "name": "x"}, {"role": "assistant", "content": "a"}]}]  # fmt: skip
+    own = [
+        {
+            "id": "mine",
+            "source": "crm",
+            "messages": [
+                {"role": "user", "content": "q", "name": "x"},
+                {"role": "assistant", "content": "a"},
+            ],
+        }
+    ]
     sides = run(project, kept(100), GOLD, own)
     mine = next(one for one in sides["train"] + sides["valid"] if one["id"] == "mine")
     assert mine == {"id": "mine", **chat("q", "a")}
@@ -217,8 +232,7 @@ def test_own_rows_are_written_without_what_the_trainer_does_not_know(project: Pr
 
 def test_own_rows_with_one_question_are_one_family(project: Project) -> None:
     project.write(
-        "task.yaml",
-        'input: [b, a]\nuser: "say {{ a }}, then {{ b }} and {{ a }}"\nchecks: []\n',
+        "task.yaml", 'input: [b, a]\nuser: "say {{ a }}, then {{ b }} and {{ a }}"\nchecks: []\n'
     )
     t, path = settings.load(), Path("data/own/messages.jsonl")
     turns = ["say 1, then 2 and 1", "say 1, then 2 and 1", "say 1, then 2 and 3", "hello"]
@@ -274,7 +288,7 @@ def test_a_gold_input_that_is_learnt_fails_the_stage(project: Project) -> None:
     with pytest.raises(
         UserError, match=r"^3 pairs of near-duplicates \(near_duplicate: 0.8\) stand on two sides"
     ) as error:
-        run(project, kept(100), [*GOLD, *leaks], train_rows=1)
+        run(project, kept(100), [*GOLD, *leaks], split_train_rows=1)
     said = str(error.value)
     assert all(one in said for one in where)
     assert f"and data/gold.jsonl:6 (id {leaks[1]['id']}, test), similarity 0.9" in said
@@ -293,12 +307,27 @@ def test_the_first_pairs_are_named_and_the_others_counted(project: Project) -> N
     [
         (["春节快乐万事如意"], ["春节快乐万事如意"], [], ["1.00"]),
         (["恭喜发财"], ["恭喜发福"], ["恭贺发财"], []),  # four characters, one of them another
-        (["写一段50字的新年祝福，语气要亲切，送给老师"], ["写一段80字的新年祝福，语气要亲切，送给老师"], [], []),
-        (["写一段50字的新年祝福，语气要亲切自然，送给我的小学数学老师"], [], ["写一段80字的新年祝福，语气要亲切自然，送给我的小学数学老师"], ["0.81"]),
+        (
+            ["写一段50字的新年祝福，语气要亲切，送给老师"],
+            ["写一段80字的新年祝福，语气要亲切，送给老师"],
+            [],
+            [],
+        ),
+        (
+            ["写一段50字的新年祝福，语气要亲切自然，送给我的小学数学老师"],
+            [],
+            ["写一段80字的新年祝福，语气要亲切自然，送给我的小学数学老师"],
+            ["0.81"],
+        ),
         (["Ａ股大涨，投资者笑逐颜开"], [], ["A股大涨，投资者笑逐颜开"], ["1.00"]),  # NFKC
-        (["请把这两行差不多一样的文字改写一遍吧", "请把这两行差不多一样的文字改写一遍吧。"], ["另外一件事情"], [], []),  # a pair on one side is no leak
+        (
+            ["请把这两行差不多一样的文字改写一遍吧", "请把这两行差不多一样的文字改写一遍吧。"],
+            ["另外一件事情"],
+            [],
+            [],
+        ),  # a pair on one side is no leak
     ],
-)  # fmt: skip
+)
 def test_what_is_a_leak(
     train: list[str], valid: list[str], test: list[str], found: list[str]
 ) -> None:
@@ -319,9 +348,10 @@ def test_a_later_turn_leaks_from_the_test_rows_alone() -> None:
     )
 
 
-def test_the_address_data_do_not_leak() -> None:
-    """The rows of the worked example: the nearest gold row and seed are far from being near-duplicates."""
-    t = settings.load("address")
+def test_the_address_data_do_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the worked example: gold rows and seeds are far from being near-duplicates."""
+    monkeypatch.chdir(ROOT)
+    t = settings.load()
     sides = {
         "train": split.inputs(t, t.data / "seeds.jsonl")[:800],
         "test": split.inputs(t, t.data / "gold.jsonl", "gold")[:200],
@@ -333,11 +363,17 @@ def test_the_address_data_do_not_leak() -> None:
     ("gold", "expected"),
     [
         ('{"id": "g", "text": "x", "slice": "a"}\n', "gold.jsonl:1: key 'gold' is missing"),
-        ('{"id": "g", "text": "x", "slice": "a", "gold": {}}\n{"id": "g"', "gold.jsonl:2: not JSON"),
-        ('{"id": "g", "text": "x", "slice": "a", "gold": {}}\n', f"gold.jsonl:1: id is g, but the id of this input is {jsonl.row_id({'text': 'x'})}"),
+        (
+            '{"id": "g", "text": "x", "slice": "a", "gold": {}}\n{"id": "g"',
+            "gold.jsonl:2: not JSON",
+        ),
+        (
+            '{"id": "g", "text": "x", "slice": "a", "gold": {}}\n',
+            f"gold.jsonl:1: id is g, but the id of this input is {jsonl.row_id({'text': 'x'})}",
+        ),
         (None, "gold.jsonl is missing"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_gold_file_is_one_sentence(project: Project, gold: str | None, expected: str) -> None:
     jsonl.write_jsonl("data/3-kept.jsonl", kept(50))
     if gold:
@@ -353,6 +389,7 @@ def test_a_bad_family_is_one_sentence(project: Project) -> None:
 
 def test_too_few_rows_are_one_sentence(project: Project) -> None:
     with pytest.raises(
-        UserError, match=r"valid_share 0.1 and test_share 0.2 of 2 rows leave none for valid"
+        UserError,
+        match=r"split.valid_share 0.1 and split.test_share 0.2 of 2 rows leave none for valid",
     ):
         run(project, kept(2), GOLD)

@@ -1,4 +1,5 @@
-"""Which student ships: dpo only when it wins significantly on the validation rows and no check gets worse."""
+"""Which student ships: dpo only when it wins significantly on the validation rows and no check gets
+worse."""
 
 import json
 from pathlib import Path
@@ -10,7 +11,7 @@ from potstill.core import jsonl
 from potstill.evaluation import choose, score
 from potstill.task import settings
 from tests import fakes
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 DPO = ["base", "sft", "dpo"]
 TOKENS = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
@@ -117,50 +118,51 @@ def ready(project: Project, toy: settings.Task) -> Project:
     for model, text in (("sft", "r" * 4 + "l" * 6), ("dpo", "r" * 10)):
         fakes.model(f"models/{model}/merged").joinpath("which").write_text(model)
         own = {"id": "own", "answer": "not judged", **TOKENS}
-        jsonl.write_jsonl(f"data/5-valid-{model}.jsonl", [*answers(asked, text), own])
+        jsonl.write_jsonl(f"data/5-predictions/{model}/valid.jsonl", [*answers(asked, text), own])
     project.set(models=DPO)
     return project
 
 
 def shipped() -> tuple[dict[str, Any], str]:
-    """6-choice.json, and which model models/<task>/student is."""
+    """6-choice.json, and which model models/student is."""
     return json.loads(Path("data/6-choice.json").read_text()), Path(
         "models/student/which"
     ).read_text()
 
 
 def test_the_stage_ships_what_wins(ready: Project) -> None:
-    code, out = ready.run("stages.ship")
+    code, out = ready.run("stages.choose")
     assert code == 0, out
     assert out.startswith(
-        "ship: 10 kept, 11 to validate on, 1 of them your own, not judged\nship dpo: dpo wins (right 4 → 10 of 10 validation rows, p = 0.031), and no check fails"
+        "choose: 10 kept, 11 to validate on, 1 of them your own, not judged\n"
+        "choose dpo: dpo wins (right 4 → 10 of 10 validation rows, p = 0.031), and no check fails"
     )
     found, model = shipped()
     assert (found["ship"], model, found["valid"]["rows"]) == ("dpo", "dpo", 10)
-    poisoned = [Path(f"data/5-valid-{model}.jsonl") for model in ("sft", "dpo")]
+    poisoned = [Path(f"data/5-predictions/{model}/valid.jsonl") for model in ("sft", "dpo")]
     texts = [path.read_text() for path in poisoned]
     for path, text in zip(poisoned, reversed(texts), strict=True):
         path.write_text(text)
-    assert "\nship sft: dpo is not better" in ready.run("stages.ship")[1]
+    assert "\nchoose sft: dpo is not better" in ready.run("stages.choose")[1]
     assert shipped()[1] == "sft"
 
 
 def test_without_dpo_the_sft_student_ships(ready: Project) -> None:
     ready.set(models=["base", "sft"])
     for path in ("data/5-predictions/sft/valid.jsonl", "data/5-predictions/dpo/valid.jsonl"):
-        Path(path).write_text("")
-    assert ready.run("stages.ship") == (0, "ship sft: models has no dpo → models/student\n")
+        Path(path).unlink()
+    assert ready.run("stages.choose") == (0, "choose sft: models has no dpo → models/student\n")
     assert shipped() == ({"ship": "sft", "why": "models has no dpo", "valid": None}, "sft")
 
 
 def test_predictions_of_other_rows_are_refused(ready: Project) -> None:
     path = Path("data/5-predictions/dpo/valid.jsonl")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    code, out = ready.run("stages.ship")
+    code, out = ready.run("stages.choose")
     assert code == 1
-    assert (
-        out
-        == f"error: {path}: not one row for each of 4-valid.jsonl: run `dvc repro -f predict-dpo`\n"
+    assert out == (
+        f"error: {path}: not one answer to each row that was asked: "
+        "run `dvc repro -f predict@dpo`\n"
     )
     assert not Path("models/student").exists()
 
@@ -178,7 +180,7 @@ def test_the_verdict_and_the_test_rows_stand_in_the_metrics(toy: settings.Task) 
         "dpo",
     ]
     both = choose.compare(toy, asked, given["sft"], given["dpo"])
-    schema = json.loads(Path("schemas/metrics.json").read_text())
+    schema = json.loads((ROOT / "schemas/metrics.json").read_text())
     from jsonschema import Draft202012Validator
 
     found["ship"] = {"ship": "dpo", "why": "…", "valid": both, "test": both}

@@ -1,4 +1,4 @@
-"""potstill.compare: the tables of models against each other account for every row."""
+"""The tables of models against each other account for every row."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,5 @@
-"""The judge: both orders, ties, failures unscored, through the teacher's client and journal; off when offline."""
+"""The judge: both orders, ties, failures unscored, through the teacher's client and journal; off
+when offline."""
 
 import json
 import sys
@@ -18,7 +19,8 @@ from tests.conftest import FakeTeacher, Project, completion
 
 @pytest.fixture
 def toy(project: Project) -> settings.Task:
-    """Six test rows; the base's answers are x, the student's yy, the teacher's zzz, but where they are the same."""
+    """Six test rows; the base's answers are x, the student's yy, the teacher's zzz, but to the last
+    row they are the same."""
     project.write("task.yaml", "checks: []\n")
     project.write("prompts/judge.md", "A: {{ a }}\nB: {{ b }}\nWhich is better?")
     tests = [
@@ -36,7 +38,7 @@ def toy(project: Project) -> settings.Task:
             {"id": test["id"], "answer": "same" if i == 5 else text} for i, test in enumerate(tests)
         ]
         jsonl.write_jsonl(
-            f"data/5-predictions-{model}.jsonl",
+            f"data/5-predictions/{model}/test.jsonl",
             [{**row, "prompt_tokens": 1, "completion_tokens": 1} for row in found],
         )
     jsonl.write_jsonl(
@@ -66,8 +68,7 @@ def longer(body: dict[str, Any]) -> str:
 def run(monkeypatch: pytest.MonkeyPatch) -> list[jsonl.Row]:
     monkeypatch.setattr(sys, "argv", ["judge"])
     stage.main()
-    path = Path("data/5-judge/verdicts.jsonl")
-    return jsonl.read_jsonl(path) if path.stat().st_size else []
+    return jsonl.read_some("data/5-judge/verdicts.jsonl")
 
 
 def test_both_orders_are_asked_once_each_and_people_are_agreed_with(
@@ -85,7 +86,7 @@ def test_both_orders_are_asked_once_each_and_people_are_agreed_with(
         -1,
         -1,
     ]  # longer than base, shorter than the teacher; qq twice
-    assert judge.table(toy, found) == [
+    assert judge.table(toy) == [
         {
             "model": "sft",
             "against": "base",
@@ -129,7 +130,8 @@ def test_a_judge_of_places_ties_and_a_babbler_is_unscored(
 
     fake.behave = behave
     project.set(judge_model="fake-235b")
-    base, teacher, human = judge.table(toy, run(monkeypatch))
+    run(monkeypatch)
+    base, teacher, human = judge.table(toy)
     assert (base["ties"], base["wins"], base["unscored"]) == (5, 0, 0)
     assert (teacher["ties"], teacher["rows"], teacher["unscored"]) == (0, 5, 5)
     assert (human["wins"], human["losses"]) == (0, 2)
@@ -148,7 +150,7 @@ def test_it_is_off_without_a_model_or_a_prompt(
         Path("prompts/judge.md").unlink()
     assert run(monkeypatch) == []
     assert not fake.calls
-    assert judge.table(toy, []) == []
+    assert judge.table(toy) == []
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Loss curves: tables, pictures, verdicts."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
+from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.evaluation import loss_curves
 
@@ -60,8 +62,15 @@ def test_the_log_is_split_in_two() -> None:
 
 
 def test_tables(tmp_path: Path) -> None:
-    loss_curves.write_csv(tmp_path / "loss.csv", [(10, 1.23456789), (20, 0.5)])
-    assert (tmp_path / "loss.csv").read_text() == "step,loss\n10,1.23457\n20,0.5\n"
+    log: list[jsonl.Row] = [
+        {"step": 10, "loss": 1.23456789},
+        {"step": 20, "loss": 0.5},
+        {"step": 20, "eval_loss": 2},
+    ]
+    found = loss_curves.write(tmp_path, "toy", log)
+    assert (tmp_path / "train_loss.csv").read_text() == "step,loss\n10,1.23457\n20,0.5\n"
+    assert (tmp_path / "eval_loss.csv").read_text() == "step,loss\n20,2\n"
+    assert json.loads((tmp_path / "fit.json").read_text()) == found
 
 
 def test_a_picture_is_a_png_and_the_same_twice(tmp_path: Path) -> None:

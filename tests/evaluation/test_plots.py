@@ -1,6 +1,8 @@
-"""The templates of `dvc plots`: filled in by DVC's own renderer, and a page that loads nothing from elsewhere."""
+"""The templates of `dvc plots`: filled in by DVC's own renderer, and a page that loads nothing from
+elsewhere."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from dvc_render import VegaRenderer
 from dvc_render.html import render_html
 
 from potstill.core import params
+from potstill.core.models import MODELS
 from tests.conftest import ROOT
 
 PLOTS = ROOT / ".dvc/plots"
@@ -50,15 +53,27 @@ def test_the_page_takes_vega_from_the_checkout(tmp_path: Path) -> None:
     out = tmp_path / "dvc_plots/index.html"
     render_html([renderer("loss", x="step", y="loss")], out, PLOTS / "page.html")
     page = out.read_text(encoding="utf-8")
-    assert re.findall(r'src="([^"]*)"', page) == ["../potstill/vega.js"]
-    assert "vegaEmbed(" in page and (ROOT / "potstill/vega.js").is_file()
+    assert "vegaEmbed(" in page
+    vega = ROOT / "potstill/report/vega.js"
+    sources = re.findall(r'src="([^"]*)"', page)  # of the root's page, and of that of tasks/<name>
+    pages = [ROOT / "dvc_plots", ROOT / "tasks/any/dvc_plots"]
+    found = [Path(os.path.normpath(page / path)) for page, path in zip(pages, sources, strict=True)]
+    assert found == [vega, vega] and vega.is_file()
     config = (ROOT / ".dvc/config").read_text(encoding="utf-8")
     assert "html_template = plots/page.html" in config
 
 
 def test_the_pipeline_names_the_templates() -> None:
-    stages = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")[
-        "stages"
-    ]
-    named = {options["template"] for plot in stages["score"]["plots"] for options in plot.values()}
+    pipeline = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT / "dvc.yaml")
+    plots = [options for plot in pipeline["plots"] for options in plot.values()]
+    named = {options["template"] for options in plots if "template" in options}
     assert named == {path.stem for path in PLOTS.glob("*.json")}
+
+
+def test_the_shares_are_in_the_order_of_the_models() -> None:
+    """As score writes them, in the order of MODELS; the template names none."""
+    text = (PLOTS / "shares.json").read_text(encoding="utf-8")
+    assert [name for name in MODELS if f'"{name}"' in text] == []
+    template = json.loads(text)
+    assert template["transform"][-1] == {"window": [{"op": "row_number", "as": "place"}]}
+    assert template["facet"]["column"]["sort"] == {"field": "place", "op": "min"}

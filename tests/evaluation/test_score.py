@@ -1,13 +1,12 @@
 """Scoring: from predictions to metrics.json and the three lines."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from potstill.core import jsonl
+from potstill.core import jsonl, lockfile, stage
 from potstill.core.errors import UserError
 from potstill.evaluation import score
 from potstill.task import settings
@@ -26,9 +25,7 @@ SCHEMA = {
 @pytest.fixture
 def toy(project: Project) -> settings.Task:
     """A task of two keys whose headline is slice a."""
-    project.write(
-        "schema.json", json.dumps({**SCHEMA, "additionalProperties": {"type": "string"}})
-    )
+    project.write("schema.json", json.dumps({**SCHEMA, "additionalProperties": {"type": "string"}}))
     project.write("task.yaml", "headline_slice: a\nchecks: [json_schema, exact_match]\n")
     return settings.load()
 
@@ -121,8 +118,7 @@ def test_an_answer_is_right_wrong_or_unscored(
 def test_no_answer_is_wrong_even_without_checks(toy: settings.Task, project: Project) -> None:
     project.write("task.yaml", "checks: []\n")
     assert [
-        score.mark(settings.load(), {"text": "x"}, answer(text))["right"]
-        for text in ("", "好")
+        score.mark(settings.load(), {"text": "x"}, answer(text))["right"] for text in ("", "好")
     ] == [False, True]
 
 
@@ -148,7 +144,8 @@ def test_right_and_wrong_and_unscored_are_all_rows(toy: settings.Task, project: 
         "completion_tokens": 4,
     }
     assert score.table(found).splitlines()[0] == (
-        "teacher      5 rows      1 right      2 wrong   20.0% (3.6% to 62.5%)  the teacher, 2 rows unscored"
+        "teacher      5 rows      1 right      2 wrong   20.0% (3.6% to 62.5%)  the teacher, "
+        "2 rows unscored"
     )
 
 
@@ -228,19 +225,12 @@ def test_without_a_headline_all_rows_count(toy: settings.Task, project: Project)
 
 
 @pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        (
-            [answer("{}", "0")],
-            "5-predictions/sft/test.jsonl: 1 rows, expected one for each of the 2 test rows",
-        ),
-        ([answer("{}", "1"), answer("{}", "0")], "5-predictions/sft/test.jsonl:1: id is 1, expected 0"),
-    ],
+    ("answers", "count"),
+    [([answer("{}", "0")], "1 answers"), ([answer("{}", "1"), answer("{}", "0")], "2 answers")],
 )
-def test_an_unaccounted_row_fails(
-    toy: settings.Task, answers: list[jsonl.Row], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
+def test_an_unaccounted_row_fails(toy: settings.Task, answers: list[jsonl.Row], count: str) -> None:
+    says = f"^data/5-predictions/sft/test.jsonl: {count}, expected one to each of the 2 test rows"
+    with pytest.raises(UserError, match=says):
         metrics(toy, [question("0"), question("1")], {"sft": answers})
 
 
@@ -272,16 +262,13 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
             answer("{}", ids[0]) | paid | {"key": "0"},
             answer(EXPECTED, ids[1]) | paid | {"key": "1"},
         ]
-        jsonl.write_jsonl(f"data/5-predictions-{model}.jsonl", found)
+        jsonl.write_jsonl(f"data/5-predictions/{model}/test.jsonl", found)
     jsonl.write_jsonl(
         "data/5-predictions/examples/again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])]
     )
-    jsonl.write_jsonl("data/5-predictions-adapter.jsonl", [])
-    jsonl.write_jsonl("data/5-judge/verdicts.jsonl", [])
     jsonl.write_json("data/5-parity/report.json", {"lessons": 9, "other_tokens": ["0"]})
     jsonl.write_jsonl("data/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     jsonl.write_jsonl("data/1-expand/calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
-    jsonl.write_jsonl("data/4-pairs/rejected.jsonl", [])
     jsonl.write_jsonl("data/3-kept.jsonl", [{"id": "2"}])
     log = [{"step": i, "loss": 1 / (i + 1)} for i in range(8)] + [
         {"step": i, "eval_loss": 1 / (i + 1)} for i in range(8)
@@ -289,57 +276,58 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
     jsonl.write_jsonl("models/sft/adapter/logging.jsonl", log)
     code, out = project.run("stages.score")
     assert code == 0, out
+    same = "0 rows fixed, 0 broken, p = 1 (exact McNemar): "
+    same += "no difference that this test set can show"
     assert out.splitlines() == [
-        "score: 2 answers of the teacher, 1 kept rows, 2 test rows",
+        "score: 2 answers of the teacher, 1 kept, 2 test rows",
         "teacher      2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  the teacher",
         "base         2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  before",
         "sft          2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  after",
-        "sft against teacher: 0 rows fixed, 0 broken, p = 1 (exact McNemar): no difference that this test set can show",
-        "sft against base: 0 rows fixed, 0 broken, p = 1 (exact McNemar): no difference that this test set can show",
+        f"sft against teacher: {same}",
+        f"sft against base: {same}",
         "base, predicted twice: 1 of 2 rows differ, 0 flips",
-        "training rows: other tokens where served: 1 of 9 rows differ, 1 flips: not the same model any more",
-        "cost: 4 answers of the teacher, 40 + 16 tokens, prices unknown (teacher_price_in, teacher_price_out)",
-        "fit: under-fitted; both losses were still falling: more epochs or a higher rank (advice only: the score decides)",
+        "training rows: other tokens where served: 1 of 9 rows differ, 1 flips: "
+        "not the same model any more",
+        "cost: 4 answers of the teacher, 40 + 16 tokens, "
+        "prices unknown (teacher.price_in, teacher.price_out)",
+        "fit: under-fitted; both losses were still falling: more epochs or a higher rank "
+        "(advice only: the score decides)",
     ]
-    reports = Path("reports/toy")
-    names = {
-        "metrics.json",
-        "cost.json",
-        "fit.json",
-        "hops.csv",
-        "judge.json",
-        "marks.csv",
-        "pairs.csv",
-        "slices.csv",
-        "train_loss.csv",
-        "eval_loss.csv",
-        "train_loss.png",
-        "eval_loss.png",
-    }
-    assert {path.name for path in reports.iterdir()} == names
-    before = {path.name: path.read_bytes() for path in reports.iterdir()}
+    made = [path for path in Path("reports").rglob("*") if path.is_file()]
+    curves = {f"tables/{name}_loss.{end}" for name in ("train", "eval") for end in ("csv", "png")}
+    tables = {f"tables/{name}.csv" for name in ("slices", "pairs", "marks", "hops")}
+    others = {"metrics.json", "cost.json", "tables/fit.json", "tables/judge.json"}
+    assert {path.relative_to("reports").as_posix() for path in made} == curves | tables | others
+    before = {path: path.read_bytes() for path in made}
     assert project.run("stages.score")[0] == 0
-    assert {path.name: path.read_bytes() for path in reports.iterdir()} == before
+    assert {path: path.read_bytes() for path in made} == before
 
 
 def predicted(project: Project) -> Path:
-    """Predictions of three models for two test rows, with a dvc.lock that has their hashes; the path of sft's."""
-    outs = []
+    """Predictions of three models for two test rows, with a dvc.lock that has their hashes; the
+    path of sft's."""
+    unknown = "0" * 32 + ".dir"
+    score_entry = {
+        "cmd": "python -m stages.score",
+        "deps": [{"path": "data/5-predictions", "md5": unknown}],
+        "outs": [{"path": "reports/tables", "md5": unknown}],
+    }
+    stages: dict[str, Any] = {"score": score_entry}
     for number, model in enumerate(MODELS):
-        path = Path(f"data/5-predictions-{model}.jsonl")
-        jsonl.write_jsonl(path, [answer({"word": str(number)}, id) for id in ("0", "1")])
-        md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        outs.append(
-            f"  predict-{model}@toy:\n    outs:\n    - path: {path}\n      hash: md5\n      md5: {md5}\n"
-        )
-    project.write("dvc.lock", "schema: '2.0'\nstages:\n" + "".join(outs))
+        made = Path("data/5-predictions", model)
+        rows = [answer({"word": str(number)}, id) for id in ("0", "1")]
+        jsonl.write_jsonl(made / "test.jsonl", rows)
+        outs = [{"path": str(made), "md5": lockfile.md5(made)}]
+        stages[f"predict@{model}"] = {"cmd": f"python -m stages.predict {model}", "outs": outs}
+    project.write("dvc.lock", json.dumps({"stages": stages}))
     return Path("data/5-predictions/sft/test.jsonl")
 
 
 def test_predictions_as_they_were_made_are_read(toy: settings.Task, project: Project) -> None:
     predicted(project)
+    stage.verify_inputs("-m stages.score")
     assert list(score.predictions(toy)) == list(MODELS)
-    jsonl.write_jsonl("data/5-predictions/dpo/test.jsonl", [])
+    jsonl.write_json("data/5-predictions/dpo/latency.json", {"requests": 0, "median": None})
     assert list(score.predictions(toy)) == list(MODELS)  # this model was not trained
     jsonl.write_jsonl("data/5-predictions/dpo/test.jsonl", [answer({}, id) for id in ("0", "1")])
     assert list(score.predictions(toy)) == ["base", "sft", "dpo", "teacher"]
@@ -361,11 +349,12 @@ def test_predictions_that_are_not_as_they_were_made_are_refused(
             base.rename("kept")
             path.rename(base)
             Path("kept").rename(path)
-    with pytest.raises(
-        UserError,
-        match=r"^data/5-predictions-(sft|base)\.jsonl: its hash is .*: run `dvc repro`|swapped",
-    ):
-        score.predictions(toy)
+    code, out = project.run("stages.score")
+    model = "base" if fault == "swapped" else "sft"
+    assert (code, out.partition(" (")[0]) == (
+        1,
+        f"error: data/5-predictions/{model}: not as predict@{model} made it",
+    )
 
 
 @pytest.mark.parametrize(
@@ -399,7 +388,8 @@ def test_the_cost_counts_each_request_once_and_no_failure() -> None:
         "break_even_requests": 3,
     }
     assert score.cost_line(found) == (
-        "cost: 0.09 for 3 answers of the teacher (30 + 12 tokens), 0.045 a kept row; paid back after 3 requests"
+        "cost: 0.09 for 3 answers of the teacher (30 + 12 tokens), 0.045 a kept row; "
+        "paid back after 3 requests"
     )
 
 

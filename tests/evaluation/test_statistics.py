@@ -1,4 +1,5 @@
-"""potstill.stats against published tables, against statsmodels on random ones, and against definitions."""
+"""The statistics against published tables, against statsmodels on random ones, and against
+definitions."""
 
 import math
 import random
@@ -38,12 +39,8 @@ def test_mcnemar_is_a_share_of_coin_tosses() -> None:
 
 
 @pytest.mark.parametrize(
-    (
-        "right",
-        "rows",
-        "low",
-        "high",
-    ),  # Newcombe 1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E, table I
+    # Newcombe 1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E, table I
+    ("right", "rows", "low", "high"),
     [
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
@@ -63,11 +60,8 @@ def test_wilson_of_nothing_says_nothing() -> None:
     ("fixed", "broken", "p"),
     [
         (2, 9, 0.06543),  # Fay 2010, the vignette of R's exact2x2: 2 * (1 + 11 + 55) / 2**11
-        (
-            86,
-            150,
-            3.7e-05,
-        ),  # Agresti 1990, table 10.1, approval of a prime minister: (86 - 150)**2 / 236 = 17.4 there
+        # Agresti 1990, table 10.1, approval of a prime minister: (86 - 150)**2 / 236 = 17.4 there
+        (86, 150, 3.7e-05),
         (5, 15, 0.04139),  # Siegel 1956, the sign test's table D: 5 of 20 is 0.021 on one side
     ],
 )

@@ -1,10 +1,13 @@
 """Prediction: the stage around vLLM, and in the tests marked slow vLLM itself."""
 
 import json
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +15,14 @@ import pytest
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.inference import engine, predictions
-from potstill.training import model_folder
-from stages import predict
+from potstill.training import swift
+from stages import ask_teacher, predict
 from tests import fakes
 from tests.conftest import ROOT, Project
 
 ANSWER = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
 Asked = list[list[dict[str, str]]]
+SECTION = {"max_tokens": 512, "dtype": "float32", "max_model_len": 2048}  # predict of params.yaml
 
 
 @pytest.fixture
@@ -41,13 +45,14 @@ def tests(project: Project) -> list[jsonl.Row]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the engine is called with; it answers with the end of the system prompt and the user's turn."""
+    """What the engine is called with; it answers with the start of the system prompt and the user's
+    turn."""
     calls: list[tuple[Any, ...]] = []
 
     def fake(
-        model: str, batches: list[Asked], *rest: Any, timed: list[float], **more: Any
+        model: str, batches: list[Asked], p: Any, *rest: Any, timed: list[float], **more: Any
     ) -> list[list[dict[str, Any]]]:
-        calls.append((model, *rest))
+        calls.append((model, vars(p), *rest))
         timed += [0.5, 0.25, 0.125]
         return [
             [
@@ -70,8 +75,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 @pytest.mark.parametrize(
     ("model", "prompt", "called"),
     [
-        ("base", "You find ", ("models/tiny-base", 512, "float32", 2048, "main")),
-        ("sft", "last word", ("models/sft/merged", 512, "float32", 2048)),
+        ("base", "You find ", ("models/tiny-base", SECTION, "main")),
+        ("sft", "last word", ("models/sft/merged", SECTION)),
     ],
 )
 def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
@@ -85,17 +90,15 @@ def test_the_base_reads_the_long_prompt_and_the_student_the_short_one(
     called: tuple[Any, ...],
 ) -> None:
     run(monkeypatch, model)
-    found = project.read(f"5-predictions-{model}.jsonl")
-    assert found == [
+    path = f"5-predictions/{model}/test.jsonl"
+    assert project.read(path) == [
         {"id": row["id"], "answer": f"{prompt}|{row['text']}", **ANSWER} for row in tests
     ]
     assert asked == [called]
-    assert jsonl.read_json(f"data/5-latency-{model}.json") == {"requests": 3, "median": 0.25}
-    path = f"data/5-predictions-{model}.jsonl"
-    assert (
-        capsys.readouterr().out
-        == f"predict: 3 rows, 0 of them cut off, too long or going round → {path}\n"
-    )
+    latency = jsonl.read_json(f"data/5-predictions/{model}/latency.json")
+    assert latency == {"requests": 3, "median": 0.25}
+    said = f"predict: 3 rows, 0 cut off as too long or repetitive → data/{path}\n"
+    assert capsys.readouterr().out == said
 
 
 def test_with_dpo_both_students_answer_the_validation_rows_too(
@@ -110,26 +113,23 @@ def test_with_dpo_both_students_answer_the_validation_rows_too(
     ]
     jsonl.write_jsonl("data/4-valid.jsonl", [{"id": "v", "messages": turns}])
     run(monkeypatch, "dpo")
-    assert (project.read("5-predictions/dpo/test.jsonl"), project.read("5-predictions/dpo/valid.jsonl"), asked) == (
-        [],
-        [],
-        [],
-    )
+    assert [path.name for path in Path("data/5-predictions/dpo").iterdir()] == ["latency.json"]
+    assert asked == []
     project.set(models=["base", "sft", "dpo"])
     fakes.model("models/dpo/merged")
     for model in ("sft", "dpo"):
         run(monkeypatch, model)
-        assert project.read(f"5-valid-{model}.jsonl") == [{"id": "v", "answer": "s|u", **ANSWER}]
-        assert [row["id"] for row in project.read(f"5-predictions-{model}.jsonl")] == [
-            row["id"] for row in tests
-        ]
+        valid = project.read(f"5-predictions/{model}/valid.jsonl")
+        assert valid == [{"id": "v", "answer": "s|u", **ANSWER}]
+        answers = project.read(f"5-predictions/{model}/test.jsonl")
+        assert [row["id"] for row in answers] == [row["id"] for row in tests]
     assert [call[0] for call in asked] == ["models/sft/merged", "models/dpo/merged"]
 
 
 def test_the_teacher_answers_the_test_rows_itself(
     tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch, project: Project
 ) -> None:
-    run(monkeypatch, "teacher")
+    ask_teacher.main()
     found = project.read("5-predictions/teacher/test.jsonl")
     assert [row["id"] for row in found] == [row["id"] for row in tests]
     assert json.loads(found[0]["answer"]) == {"word": "text", "length": 4}
@@ -156,9 +156,9 @@ def test_an_answer_too_few_or_to_another_row_fails(
         }
         for row in tests
     ]
-    monkeypatch.setattr("potstill.teacher.answer_rows", lambda *args, **more: change(found))
+    monkeypatch.setattr("potstill.teacher.asking.answer_rows", lambda *args, **more: change(found))
     with pytest.raises(AssertionError, match="3 rows, but"):
-        run(monkeypatch, "teacher")
+        ask_teacher.main()
     assert not Path("data/5-predictions/teacher/test.jsonl").exists()
 
 
@@ -167,8 +167,7 @@ def test_a_missing_model_says_what_to_run(
 ) -> None:
     shutil.rmtree("models")
     with pytest.raises(
-        UserError,
-        match=r"^models/sft/merged is missing, expected a model: run `make repro` first$",
+        UserError, match=r"^models/sft/merged is missing, expected a model: run `make repro` first$"
     ):
         run(monkeypatch, "sft")
     fakes.model("models/sft/merged").joinpath("model.safetensors").unlink()
@@ -177,76 +176,89 @@ def test_a_missing_model_says_what_to_run(
     assert asked == []
 
 
-@pytest.mark.parametrize("arguments", [(), ("both",), ("base", "sft")])
+@pytest.mark.parametrize("arguments", [(), ("both",), ("teacher",), ("base", "sft")])
 def test_usage(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     with pytest.raises(
-        UserError, match=r"^usage: python -m stages.predict base\|sft\|dpo\|teacher$"
+        UserError, match=r"^usage: python -m stages.predict base\|examples\|sft\|dpo$"
     ):
         run(monkeypatch, *arguments)
-
-
-@pytest.mark.parametrize(
-    ("model", "hub"),
-    [("Qwen/Qwen3-0.6B", True), ("models/tiny-base", False), ("./models/tiny-base", False)],
-)
-def test_a_folder_or_a_name_on_the_hub(tests: list[jsonl.Row], model: str, hub: bool) -> None:
-    assert model_folder.at_hub(model) == hub
-    assert ("HF_HUB_OFFLINE" in model_folder.environment(hub)) != hub
-
-
-@pytest.mark.parametrize("model", ["models/none", "none", "a/b/c", "/none/x"])
-def test_a_model_that_is_nowhere(tests: list[jsonl.Row], model: str) -> None:
-    with pytest.raises(
-        UserError, match=f"^params.yaml: model is '{model}', and there is no such folder"
-    ):
-        model_folder.at_hub(model)
 
 
 def test_a_context_that_the_model_does_not_have_is_refused_before_the_start(
     tests: list[jsonl.Row],
 ) -> None:
     fakes.model("models/tiny-base", positions=512)
-    with pytest.raises(
-        UserError, match="max_model_len is 513, but models/tiny-base reads at most 512 tokens"
-    ):
-        engine.predict("models/tiny-base", [], 8, "float32", 513)
+    said = "predict.max_model_len is 513, but models/tiny-base reads at most 512 tokens: lower it"
+    with pytest.raises(UserError, match=f"^params.yaml: {said}$"):
+        engine.predict("models/tiny-base", [], limits(8, 513))
+
+
+def limits(max_tokens: int, max_model_len: int) -> SimpleNamespace:
+    """The section `predict` of params.yaml."""
+    return SimpleNamespace(max_tokens=max_tokens, dtype="float32", max_model_len=max_model_len)
 
 
 @pytest.mark.slow
-def test_vllm_keeps_the_order_and_answers_alike_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = str(ROOT / "models/tiny-base")
+def test_vllm_keeps_the_order_and_answers_alike_twice() -> None:
+    base, p = str(ROOT / "models/tiny-base"), limits(12, 128)
     chats = [
         [{"role": "system", "content": "复述"}, {"role": "user", "content": f"第{i}号"}]
         for i in range(20)
     ]
-    found, again = engine.predict(base, [chats, chats[:3]], 12, "float32", 128)
+    found, again = engine.predict(base, [chats, chats[:3]], p)
     assert (len(found), again) == (20, found[:3])
     assert len({row["prompt_tokens"] for row in found}) <= 2
     assert all(0 < row["completion_tokens"] <= 12 for row in found)
     assert {row["finish_reason"] for row in found} <= {"stop", "length"}
-    assert engine.predict(base, [chats[::-1]], 12, "float32", 128)[0][::-1] == found
-    unsure = [
-        [{"role": "user", "content": f"写{i}句祝福"}] for i in range(20)
-    ]  # it copies without a doubt
-    drawn = [
-        engine.predict(base, [unsure], 12, "float32", 128, n=3, temperature=1.5, seed=7)[0]
-        for _ in "ab"
-    ]
+    assert engine.predict(base, [chats[::-1]], p)[0][::-1] == found
+    # it copies without a doubt, but is unsure of these
+    unsure = [[{"role": "user", "content": f"写{i}句祝福"}] for i in range(20)]
+    how: dict[str, Any] = {"n": 3, "temperature": 1.5, "seed": 7}
+    drawn = [engine.predict(base, [unsure], p, **how)[0] for _ in "ab"]
     assert len(drawn[0]) == 60
     assert drawn[0] == drawn[1]
     assert len({row["answer"] for row in drawn[0][:3]}) > 1  # three of one chat
-    with pytest.raises(
-        UserError, match=r"max_model_len is 16, but the prompt of row 1 has [0-9]+ tokens"
-    ):
-        engine.predict(base, [[[{"role": "user", "content": "长" * 40}]]], 8, "float32", 16)
+    said = r"predict\.max_model_len is 16, but the longest prompt has [0-9]+ tokens: raise it$"
+    with pytest.raises(UserError, match=said):
+        engine.predict(base, [[[{"role": "user", "content": "长" * 40}]]], limits(8, 16))
+
+
+@pytest.mark.slow
+def test_no_library_warns_on_stderr(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """In processes of their own: a library warns while it is imported."""
+    code = f"""
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+sys.path.insert(0, {str(ROOT)!r})
+from potstill.inference import engine, parity
+base, chat = {str(ROOT / "models/tiny-base")!r}, [{{"role": "user", "content": "写"}}]
+p = SimpleNamespace(max_tokens=4, dtype="float32", max_model_len=64)
+lesson = {{"id": "1", "messages": [*chat, {{"role": "assistant", "content": "好"}}]}}
+if sys.argv[1] == "engine":
+    engine.token_counter(base, "")(chat)
+    engine.predict(base, [[chat]], p, timed=[], stop_loops=True)
+else:
+    engine.prepared(base, "")  # as with_adapter does
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+    disable_progress_bar()
+    student = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(student, LoraConfig(r=1, target_modules="all-linear")).save_pretrained("adapter")
+    parity.with_adapter(base, "", Path("adapter"), [chat], [1], p)
+    list(parity.other_tokens(base, "", Path(base), [lesson]))
+"""
+    for part in ("engine", "parity"):
+        subprocess.run([sys.executable, "-c", code, part], cwd=tmp_path, check=True)
+    said = r"vLLM: started in [0-9.]+ s, 1 rows, [0-9]+ tokens in [0-9.]+ s\n"
+    assert re.fullmatch(said, capfd.readouterr().err)
 
 
 @pytest.mark.slow
 def test_the_prompt_that_is_trained_on_is_the_prompt_that_is_predicted_from() -> None:
     from swift.model import get_processor
     from swift.template import get_template
-
-    from potstill.training import swift
 
     base = str(ROOT / "models/tiny-base")
     config = swift.model_config(base, "main")

@@ -1,14 +1,13 @@
-"""The stage examples: the base's own prompts again, and with as many training rows as fit."""
+"""The few-shot baseline: as many training rows as fit, and the stage `predict examples`."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from potstill.core import jsonl
 from potstill.inference import engine, few_shot
-from stages import examples as stage
+from stages import predict
 from tests.conftest import ROOT, Project
 
 LESSONS = [
@@ -50,7 +49,7 @@ def test_no_lessons_no_examples() -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     (project.dir / "models").symlink_to(ROOT / "models")
-    project.set(examples=count)
+    project.set(few_shot_examples=count)
     tests = [
         {"id": jsonl.row_id({"text": text}), "text": text, "slice": "a"}
         for text in ("one word", "two words")
@@ -70,15 +69,15 @@ def test_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch, count: int
         ]
 
     monkeypatch.setattr(engine, "predict", fake)
-    monkeypatch.setattr(sys, "argv", ["examples"])
-    stage.main()
+    monkeypatch.setattr(sys, "argv", ["predict", "examples"])
+    predict.main()
     assert [len(chat) for chat in asked] == [2, 2] + ([6, 6] if count else [])
-    again, more = (project.read(f"5-predictions-{name}.jsonl") for name in ("again", "examples"))
-    assert [(row["id"], row["answer"]) for row in again] == [
-        (tests[0]["id"], "00"),
-        (tests[1]["id"], "01"),
-    ]
-    assert [(row["id"], row["answer"]) for row in more] == (
-        [(tests[0]["id"], "10"), (tests[1]["id"], "11")] if count else []
-    )
-    assert Path("data/5-predictions/examples/test.jsonl").is_file()
+    assert answers(project, "again") == [(tests[0]["id"], "00"), (tests[1]["id"], "01")]
+    more = [(tests[0]["id"], "10"), (tests[1]["id"], "11")] if count else []
+    assert answers(project, "test") == more
+
+
+def answers(project: Project, name: str) -> list[tuple[str, str]]:
+    """The ids and answers of a file of 5-predictions/examples; none where it is missing."""
+    rows = jsonl.read_some(project.dir / f"data/5-predictions/examples/{name}.jsonl")
+    return [(row["id"], row["answer"]) for row in rows]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,7 +57,8 @@ def merged(adapter: Path, out: Path, noise: float = 0.0) -> Path:
 def test_an_adapter_on_its_base_answers_as_the_merged_model(adapter: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found = parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], 24, "float32")
+    p = SimpleNamespace(max_tokens=24, dtype="float32")
+    found = parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], p)
     assert [row["prompt_tokens"] for row in found] != sorted(
         (row["prompt_tokens"] for row in found), reverse=True
     )

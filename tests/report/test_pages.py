@@ -1,4 +1,5 @@
-"""reports/<task>/report.html: every number of score is on it, no text of a model is ever HTML, and it works offline."""
+"""reports/report.html: every number of score is on it, no text of a model is ever HTML, and it
+works offline."""
 
 import json
 import re
@@ -11,30 +12,36 @@ import pytest
 
 from potstill.core import jsonl
 from potstill.core.errors import UserError
+from potstill.core.models import MODELS, Model
 from potstill.evaluation import compare, score
 from potstill.report import charts, pages
 from potstill.task import settings
 from tests.conftest import Project
 
-MODELS = ("base", "sft", "teacher")
+MD5 = "ab" * 16 + ".dir"
 EVIL = "</script><script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
 TASK = """
+name: toy
 description: The last word of a line
 headline_slice: a
 checks: [json_schema, exact_match]
 """
 
 
-def scored(project: Project, count: int) -> settings.Task:
-    """A task of `count` test rows, the fifth of them in slice b, of which base has each third right, sft all but each fifth, and
-    whose wrong answers hold a script; as the stages up to score leave it."""
+def scored(
+    project: Project, count: int, models: tuple[str, ...] = ("base", "sft", "teacher")
+) -> settings.Task:
+    """A task of `count` test rows, each fifth of them in slice b, of which base has each third
+    right, sft all but each fifth, and whose wrong answers hold a script; as the stages up to score
+    leave it."""
     project.write("task.yaml", TASK)
     project.write("dvc.yaml", "stages:\n  split: {}\n  sft: {}\n")
-    project.write(
-        "dvc.lock",
-        "schema: '2.0'\nstages:\n  sft@toy:\n    params:\n      params.yaml:\n        lora_rank: 77\n        task: toy\n"
-        "    outs:\n    - path: models/sft/adapter\n      md5: abc.dir\n",
-    )
+    entry = {
+        "cmd": "python -m stages.sft",
+        "params": {"params.yaml": {"lora_rank": 77}},
+        "outs": [{"path": "models/sft/adapter", "md5": MD5}],
+    }
+    project.write("dvc.lock", json.dumps({"stages": {"sft": entry}}))
     t, tests = settings.load(), []
     for i in range(count):
         text = f"第{i}行 word{i} {EVIL if i == 1 else ''}".strip()
@@ -48,14 +55,16 @@ def scored(project: Project, count: int) -> settings.Task:
             }
         )
     jsonl.write_jsonl("data/4-test.jsonl", tests)
-    right = {"base": lambda i: i % 3 == 0, "sft": lambda i: i % 5 > 0, "teacher": lambda i: True}
+    right = {"base": lambda i: i % 3 == 0, "sft": lambda i: i % 5 > 0}
     predictions: dict[str, list[jsonl.Row]] = {}
-    for model in MODELS:
+    for model in models:
         predictions[model] = [
             {
                 "id": test["id"],
                 "answer": json.dumps(
-                    test["expected"] if right[model](i) else {"word": f"{EVIL} {i}", "length": i}
+                    test["expected"]
+                    if right.get(model, lambda i: True)(i)
+                    else {"word": f"{EVIL} {i}", "length": i}
                 ),
                 "finish_reason": "stop",
                 "prompt_tokens": 90,
@@ -63,31 +72,33 @@ def scored(project: Project, count: int) -> settings.Task:
             }
             for i, test in enumerate(tests)
         ]
-        jsonl.write_jsonl(f"data/5-predictions-{model}.jsonl", predictions[model])
+        jsonl.write_jsonl(f"data/5-predictions/{model}/test.jsonl", predictions[model])
     for model, seconds in (("base", 1.234), ("sft", 0.056), ("dpo", 0.057)):
-        jsonl.write_json(f"data/5-latency-{model}.json", {"requests": 10, "median": seconds})
+        latency = {"requests": 10, "median": seconds}
+        jsonl.write_json(f"data/5-predictions/{model}/latency.json", latency)
     for name in ("seeds", "4-train", "4-valid"):
         jsonl.write_jsonl(f"data/{name}.jsonl", [{"id": str(i)} for i in range(8)])
     jsonl.write_json(
         "data/3-funnel.json", {"inputs": 9, "in": 9, "kept": 8, "dropped": {"grounded": 1}}
     )
+    predictions = score.predictions(t)
     marks = score.marked(t, tests, predictions)
     jsonl.write_json("reports/metrics.json", score.metrics(t, tests, marks))
     jsonl.write_json(
         "reports/cost.json",
         score.cost([], [{"key": "a", "error": None, **predictions["teacher"][0]}], 8, 1.0, 5.0),
     )
-    jsonl.write_json("reports/judge.json", {"pairs": []})
+    jsonl.write_json("reports/tables/judge.json", {"pairs": []})
     jsonl.write_json(
-        "reports/fit.json", {"verdict": "well fitted", "advice": "nothing to change"}
+        "reports/tables/fit.json", {"verdict": "well fitted", "advice": "nothing to change"}
     )
     for name in ("train_loss", "eval_loss"):
         project.write(
-            f"reports/{name}.csv",
+            f"reports/tables/{name}.csv",
             "step,loss\n" + "".join(f"{i},{1 / (i + 1):.4f}\n" for i in range(9)),
         )
     for name, made in (("slices", compare.slices), ("pairs", compare.pairs)):
-        compare.write_csv(Path(f"reports/{name}.csv"), made(t, tests, marks))
+        compare.write_csv(Path(f"reports/tables/{name}.csv"), made(t, tests, marks))
     compare.write_csv(Path("reports/tables/marks.csv"), compare.states(tests, marks))
     again = {**predictions, "again": predictions["base"], "adapter": predictions["base"]}
     table = compare.hops(t, tests, marks, again, {"lessons": 8, "other_tokens": []})
@@ -109,7 +120,7 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     assert "75.0% of the test rows are right after the training. Before it, 35.0%." in text
     assert "59.8% to 85.8%" in text  # Wilson, of 30 of 40
     assert "20 fixed, 4 broken" in text
-    assert "1 grounded" in text and "77" in text and "abc.dir" in text
+    assert "1 grounded" in text and "77" in text and MD5 in text
     assert (
         text.count(">passed<") == 2 and text.count(">failed<") == 1
     )  # the adapter's answers are the base's here
@@ -163,17 +174,23 @@ def test_marks_of_other_rows_are_refused(project: Project) -> None:
     lines = Path("reports/tables/marks.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     project.write("reports/tables/marks.csv", "".join(lines[:-1]))
     with pytest.raises(
-        UserError, match=r"^reports/marks\.csv: not the rows of data/4-test\.jsonl: run"
+        UserError, match=r"^reports/tables/marks\.csv: not the rows of data/4-test\.jsonl: run"
     ):
         pages.build(t)
 
 
-def test_the_index_lists_every_task_that_was_scored(project: Project) -> None:
+def test_the_index_lists_every_task_that_was_scored(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored(project, 20)
+    project.write("tasks/unscored/task.yaml", "checks: []\n")
+    monkeypatch.setattr("potstill.core.project.ROOT", project.dir)
     page = pages.index()
     assert "1 task, before" in page and "<a href" not in page
     project.write("reports/report.html", "")
-    assert '<a href="toy/report.html">toy</a>' in pages.index()
+    assert '<a href="report.html">toy</a>' in pages.index()
+    Path("reports").rename("tasks/unscored/reports")
+    assert '<a href="../tasks/unscored/reports/report.html">unscored</a>' in pages.index()
 
 
 def test_charts_have_each_model_once() -> None:
@@ -187,11 +204,32 @@ def test_charts_have_each_model_once() -> None:
         "high": 0.8,
     }
     drawn = charts.shares(
-        [{**one, "model": charts.LABELS[model]} for model in ("base", "sft", "dpo", "teacher")]
+        [{**one, "model": MODELS[model].label} for model in ("base", "sft", "dpo", "teacher")]
     )
     colour = drawn["layer"][1]["encoding"]["color"]["scale"]
     assert colour["domain"] == ["before", "after", "after, aligned", "teacher"]
     assert colour["range"] == ["var(--base)", "var(--sft)", "var(--dpo)", "var(--teacher)"]
+
+
+def test_a_model_is_one_entry(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up = Model("another label", "another word", "#123456", "#abcdef", "teacher")
+    monkeypatch.setitem(MODELS, "another", made_up)
+    t = scored(project, 20, ("base", "sft", "teacher", "another"))
+    found = jsonl.read_json("reports/metrics.json")
+    assert list(found) == ["rows", "base", "sft", "teacher", "another"]
+    assert score.student(found) == "sft"
+    assert "another " in score.table(found) and "another word" in score.table(found)
+    for name in ("slices", "pairs", "marks"):
+        assert "another" in Path(f"reports/tables/{name}.csv").read_text()
+    page = pages.build(t)
+    assert "--another: #123456;" in page and "--another: #abcdef;" in page
+    assert '<i style="background: var(--another)"></i>another label' in page
+    assert "<td>another label<td>before" in page
+    drawn = data(page, "charts")
+    assert "another label" in {row["model"] for row in drawn["tokens"]["data"]["values"]}
+    for chart, layer in (("shares", 1), ("length", 0)):
+        scale = drawn[chart]["layer"][layer]["encoding"]["color"]["scale"]
+        assert (scale["domain"][-1], scale["range"][-1]) == ("another label", "var(--another)")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`make review`: what is drawn, who gets in, what is kept; and the page itself in a real browser (slow)."""
+"""`make review`: what is drawn, who gets in, what is kept; and the page in a browser (slow)."""
 
 import asyncio
 import json
@@ -46,7 +46,8 @@ def right(i: int) -> str:
 
 @pytest.fixture
 def seeds(project: Project) -> list[Row]:
-    """20 seeds with an answer each, the first with two that differ; every fifth is broken JSON, one is refused."""
+    """20 seeds with an answer each, the first with two that differ; every fifth is broken JSON, one
+    is refused."""
     seeds = project.seeds(20)
     texts = [right(i) if i % 5 or not i else '{"word": "cut' for i in range(20)]
     found = [answer(seed["id"], text) for seed, text in zip(seeds, texts, strict=True)]
@@ -63,7 +64,7 @@ def drawn(made: server.Desk) -> list[str]:
     return [one["answer"] for one in made.answers]
 
 
-# ---- the sample ---------------------------------------------------------------------------------------------------
+# ---- the sample ---------------------------------------------------------------------------------
 
 
 def test_the_sample_is_the_seeds_and_grows_without_reshuffling(seeds: list[Row]) -> None:
@@ -133,8 +134,7 @@ def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> N
     project.write("task.yaml", "checks: [{max_chars: {limit: 9, train: {limit: 2}}}]\n")
     seeds = project.seeds(1)
     jsonl.write_jsonl(
-        "data/2-answers.jsonl",
-        [answer(seeds[0]["id"], "三个字"), answer(seeds[0]["id"], " ", 1)],
+        "data/2-answers.jsonl", [answer(seeds[0]["id"], "三个字"), answer(seeds[0]["id"], " ", 1)]
     )
     made = desk()
     too_long, empty = place(made, "三个字"), place(made, " ")
@@ -160,7 +160,7 @@ def test_an_answer_of_text_is_judged_as_a_training_row_is(project: Project) -> N
     at_desk(made, act)
 
 
-# ---- the calls ----------------------------------------------------------------------------------------------------
+# ---- the calls ----------------------------------------------------------------------------------
 
 
 def at_desk(made: server.Desk, act: Callable[[Client], Awaitable[None]]) -> None:
@@ -206,7 +206,8 @@ def test_verdicts_are_kept_the_moment_they_are_given(seeds: list[Row]) -> None:
         assert (await say(bad, "reject"))[1]["tally"]["agree"] == 1
         assert await say(broken, "accept") == (
             422,
-            "No later step can read this answer (json: Unterminated string starting at): edit or reject it.",
+            "No later step can read this answer (json: Unterminated string starting at): "
+            "edit or reject it.",
         )
         status, reply = await say(broken, "edit", output='{"word": "cut",')
         assert (status, reply[:40]) == (422, "Not kept, no later step could read it: j")
@@ -258,7 +259,7 @@ def test_an_edit_is_checked_as_it_is_typed(seeds: list[Row]) -> None:
             assert found["passed"] == all(passed)
 
     at_desk(made, act)
-    assert not Path("data/own/reviews.jsonl").read_text()
+    assert not Path("data/own/reviews.jsonl").exists()
 
 
 @pytest.mark.parametrize("verdict", ["a", "b", "tie"])
@@ -357,7 +358,7 @@ def test_only_the_page_itself_gets_in(
                 assert posted.status == 403
 
     at_desk(made, act)
-    assert not made.path.read_text()
+    assert not made.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_a_call_that_makes_no_sense_is_refused(seeds: list[Row], body: str) -> N
         assert (await client.post("/secret/verdict", data=body)).status == 400
 
     at_desk(desk(), act)
-    assert not Path("data/own/reviews.jsonl").read_text()
+    assert not Path("data/own/reviews.jsonl").exists()
 
 
 def test_a_broken_file_and_a_full_disk_are_said_and_nothing_is_lost(
@@ -432,7 +433,7 @@ def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
     )
 
 
-# ---- the process --------------------------------------------------------------------------------------------------
+# ---- the process --------------------------------------------------------------------------------
 
 
 def opened(process: "subprocess.Popen[str]") -> str:
@@ -455,7 +456,7 @@ def post(url: str, body: Row) -> Row:
 def test_a_killed_review_keeps_its_verdicts_and_the_next_goes_on(
     seeds: list[Row], project: Project
 ) -> None:
-    process = project.start("potstill.review.server", "--no-open")
+    process = project.start("potstill.review.server", BROWSER="none")
     url = opened(process)
     for index in range(3):
         post(url + "verdict", {"index": index, "verdict": "reject"})
@@ -467,7 +468,8 @@ def test_a_killed_review_keeps_its_verdicts_and_the_next_goes_on(
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert re.search(
-        r"review: 0 new; data/own/reviews.jsonl has 0 accepted, 3 rejected, 0 edited, 0 rankings; \d of 3 agree",
+        r"review: 0 new; data/own/reviews.jsonl has 0 accepted, 3 rejected, 0 edited, 0 rankings; "
+        r"\d of 3 agree",
         out,
     )
     assert len(reviews.load("data/own/reviews.jsonl").verdicts) == 3
@@ -497,7 +499,7 @@ def test_a_sample_of_nothing_is_refused(seeds: list[Row], project: Project) -> N
     )
 
 
-# ---- the page in a real browser -----------------------------------------------------------------------------------
+# ---- the page in a real browser -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -511,7 +513,7 @@ def served(project: Project) -> Iterator[str]:
     texts = [json.dumps({"word": EVIL, "length": i}) for i in range(4)]
     found = [answer(seed["id"], text) for seed, text in zip(seeds, texts, strict=True)]
     jsonl.write_jsonl("data/2-answers.jsonl", [*found, answer(seeds[0]["id"], SECOND, 1)])
-    process = project.start("potstill.review.server", "--no-open")
+    process = project.start("potstill.review.server", BROWSER="none")
     yield opened(process)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)

@@ -1,4 +1,5 @@
-"""What bench/serve.py makes of its figures, and the whole of it around a stand-in for vLLM's app behind the real gateway."""
+"""What bench/serve.py makes of its figures, and the whole of it around a stand-in for vLLM's app
+behind the real gateway."""
 
 import json
 import sys
@@ -17,14 +18,14 @@ from starlette.routing import Route
 
 from bench import serve as bench
 from potstill.core import jsonl
-from potstill.serving import gateway, serve
+from potstill.serving import gateway, quantize, serve
 from potstill.task import settings
 from tests import fakes
 from tests.conftest import Project
 
 
 def stand_in(guess: bool, slow: float) -> Starlette:
-    """vLLM's answers and counters for the toy task, of which half the guessed tokens are right, if it guesses."""
+    """vLLM's answers and counters for the toy task; where it guesses, half the tokens are right."""
     served = 0
 
     async def chat(request: Request) -> JSONResponse:
@@ -92,8 +93,7 @@ def test_the_whole_bench(
     jsonl.write_jsonl("data/5-predictions/sft/test.jsonl", [row | none for row in said])
     jsonl.write_json("data/6-choice.json", {"ship": "sft"})
     fakes.model("models/student")
-    monkeypatch.setenv(gateway.KEY, "")  # the bench sets its own, and the task
-    monkeypatch.setenv(gateway.TASK, "")
+    monkeypatch.setenv(gateway.KEY, "")  # the bench sets its own
     monkeypatch.setattr(bench, "server", server)
     monkeypatch.setattr(bench, "TARGET", 0.2)
     monkeypatch.setattr(sys, "argv", ["bench.serve", "--users", "1", "4"])
@@ -136,7 +136,7 @@ def test_the_whole_bench(
 def test_percentiles_and_rates_are_those_of_all_passes_together() -> None:
     passes = [
         bench.Load([i / 1000 for i in range(1, 51)], 300, 2.0, ["a"] * 50),
-        bench.Load([i / 1000 for i in range(51, 101)], 100, 3.0, [*["a"] * 50, None]),
+        bench.Load([i / 1000 for i in range(51, 101)], 100, 3.0, [*["a"] * 50, ""]),
     ]
     found = bench.figures(8, passes)
     assert found == {
@@ -170,14 +170,12 @@ def test_the_most_users_are_found_to_an_eighth(
 def test_a_hop_is_held_against_what_two_equal_runs_differ_by(project: Project) -> None:
     toy = settings.load()
     tests = [{**row, "slice": "a"} for row in project.seeds(40)]
-    right: list[str | None] = [
-        f'{{"word":"word{i}","length":{len(f"word{i}")}}}' for i in range(40)
-    ]
+    right = [f'{{"word":"word{i}","length":{len(f"word{i}")}}}' for i in range(40)]
 
-    def wrong(count: int) -> list[str | None]:
-        return [None] * count + right[count:]
+    def wrong(count: int) -> list[str]:
+        return [""] * count + right[count:]
 
-    found = bench.same(toy, tests, right, wrong(8), (right, right))
+    found = quantize.same(toy, tests, right, wrong(8), (right, right))
     assert (found["differ"], found["flips"], found["right"], found["floor"], found["passed"]) == (
         8,
         8,
@@ -185,10 +183,10 @@ def test_a_hop_is_held_against_what_two_equal_runs_differ_by(project: Project) -
         0,
         0,
     )
-    found = bench.same(toy, tests, right, wrong(8), (right, wrong(6)))
+    found = quantize.same(toy, tests, right, wrong(8), (right, wrong(6)))
     assert (found["flips"], found["floor"], found["passed"]) == (8, 6, 1)
 
 
 def test_answers_that_break_the_schema_are_counted(project: Project) -> None:
-    answers = ['{"word":"a","length":1}', '{"word":"a"}', "{", None]
+    answers = ['{"word":"a","length":1}', '{"word":"a"}', "{", ""]
     assert bench.invalid(settings.load(), answers) == 3

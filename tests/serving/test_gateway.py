@@ -1,4 +1,5 @@
-"""The middleware and the protocol of `make serve` around a stand-in for vLLM's app that answers with what it got."""
+"""The middleware and the protocol of `make serve` around a stand-in for vLLM's app, which answers
+with what it got."""
 
 import asyncio
 import json
@@ -7,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -131,9 +133,7 @@ def test_what_a_client_gives_stays(echo: Echo) -> None:
 
 
 def test_a_task_with_several_inputs_and_plain_text(project: Project, echo: Echo) -> None:
-    project.write(
-        "task.yaml", 'input: [a, b]\nuser: "{{ a }}/{{ b }}"\nchecks: [language]\n'
-    )
+    project.write("task.yaml", 'input: [a, b]\nuser: "{{ a }}/{{ b }}"\nchecks: [language]\n')
     for given in (
         {"input": {"a": "x", "b": "y"}},
         {"messages": [{"role": "user", "content": '{"a": "x", "b": "y"}'}]},
@@ -235,14 +235,17 @@ def test_a_bad_key_in_the_environment_is_one_sentence(
         gateway.api_key()
 
 
-def test_the_task_comes_from_the_environment_when_it_is_there(
+def test_the_task_is_that_of_the_working_folder(
     echo: Echo, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write("tasks/other/task.yaml", "input: [text]\n")
     project.write("tasks/other/prompts/student.md", "another prompt\n")
-    monkeypatch.setenv(gateway.TASK, "other")
-    assert passed(echo, {"input": "a"})["messages"][0]["content"] == "another prompt"
-    assert gateway.response_format(settings.load("other")) is None
+    project.write("tasks/other/params.yaml", Path("params.yaml").read_text(encoding="utf-8"))
+    monkeypatch.chdir("tasks/other")
+    found = passed(echo, {"input": "a"})
+    assert found["messages"][0]["content"] == "another prompt"
+    assert found["model"] == "other"
+    assert gateway.response_format(settings.load()) is None
 
 
 def test_sigterm_answers_what_is_under_way_and_refuses_the_rest(
@@ -310,7 +313,8 @@ def port(echo: Echo) -> Iterator[int]:
 
 
 def talk(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
-    """Sends the parts and gives all that comes back until the server closes; no more is sent once it has."""
+    """Sends the parts and gives all that comes back until the server closes; no more is sent once
+    it has."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         try:
             for part in parts:
@@ -362,7 +366,8 @@ def test_slow_clients_are_cut_off(port: int, name: str) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_a_body_that_nobody_waits_for_keeps_no_connection(port: int) -> None:
-    """A wrong key is answered at once and /health before its body is there: neither may hold the connection open."""
+    """A wrong key is answered at once and /health before its body is there: neither may hold the
+    connection open."""
     wrong = b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n"
     assert talk(port, wrong, *[b" "] * 40, pause=0.05).startswith(b"HTTP/1.1 401 ")
     health = b"GET /health HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n"

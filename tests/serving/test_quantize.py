@@ -1,4 +1,5 @@
-"""`make quantize`: what is asked of the tools, the table and its verdict; the real INT8 once, and stand-ins for llama.cpp."""
+"""`make quantize`: what is asked of the tools, the table and its verdict; the real INT8 once, and
+stand-ins for llama.cpp."""
 
 import json
 import os
@@ -20,7 +21,7 @@ from potstill.training import model_folder, swift
 from tests import fakes
 from tests.conftest import ROOT, Project
 
-P = SimpleNamespace(predict_max_tokens=32, predict_dtype="float32", max_model_len=1024)
+P = SimpleNamespace(max_tokens=32, max_model_len=1024)  # of predict
 CONVERTER = """
 import sys
 model, _, out, _, kind = sys.argv[1:]
@@ -35,7 +36,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self): self.reply({"status": "ok"})
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert asked["temperature"] == 0 and asked["chat_template_kwargs"] == {"enable_thinking": False}
+        assert asked["temperature"] == 0
+        assert asked["chat_template_kwargs"] == {"enable_thinking": False}
         word = asked["messages"][-1]["content"].split()[-1]
         text = json.dumps({"word": word, "length": len(word)})
         self.reply({"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 9}})
@@ -46,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *more): pass
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+port = int(sys.argv[sys.argv.index("--port") + 1])
+ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
@@ -60,9 +63,7 @@ def tests(project: Project) -> list[jsonl.Row]:
     found = [{**row, "slice": "a"} for row in project.seeds(40)]
     jsonl.write_jsonl("data/4-test.jsonl", found)
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    jsonl.write_jsonl(
-        "data/4-train.jsonl", [{"id": str(i), "messages": chat} for i in range(20)]
-    )
+    jsonl.write_jsonl("data/4-train.jsonl", [{"id": str(i), "messages": chat} for i in range(20)])
     right = [
         {"id": row["id"], "answer": answer(f"word{i}"), "prompt_tokens": 9, "completion_tokens": 9}
         for i, row in enumerate(found)
@@ -81,19 +82,19 @@ def said(tests: list[jsonl.Row], wrong: int = 0) -> jsonl.Row:
 
 def test_the_table_holds_each_format_against_the_student(tests: list[jsonl.Row]) -> None:
     toy = settings.load()
-    evaluated = jsonl.read_jsonl("data/5-predictions/sft/test.jsonl")
-    measured = {"student": said(tests, 1), "int8": said(tests, 2), "awq": said(tests, 20)}
-    sizes = {"student": 3 << 20, "int8": 1 << 20, "awq": 1 << 19}
-    found = {row["model"]: row for row in quantize.table(toy, tests, evaluated, measured, sizes)}
+    measured = {
+        "student": {"size": 3 << 20, **said(tests, 1)},
+        "int8": {"size": 1 << 20, **said(tests, 2)},
+        "awq": {"size": 1 << 19, **said(tests, 20)},
+    }
+    table = quantize.table(toy, tests, quantize.evaluated(toy), measured)
+    found = {row["model"]: row for row in table}
     assert [
         (name, row["size_mib"], row["rows"], row["right"], row["differ"], row["flips"])
         for name, row in found.items()
     ] == [("student", 3.0, 40, 39, 1, 1), ("int8", 1.0, 40, 38, 2, 2), ("awq", 0.5, 40, 20, 20, 20)]
-    assert [row["passed"] for row in found.values()] == [
-        1,
-        1,
-        0,
-    ]  # one more than the floor is chance, nineteen are not
+    # One more than the floor is chance, nineteen are not.
+    assert [row["passed"] for row in found.values()] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(("wrong", "code"), [(0, 0), (30, 1)])
@@ -105,11 +106,7 @@ def test_a_format_that_answers_otherwise_fails_the_command(
     code: int,
 ) -> None:
     def made(kind: str, model: Path, lessons: Path, out: Path, max_length: int) -> None:
-        assert (kind, str(model), str(lessons)) == (
-            "int8",
-            "models/student",
-            "data/4-train.jsonl",
-        )
+        assert (kind, str(model), str(lessons)) == ("int8", "models/student", "data/4-train.jsonl")
         fakes.model(out)
 
     def answered(model: Path, chats: list[Any], p: Any, dtype: str) -> jsonl.Row:
@@ -138,6 +135,7 @@ def test_what_this_machine_cannot_do_is_one_sentence(
     tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_folder, "on_cuda", lambda: False)
+    monkeypatch.setattr(quantize, "VENV", Path(".venv-quantize"))
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     for kind, sentence in (
         ("gptq", "FORMAT=gptq needs an NVIDIA GPU"),
@@ -147,11 +145,7 @@ def test_what_this_machine_cannot_do_is_one_sentence(
     ):
         with pytest.raises(UserError, match=sentence):
             quantize.make(
-                kind,
-                Path("models/student"),
-                Path("data/4-train.jsonl"),
-                Path("out") / kind,
-                1024,
+                kind, Path("models/student"), Path("data/4-train.jsonl"), Path("out") / kind, 1024
             )
 
 
@@ -193,8 +187,9 @@ def test_the_yaml_of_swift_export_is_its_own(tests: list[jsonl.Row], tmp_path: P
         "from swift.arguments import ExportArguments; from transformers import HfArgumentParser\n"
         "for path in sys.argv[1:]:\n"
         "    argv = [path]; parse_yaml_args(argv)\n"
-        "    found, rest = argparse.ArgumentParser.parse_known_args(HfArgumentParser([ExportArguments]), argv)\n"
-        "    print(json.dumps([found.quant_method, found.quant_bits, found.group_size, found.dataset, rest]))"
+        "    parser = HfArgumentParser([ExportArguments])\n"
+        "    a, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
+        "    print(json.dumps([a.quant_method, a.quant_bits, a.group_size, a.dataset, rest]))"
     )
     env = os.environ | model_folder.environment(hub=False)
     done = subprocess.run(
@@ -208,11 +203,11 @@ def test_the_yaml_of_swift_export_is_its_own(tests: list[jsonl.Row], tmp_path: P
 def test_int8_by_llm_compressor_answers_in_vllm(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """models/tiny-base as the student: INT8 is smaller and, on what it was pretrained to do, mostly says the same."""
+    """models/tiny-base as the student: INT8 is smaller and, on what it was pretrained to do, mostly
+    says the same."""
     subprocess.run(
         [sys.executable, "-m", "potstill.commands.setup", "quantize"], cwd=ROOT, check=True
     )
-    Path(".venv-quantize").symlink_to(ROOT / ".venv-quantize")
     shutil.copytree(ROOT / "models/tiny-base", "models/student")
     chats = [[{"role": "user", "content": f"复述：第{i}号货架在北京市海淀区"}] for i in range(24)]
     lessons = [
@@ -228,7 +223,7 @@ def test_int8_by_llm_compressor_answers_in_vllm(
         == "compressed-tensors"
     )
     assert quantize.size(out) < 0.8 * quantize.size(model)
-    before, after = (quantize.answered(one, chats, P, "bfloat16") for one in (model, out))
+    before, after = (quantize.answered(folder, chats, P, "bfloat16") for folder in (model, out))
     equal = sum(a == b for a, b in zip(before["answers"], after["answers"], strict=True))
     assert equal >= len(chats) // 2, (before["answers"][:3], after["answers"][:3])
     assert after["tokens_per_second"] > 0

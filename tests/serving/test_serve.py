@@ -1,4 +1,5 @@
-"""`make serve`: its command line, and the real server on loopback with models/tiny-base as the student."""
+"""`make serve`: its command line, and the real server on loopback with models/tiny-base as the
+student."""
 
 import asyncio
 import itertools
@@ -47,15 +48,10 @@ def test_no_student_and_no_key_are_one_sentence(project: Project) -> None:
     assert out.startswith("error: SERVE_API_KEY is not set, expected")
     code, out = project.run("potstill.serving.serve", SERVE_API_KEY=KEY)
     assert code == 1
-    assert (
-        out
-        == "error: models/student is missing, expected a model: `make repro TASK=toy` trains it\n"
-    )
+    missing = "is missing, expected a model"
+    assert out == f"error: models/student {missing}: `make repro TASK=toy` trains it\n"
     code, out = project.run("potstill.serving.serve", "--format", "int8", SERVE_API_KEY=KEY)
-    assert (
-        out
-        == "error: models/quantized/int8 is missing, expected a model: `make quantize FORMAT=int8`\n"
-    )
+    assert out == f"error: models/quantized/int8 {missing}: `make quantize FORMAT=int8`\n"
 
 
 @pytest.mark.parametrize(
@@ -73,21 +69,21 @@ def test_the_command_line(
 ) -> None:
     monkeypatch.setattr(model_folder, "on_cuda", lambda: cuda)
     monkeypatch.setattr(serve, "compiles", lambda: compiles)
-    words = serve.arguments(
-        settings.load(),
-        Path("models/student"),
-        "127.0.0.1",
-        8123,
-        "auto",
-        2048,
-        speculative,
-    )
+    fakes.model("models/draft")
+    student = Path("models/student")
+    words = serve.arguments(settings.load(), student, "auto", 2048, speculative)
     flags = dict(itertools.pairwise(words))
     assert flags["--middleware"] == "potstill.serving.gateway.Gateway"
     assert ("--enforce-eager" in words) is eager
     ahead = json.loads(flags.get("--speculative-config", "{}"))
     assert ahead.get("method", ahead.get("model", "off")) == speculative
     assert KEY not in " ".join(words)  # anybody on the machine can read a command line
+
+
+def test_a_draft_model_may_be_one_of_the_repository(project: Project) -> None:
+    words = serve.arguments(settings.load(), Path("a"), "auto", 2048, "models/tiny-base")
+    draft = json.loads(dict(itertools.pairwise(words))["--speculative-config"])["model"]
+    assert Path(draft).resolve() == ROOT / "models/tiny-base"
 
 
 def test_kernels_are_built_where_a_compiler_is(
@@ -132,7 +128,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.project = Project(folder)
         self.project.write("schema.json", json.dumps(SCHEMA))
-        self.project.set(max_model_len=1024, predict_max_tokens=64)
+        self.project.set(predict_max_model_len=1024, predict_max_tokens=64)
         shutil.copytree(ROOT / "models/tiny-base", folder / "models/student")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -160,10 +156,9 @@ class Server:
                     return
             time.sleep(0.5)
 
-    def client(self, **more: object) -> httpx.Client:
-        return httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=120, **more
-        )  # type: ignore[arg-type]
+    def client(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120)
 
     def family(self) -> list[int]:
         """The processes of the server's session."""
@@ -195,16 +190,14 @@ def test_vllm_understands_the_command_line(
     code = (
         "import json, sys; from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
         "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
-        "for words in json.loads(sys.argv[1]): print(make_arg_parser(FlexibleArgumentParser()).parse_args(words).port)\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    print(make_arg_parser(FlexibleArgumentParser()).parse_args(words).port)\n"
     )
     lines = []
     for cuda, speculative in itertools.product((True, False), ("off", "ngram", "models/draft")):
         monkeypatch.setattr(model_folder, "on_cuda", lambda cuda=cuda: cuda)
-        lines.append(
-            serve.arguments(
-                settings.load(), Path("a"), "127.0.0.1", 8123, "auto", 2048, speculative
-            )
-        )
+        words = serve.arguments(settings.load(), Path("a"), "auto", 2048, speculative)
+        lines.append([*words, "--port", "8123"])
     env = os.environ | model_folder.environment(hub=False)
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, env=env
@@ -214,7 +207,7 @@ def test_vllm_understands_the_command_line(
 
 @pytest.mark.slow
 def test_the_input_alone_gets_an_answer_of_the_schema(server: Server) -> None:
-    """The model has never seen the task: that each answer obeys the schema is the server's default."""
+    """The model has never seen the task: the server's default makes each answer obey the schema."""
     with server.client() as client:
         for i in range(8):
             found = client.post(
@@ -315,7 +308,7 @@ def endless() -> dict[str, object]:
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["", "python"])
 def test_the_example_clients_of_the_docs(server: Server, language: str) -> None:
-    """Every block of docs/serve.md that asks the server runs as it stands, but for port and task."""
+    """Each block of docs/serve.md that asks the server runs as it stands, but for port and task."""
     text = (
         (ROOT / "docs/serve.md")
         .read_text(encoding="utf-8")

@@ -1,12 +1,14 @@
-"""The scripted teacher of the address task: what it reads, row by row, and how it spoils a share of its answers."""
+"""The scripted teacher of the address task: what it reads, row by row, and its flaws."""
 
 import json
 from collections import Counter
 
 import pytest
-from tasks.address import teacher
 
-# text ⏎ expected values in the order of the keys, separated by "|"; "⏎" inside a text is a line break.
+import teacher
+
+# text ⏎ expected values in the order of the keys, separated by "|"; "⏎" inside a text is a line
+# break.
 TABLE = """
 电话:23204753945:大理市大理市人民路25号 大理古城国际酒店 3号楼:收件者:段丽娟
 云南省|大理市|大理市|人民路25号 大理古城国际酒店 3号楼|段丽娟|23204753945
@@ -80,7 +82,8 @@ TABLE = """
 贵州省|黔东南苗族侗族自治州|凯里市|北京西路25号|吴英|0855-8231234
 收件人：王芳女士⏎手机号码：+8613912345678⏎所在地区：江苏省苏州市昆山市⏎详细地址：玉山镇前进中路219号2单元301室（放门卫）
 江苏省|苏州市|昆山市|玉山镇前进中路219号2单元301室|王芳|13912345678
-所在地区：浙江省/杭州市/西湖区 详细地址：文三路90号东部软件园1号楼 收货人：沈佳怡 联系电话：28012345678
+所在地区：浙江省/杭州市/西湖区 详细地址：文三路90号东部软件园1号楼 \
+收货人：沈佳怡 联系电话：28012345678
 浙江省|杭州市|西湖区|文三路90号东部软件园1号楼|沈佳怡|28012345678
 详细地址：文三路90号3幢，所在地区：浙江省杭州市西湖区，收货人：沈佳怡，电话：28012345678
 浙江省|杭州市|西湖区|文三路90号3幢|沈佳怡|28012345678
@@ -167,13 +170,8 @@ CASES = [
     for text, values in zip(LINES[::2], LINES[1::2], strict=True)
 ]
 CLEAN = "clean"  # a seed whose hash picks no flaw
-ROW = dict(
-    zip(
-        teacher.KEYS,
-        ("湖北省", "武汉市", "武昌区", "中北路9号", "李梅", "13812345678"),
-        strict=True,
-    )
-)
+VALUES = ("湖北省", "武汉市", "武昌区", "中北路9号", "李梅", "13812345678")
+ROW = dict(zip(teacher.KEYS, VALUES, strict=True))
 
 
 def ask(text: str, seed: str = CLEAN) -> str:
@@ -216,21 +214,8 @@ def test_table_is_long_enough() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "谢谢",
-        "12345",
-        "{}",
-        "：：：",
-        "大理",
-        "昆山市大理",
-        "a" * 500,
-        " " * 3000,
-        "[(" * 1500,
-        "路1号张三",
-        "138",
-        "\n\t ",
-    ],
+    ["", "谢谢", "12345", "{}", "：：：", "大理", "昆山市大理", "路1号张三", "138", "\n\t "]
+    + ["a" * 500, " " * 3000, "[(" * 1500],
 )
 def test_odd_text_still_gets_the_six_keys(text: str) -> None:
     assert list(json.loads(ask(text))) == list(teacher.KEYS)
@@ -238,12 +223,8 @@ def test_odd_text_still_gets_the_six_keys(text: str) -> None:
 
 def test_reads_the_last_user_message_only() -> None:
     messages = [{"role": "user", "content": CASES[0][0]}, {"role": "assistant", "content": "{}"}]
-    assert (
-        json.loads(teacher.answer([*messages, {"role": "user", "content": CASES[1][0]}], CLEAN))[
-            "name"
-        ]
-        == "慕容修远"
-    )
+    messages.append({"role": "user", "content": CASES[1][0]})
+    assert json.loads(teacher.answer(messages, CLEAN))["name"] == "慕容修远"
 
 
 def test_flaws_have_their_shares() -> None:
@@ -252,10 +233,8 @@ def test_flaws_have_their_shares() -> None:
     assert set(found) == {"none", *teacher.FLAWS}
     assert sum(teacher.FLAWS.values()) == pytest.approx(0.05)
     assert teacher.FLAWS["wrong_city_or_district"] <= 0.006
-    for (
-        flaw,
-        share,
-    ) in teacher.FLAWS.items():  # four standard deviations of a share counted over so many seeds
+    for flaw, share in teacher.FLAWS.items():
+        # four standard deviations of a share counted over so many seeds
         assert abs(found[flaw] / seeds - share) < 4 * (share / seeds) ** 0.5, flaw
 
 

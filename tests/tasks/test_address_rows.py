@@ -1,16 +1,21 @@
-"""The rows of the address task: what data/address holds, and that gold labels follow from what is typed."""
+"""The rows of the address task: what data/ holds; gold labels follow from what is typed."""
 
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from tasks.address import rows
 
+from data import places as geo
+from data import rows
 from potstill.core.jsonl import read_jsonl, row_id, squeeze
 
-BY_NAME = {(place.city, place.district): place for place in rows.places()}
-OWN = {place.district or place.city: place for place in rows.places()}
+BY_NAME = {(place.city, place.district): place for place in geo.places()}
+COMPOUND = tuple(rows.weighted("compound")[0])
+PROVINCES = tuple(geo.provinces() | {"内蒙"})
+OWN = {place.district or place.city: place for place in geo.places()}
 
 
 def seeds() -> list[rows.Row]:
@@ -25,7 +30,7 @@ def gold(*slices: int) -> list[rows.Row]:
 
 def test_committed_files_are_what_the_script_makes() -> None:
     for name, made in rows.files().items():
-        assert read_jsonl(rows.DATA / name) == made, f"{name}: run `python -m tasks.address.rows`"
+        assert read_jsonl(rows.DATA / name) == made, f"{name}: run `python -m data.rows`"
 
 
 def test_made_twice_alike() -> None:
@@ -51,9 +56,8 @@ def test_no_name_of_a_gold_row_occurs_in_a_seed() -> None:
         assert row.record.gold["name"] in row.record.held
         found = [text for text in (*row.record.held, row.record.gold["phone"]) if text in typed]
         assert not found, f"{found} of {row.text!r} stands in a seed"
-    assert (
-        sum(len(row.record.held) > 1 for row in gold()) > 490
-    )  # a street, estate, village … beside the person
+    # a street, estate, village … beside the person
+    assert sum(len(row.record.held) > 1 for row in gold()) > 490
 
 
 def test_layouts() -> None:
@@ -86,7 +90,7 @@ def test_seeds_have_no_mark_of_an_unseen_layout(mark: str) -> None:
 def test_coverage() -> None:
     labels = [row.record.gold for row in seeds()]
     assert len({label["province"] for label in labels}) == 31
-    prefectures = {(place.province, place.city) for place in rows.places() if place.city}
+    prefectures = {(place.province, place.city) for place in geo.places() if place.city}
     assert (
         prefectures <= {(label["province"], label["city"]) for label in labels}
         and len(prefectures) > 330
@@ -103,7 +107,7 @@ def test_coverage() -> None:
     ("what", "holds", "low", "high"),
     [
         ("typed twice", lambda r: re.search(r"(..+市)[ /-]?\1", r.text), 0.03, 0.08),
-        ("compound surname", lambda r: r.record.name.startswith(tuple(rows.weighted("compound")[0])), 0.03, 0.06),
+        ("compound surname", lambda r: r.record.name.startswith(COMPOUND), 0.03, 0.06),
         ("four characters", lambda r: len(r.record.name) == 4, 0.01, 0.04),
         ("title", lambda r: r.record.title, 0.04, 0.09),
         ("landline", lambda r: r.record.gold["phone"][0] == "0", 0.14, 0.22),
@@ -111,14 +115,14 @@ def test_coverage() -> None:
         ("virtual number", lambda r: r.record.gold["phone"][0] == "2", 0.10, 0.18),
         ("country code", lambda r: re.match(r"\+86|0086|86[ -]", r.record.phone), 0.03, 0.09),
         ("spaced mobile", lambda r: r.record.gold["phone"] not in r.record.phone, 0.06, 0.14),
-        ("province out", lambda r: not r.record.region[0].startswith(tuple(rows.provinces() | {"内蒙"})), 0.15, 0.25),
+        ("province out", lambda r: not r.record.region[0].startswith(PROVINCES), 0.15, 0.25),
         ("city-level", lambda r: r.record.gold["district"].endswith("市"), 0.13, 0.20),
         ("county", lambda r: re.search("[县旗]$", r.record.gold["district"]), 0.22, 0.30),
         ("its own city", lambda r: r.record.gold["city"] == r.record.gold["district"], 0.05, 0.13),
         ("remark", lambda r: any(x in r.text for x in rows.weighted("remark")[0]), 0.06, 0.10),
     ],
-)  # fmt: skip
-def test_shares(what: str, holds, low: float, high: float) -> None:  # type: ignore[no-untyped-def]
+)
+def test_shares(what: str, holds: Callable[[rows.Row], object], low: float, high: float) -> None:
     assert low <= sum(bool(holds(row)) for row in seeds()) / len(seeds()) <= high, what
 
 
@@ -141,7 +145,8 @@ def test_labels_are_found_in_the_text() -> None:
 def test_divisions_are_official_names_of_the_gazetteer() -> None:
     for row in seeds() + gold():
         province, city, district = (row.record.gold[key] for key in rows.KEYS[:3])
-        # its own city: typed twice or without its prefecture, under the province, or without districts
+        # its own city: typed twice or without its prefecture, under the province, or without
+        # districts
         place = OWN[city] if city == district else BY_NAME[city, district]
         assert place.province == province
         assert row.record.region[-1] == district
@@ -178,10 +183,10 @@ def test_divisions_are_official_names_of_the_gazetteer() -> None:
 )
 def test_what_a_typed_region_means(region: tuple[str, ...], province: str, city: str) -> None:
     last = region[-1]
-    places = [p for p in rows.places() if p.province == province and (p.district or p.city) == last]
+    places = [p for p in geo.places() if p.province == province and (p.district or p.city) == last]
     place = next(p for p in places if p.city in ("", last, city) or p.district.endswith("市"))
     rng = random.Random(1)
-    forms = [rows.typed(place, rng) for _ in range(2000)]
+    forms = [geo.typed(place, rng) for _ in range(2000)]
     meant = {(its_city, its_district) for parts, its_city, its_district in forms if parts == region}
     assert meant == {(city, last)}
 
@@ -199,7 +204,7 @@ def test_what_a_typed_region_means(region: tuple[str, ...], province: str, city:
 )
 def test_forms_that_are_never_typed(city: str, district: str, never: tuple[str, ...]) -> None:
     rng = random.Random(2)
-    assert never not in {rows.typed(BY_NAME[city, district], rng)[0] for _ in range(2000)}
+    assert never not in {geo.typed(BY_NAME[city, district], rng)[0] for _ in range(2000)}
 
 
 @pytest.mark.parametrize(
@@ -232,8 +237,8 @@ def test_forms_that_are_never_typed(city: str, district: str, never: tuple[str, 
     ],
 )
 def test_published_lines_are_in_range(
-    layout: str, others: dict[str, str], record, text: str
-) -> None:  # type: ignore[no-untyped-def]
+    layout: str, others: dict[str, str], record: tuple[Any, ...], text: str
+) -> None:
     region, detail, gap, name, phone = record
     made = rows.Record(region, "", "", detail, gap, name, "", phone, {}, frozenset())
     assert layout in rows.LAYOUTS and rows.clear(layout, made)

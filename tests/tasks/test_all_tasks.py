@@ -1,82 +1,121 @@
-"""Every worked task of tasks/: its folder is whole, its profiles fit, its scripted teacher composes, and no test row is known."""
+"""Every worked task: its folder is whole, its profiles fit, its scripted teacher composes, and no
+test row is known."""
 
 import hashlib
 import importlib
 import json
+import urllib.request
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from potstill.checks import registry
 from potstill.core import jsonl, params
 from potstill.task import settings
+from potstill.teacher import scripted
 from tests.conftest import ROOT
 
-TASKS = sorted(
-    path.parent.name for path in ROOT.glob("tasks/*/task.yaml") if path.parent.name != "_template"
-)
+FOLDERS = settings.tasks()
 PROFILES = sorted(
     p.relative_to(ROOT) for at in ("", "tasks/*/") for p in ROOT.glob(f"{at}profiles/*.yaml")
 )
 ASKED = 500  # seeds that the teacher is asked about; where they grow, all there are
 
 
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+@pytest.fixture(params=FOLDERS)
+def t(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
+    """Each task in turn; its folder is the working folder of the test."""
+    monkeypatch.chdir(FOLDERS[request.param])
+    return settings.load()
+
+
+def teacher_of(t: settings.Task) -> ModuleType:
+    """The package of a task's scripted teacher."""
+    parts = FOLDERS[t.name].relative_to(ROOT).parts
+    return importlib.import_module(".".join((*parts, "teacher")))
+
+
+def seed_of(messages: list[dict[str, str]]) -> str:
+    """What the teacher's server makes of a request without a seed."""
+    return hashlib.sha256(json.dumps([messages, None]).encode()).hexdigest()
 
 
 @cache
-def answers(name: str, file: str) -> list[tuple[jsonl.Row, str]]:
-    """Rows of seeds.jsonl or gold.jsonl with the scripted teacher's answers, as its server would give them."""
-    t = settings.load(name)
-    answer = importlib.import_module(f"tasks.{name}.teacher").answer
+def replies(name: str, file: str) -> list[tuple[jsonl.Row, str]]:
+    """Rows of seeds.jsonl or gold.jsonl with the scripted teacher's answers, as its server would
+    give them. The task's folder is the working folder."""
+    t = settings.load()
+    assert t.name == name
     found = []
     for row in t.inputs(t.data / file)[:ASKED]:
         messages = t.messages("teacher", row)
-        seed = hashlib.sha256(json.dumps([messages, None]).encode()).hexdigest()
-        found.append((row, answer(messages, seed)))
+        found.append((row, teacher_of(t).answer(messages, seed_of(messages))))
     return found
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_folder_is_whole(name: str) -> None:
-    t = settings.load(name)
+def test_the_root_s_task_is_the_first_and_the_template_is_none() -> None:
+    first, *others = FOLDERS.values()
+    assert first == ROOT
+    assert {folder.parent for folder in others} == {ROOT / "tasks"}
+    assert len(others) >= 5 and "_template" not in {folder.name for folder in others}
+
+
+def test_the_folder_is_whole(t: settings.Task) -> None:
+    folder = FOLDERS[t.name]
+    assert folder == ROOT or folder.name == t.name
     registry.validate(t)
-    for file in ("messages", "reviews", "knowledge"):
-        assert (t.data / f"{file}.jsonl").is_file()
     for file in ("seeds.jsonl", "gold.jsonl"):
         jsonl.check_ids(t.data / file, t.inputs(t.data / file), t.config["input"])
     row = t.inputs(t.data / "gold.jsonl")[0]
     teacher, student = (t.messages(kind, row) for kind in ("teacher", "student"))
     assert teacher[-1] == student[-1]  # the same turn of the user
     assert len(student[0]["content"]) * 3 < len(teacher[0]["content"])
-    assert (t.dir / "profiles/published.yaml").is_file()
-    assert Path(f"schemas/{name}.json").is_file()  # DVC wants one of plain text, too
-    python = {path.parent.name for path in t.dir.rglob("*.py")}
-    assert python <= {name, "teacher"}
+    # DVC wants a schema of plain text, too, and a folder for own rows that git keeps
+    for file in ("schema.json", "dvc.yaml", "profiles/published.yaml", "data/own/README.md"):
+        assert Path(file).is_file(), file
+    own = [Path("data"), Path("teacher")]
+    code_of_task = [path for folder in own for path in folder.rglob("*.py")]
+    assert {path.parent for path in code_of_task} == set(own)
+    if folder != ROOT:
+        assert sorted(Path().rglob("*.py")) == sorted(code_of_task)
     code = [
         path.read_text(encoding="utf-8")
-        for folder in ("stages", "potstill")
-        for path in Path(folder).rglob("*.py")
+        for package in ("stages", "potstill")
+        for path in (ROOT / package).rglob("*.py")
     ]
-    assert not any(f'"{name}"' in text or f"'{name}'" in text for text in code)
+    assert len(code) > 50
+    assert not any(f'"{t.name}"' in text or f"'{t.name}'" in text for text in code)
+
+
+def merged(committed: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with a profile's in their place; a profile may hold a part of a section."""
+    sections = {name for name, rule in params.schema().items() if "properties" in rule}
+    inner = {name: committed[name] | profile[name] for name in sections & set(profile)}
+    return {**committed, **profile, **inner}
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=str)
 def test_a_profile_fits_the_parameters(path: Path) -> None:
-    committed = params.parse(Path("params.yaml").read_text(encoding="utf-8"), Path("params.yaml"))
-    profile = params.parse(path.read_text(encoding="utf-8"), path)
-    params.validate({**committed, **profile}, path)
+    committed = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"), params.PATH)
+    profile = params.parse((ROOT / path).read_text(encoding="utf-8"), path)
+    params.validate(merged(committed, profile), path)
     assert "task" not in profile
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_scripted_teacher_composes(name: str) -> None:
-    """Nine answers in ten differ, none to a test row is one to a seed, most pass the checks and some do not."""
-    t = settings.load(name)
-    seeds, gold = answers(name, "seeds.jsonl"), answers(name, "gold.jsonl")
+def test_the_cpu_profile_is_what_is_committed(t: settings.Task) -> None:
+    """In every task's folder."""
+    cpu = params.parse((ROOT / "profiles/cpu.yaml").read_text(encoding="utf-8"), params.PATH)
+    committed = params.parse(params.PATH.read_text(encoding="utf-8"), params.PATH)
+    assert merged(committed, cpu) == committed
+
+
+def test_the_scripted_teacher_composes(t: settings.Task) -> None:
+    """Nine answers in ten differ, none to a test row is one to a seed, most pass the checks and
+    some do not."""
+    seeds, gold = replies(t.name, "seeds.jsonl"), replies(t.name, "gold.jsonl")
     for found in (seeds, gold):
         assert len({text for _, text in found}) >= 0.9 * len(found)
     right = [
@@ -87,19 +126,29 @@ def test_the_scripted_teacher_composes(name: str) -> None:
     assert not learnt & {text for _, text in gold}
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_teacher_reads_the_input(name: str) -> None:
+def test_the_teacher_reads_the_input(t: settings.Task) -> None:
     """The same dice and another input: another answer."""
-    t = settings.load(name)
-    answer = importlib.import_module(f"tasks.{name}.teacher").answer
     asked = t.inputs(t.data / "gold.jsonl")[:60]
+    answer = teacher_of(t).answer
     said = {answer(t.messages("teacher", row), "the same dice") for row in asked}
     assert len(said) > 0.9 * len(asked)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_no_test_row_is_a_seed(name: str) -> None:
-    t = settings.load(name)
+def test_its_server_gives_the_same_answer(t: settings.Task) -> None:
+    """The server imports the package `teacher` of the working folder; the root's is of that name,
+    too."""
+    messages = t.messages("teacher", t.inputs(t.data / "gold.jsonl")[0])
+    body = json.dumps({"messages": messages}).encode()
+    with scripted.serve(Path("teacher")) as url:
+        request = urllib.request.Request(
+            f"{url}/chat/completions", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            reply = json.load(response)["choices"][0]["message"]["content"]
+    assert reply == teacher_of(t).answer(messages, seed_of(messages))
+
+
+def test_no_test_row_is_a_seed(t: settings.Task) -> None:
     seeds, gold = (
         {t.fingerprint(row) for row in t.inputs(t.data / f"{file}.jsonl")}
         for file in ("seeds", "gold")

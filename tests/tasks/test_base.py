@@ -1,66 +1,61 @@
-"""The base's text: a base, not an answer."""
+"""The base's text: a base, not an answer. And what its training leaves in the embeddings."""
 
 import json
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from base import places, text, train
+from base import details, places, text, train
+from base.pools import FIELDS, KEYS, SIGNS
 from base.prose import prose
-from base.spans import KEYS, SIGNS, spans
+from base.spans import spans
+from base.writer import Example
 from potstill.core.jsonl import read_jsonl, squeeze
+from potstill.task import settings
 
+FOLDERS = settings.tasks()
 SIX = [
-    set(text.FIELDS[kind][0])
-    for kind in ("province", "city", "district", "location", "name", "phone")
+    set(FIELDS[kind][0]) for kind in ("province", "city", "district", "location", "name", "phone")
 ]
 
 
 @pytest.fixture(scope="module")
-def examples() -> list[text.Example]:
+def examples() -> list[Example]:
     rng = random.Random(123)
     return [text.example(rng) for _ in range(8000)]
 
 
-def test_equal_seeds_give_equal_text(examples: list[text.Example]) -> None:
+def test_equal_seeds_give_equal_text(examples: list[Example]) -> None:
     rng = random.Random(123)
     assert [text.example(rng) for _ in range(200)] == examples[:200]
 
 
-def test_no_answer_holds_the_six_keys_of_the_address_task(examples: list[text.Example]) -> None:
+def test_no_answer_holds_the_six_keys_of_the_address_task(examples: list[Example]) -> None:
     objects = [json.loads(answer) for _, _, answer in examples if answer.startswith("{")]
     assert len(objects) > 3000
     for found in objects:
         assert not all(names & set(found) for names in SIX), found
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.parent.name for path in Path("tasks").glob("[a-z]*/task.yaml"))
-)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_it_has_no_prompt_key_set_seed_or_gold_row_of_a_task(
-    examples: list[text.Example], name: str
+    examples: list[Example], name: str
 ) -> None:
-    prompts = {path.read_text().strip() for path in Path(f"tasks/{name}/prompts").glob("*.md")}
-    keys = set(
-        json.loads(Path(f"schemas/{name}.json").read_text()).get("properties", {})
-    )  # none of plain text
+    folder = FOLDERS[name]
+    prompts = {path.read_text().strip() for path in (folder / "prompts").glob("*.md")}
+    assert len(prompts) >= 2
+    schema = json.loads((folder / "schema.json").read_text())
+    keys = set(schema.get("properties", {}))  # none of plain text
+    other = ("id", "slice", "gold", "category")
     typed = {
-        squeeze(
-            "".join(
-                value
-                for key, value in row.items()
-                if key not in ("id", "slice", "gold", "category")
-            )
-        )
+        squeeze("".join(value for key, value in row.items() if key not in other))
         for part in ("seeds", "gold")
-        for row in read_jsonl(f"data/{name}/{part}.jsonl")
+        for row in read_jsonl(folder / f"data/{part}.jsonl")
     }
     assert len(typed) > 50
-    typed = {
-        line for line in typed if len(line) > 6
-    }  # quip's rows are words, and words are in any text
+    # a task's rows may be words, and words are in any text
+    typed = {line for line in typed if len(line) > 6}
     for system, user, answer in examples:
         assert not any(prompt in system or prompt in user for prompt in prompts)
         assert squeeze(user) not in typed
@@ -133,13 +128,14 @@ def test_every_kind_of_place_occurs() -> None:
 
 
 def test_no_character_of_the_base_lies_near_the_mean_of_all() -> None:
-    """The committed base has been through train.lengthen: before it, three in four characters lay half as far as the others."""
+    """The committed base has been through train.lengthen: before it, three in four characters lay
+    half as far as the others."""
     from safetensors.torch import load_file
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
-    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters())))
-    assert len(set(ids)) == len("".join(places.characters()))
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(details.characters())))
+    assert len(set(ids)) == len("".join(details.characters()))
     vectors = load_file("models/tiny-base/model.safetensors")["model.embed_tokens.weight"][
         ids
     ].float()
@@ -153,7 +149,7 @@ def test_lengthen_moves_the_near_characters_only_and_straight_away_from_the_mean
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
-    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(places.characters())))
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(details.characters())))
     model = train.make_model(tokenizer, 3)
     weights = model.get_input_embeddings().weight
     with torch.no_grad():

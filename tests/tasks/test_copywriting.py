@@ -1,4 +1,5 @@
-"""The copywriting task: what its scripted teacher reads and writes, what its checks catch, and that its rows are apart."""
+"""The copywriting task: what its scripted teacher reads and writes, what its checks catch, and that
+its rows are apart."""
 
 import json
 import random
@@ -11,27 +12,33 @@ import pytest
 from potstill.checks import registry
 from potstill.core.jsonl import Row, row_id
 from potstill.task import settings
-from tasks.copywriting import rows, teacher
+from tasks.copywriting import teacher
+from tasks.copywriting.data import rows
 from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "tasks/copywriting")
 
 
 @pytest.fixture
 def t() -> settings.Task:
-    return settings.load("copywriting")
+    return settings.load()
 
 
 FLOWER = {
     "title": "家人们谁懂啊 #养绿萝 #日常",
-    "content": "大家好我是小周 今天教大家养绿萝 我靠 选15厘米的花盆 播放2.3万 呃见干再浇别积水 每隔7天浇水 记得点赞收藏",
+    "content": (
+        "大家好我是小周 今天教大家养绿萝 我靠 选15厘米的花盆 播放2.3万 呃见干再浇别积水 "
+        "每隔7天浇水 记得点赞收藏"
+    ),
 }
 CRASH = {
     "title": "太惨了!!!【两车追尾】",
-    "content": "观众朋友们好今天早上望江路两车追尾据了解雨天路滑没有刹住另外3人受伤送医同时原因正在调查",
+    "content": (
+        "观众朋友们好今天早上望江路两车追尾据了解雨天路滑没有刹住另外3人受伤送医同时原因正在调查"
+    ),
 }
 DEATH = {
     "title": "突发 #老校长何文博",
@@ -52,7 +59,7 @@ NOTICE = {
 
 
 def clean(row: Row, seed: int = 0) -> dict[str, str]:
-    text = settings.load("copywriting").messages("teacher", row)[-1]["content"]
+    text = settings.load().messages("teacher", row)[-1]["content"]
     return teacher.compose(teacher.read(text), random.Random(seed))
 
 
@@ -126,9 +133,10 @@ def test_the_teachers_flaws_are_caught(t: settings.Task) -> None:
 
 
 def test_bad_copies_are_bad_in_many_ways(t: settings.Task) -> None:
-    """The bad prompt gets bad copies; some are as good as the chosen, so that the stage `pairs` has something to drop."""
+    """The bad prompt gets bad copies; some are as good as the chosen, so that the stage `pairs` has
+    something to drop."""
     made = rows.rows(12, 200, [topic for topic in rows.topics() if not topic.unseen], gold=False)
-    system = Path("tasks/copywriting/prompts/rejected.md").read_text(encoding="utf-8").strip()
+    system = Path("prompts/rejected.md").read_text(encoding="utf-8").strip()
     reasons: Counter[str] = Counter()
     passed, said = 0, set()
     for row in made:
@@ -139,15 +147,8 @@ def test_bad_copies_are_bad_in_many_ways(t: settings.Task) -> None:
         reasons.update({why.split(":")[0] for why in found})
     assert 0 < passed / len(made) < 0.12
     assert len(said) > 0.9 * len(made)
-    assert set(reasons) >= {
-        "json",
-        "max_chars",
-        "excludes",
-        "grounded",
-        "covers",
-        "repetition",
-        "regex",
-    }
+    named = "json max_chars excludes grounded covers repetition regex"
+    assert set(reasons) >= set(named.split())
 
 
 def test_no_word_of_a_gold_row_is_a_seeds() -> None:

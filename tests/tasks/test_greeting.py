@@ -1,4 +1,5 @@
-"""The task greeting: texts have the length asked for, say what was asked for, and flaws are caught by the task's checks."""
+"""The task greeting: texts have the length asked for, say what was asked for, and flaws are caught
+by the task's checks."""
 
 import json
 import random
@@ -8,16 +9,17 @@ from collections import Counter
 import pytest
 
 from potstill.checks import registry, requested_length
-from potstill.core.jsonl import row_id
+from potstill.core.jsonl import read_jsonl, row_id
 from potstill.task import settings
-from tasks.greeting import rows, teacher
+from tasks.greeting import teacher
+from tasks.greeting.data import rows
 from tasks.greeting.teacher import blessing, prose, rewriting, words
 from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "tasks/greeting")
 
 
 def asked(kind: str, count: int, seed: int = 1) -> list[str]:
@@ -37,7 +39,7 @@ def number(request: str) -> int:
 
 @pytest.mark.parametrize("kind", teacher.FRAMES)
 def test_a_text_passes_every_check_of_its_request(kind: str) -> None:
-    t, chance = settings.load("greeting"), random.Random(2)
+    t, chance = settings.load(), random.Random(2)
     texts = set()
     for request in asked(kind, 150):
         assert len(request) <= 800 and len(requested_length.asked(request)) == 1
@@ -62,16 +64,31 @@ def test_every_length_from_30_to_80_is_met_to_the_character() -> None:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ("元宵节前想对外公说几句，帮我拟60字祝福，提到“巷口的馄饨摊”，文字朴实。", r"^外公，.*元宵快乐！.*巷口的馄饨摊。.*愿您"),
+        (
+            "元宵节前想对外公说几句，帮我拟60字祝福，提到“巷口的馄饨摊”，文字朴实。",
+            r"^外公，.*元宵快乐！.*巷口的馄饨摊。.*愿您",
+        ),
         ("写一段45字的新年祝福，送给正在备战高考的表弟。", "^表弟，.*愿你"),
-        ("给小姑写一条70字的新年祝福，语气俏皮，祝驾照一次拿下。", "^小姑，.*祝您驾照一次拿下。.*！$"),
+        (
+            "给小姑写一条70字的新年祝福，语气俏皮，祝驾照一次拿下。",
+            "^小姑，.*祝您驾照一次拿下。.*！$",
+        ),
         ("以“那口老石磨”为题，写一篇300字的作文，读来温暖。", "(?s)(那口老石磨.*){3}"),
-        ("帮我写一段不少于200字的广播稿，送给老客户，主题是墙上的年画。", "(?s)^各位朋友，大家新年好！.*墙上的年画.*祝"),
-        ("把“锅里有肉，杯中有茶，愿车票总是靠窗”改写成一首100字以内的诗，送给发小。", "(?s)^锅里有肉，\n.*愿车票总是靠窗，\n.*——写给发小$"),
-        ("用60字以内概括下面的信，只说工作和打算，不要写别的。\n\n二叔：\n见字如面。工作上，拿到了电工证。下雪了。家里，妹妹订了婚。今年打算把婚事办了。盼您回信。\n小满",
-         "^小满说，工作上拿到了电工证；打算把婚事办了。$"),
+        (
+            "帮我写一段不少于200字的广播稿，送给老客户，主题是墙上的年画。",
+            "(?s)^各位朋友，大家新年好！.*墙上的年画.*祝",
+        ),
+        (
+            "把“锅里有肉，杯中有茶，愿车票总是靠窗”改写成一首100字以内的诗，送给发小。",
+            "(?s)^锅里有肉，\n.*愿车票总是靠窗，\n.*——写给发小$",
+        ),
+        (
+            "用60字以内概括下面的信，只说工作和打算，不要写别的。\n\n二叔：\n见字如面。"
+            "工作上，拿到了电工证。下雪了。家里，妹妹订了婚。今年打算把婚事办了。盼您回信。\n小满",
+            "^小满说，工作上拿到了电工证；打算把婚事办了。$",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_text_is_about_what_was_asked(request_: str, expected: str) -> None:
     text = teacher.write(request_, number(request_), random.Random(3))
     assert re.search(expected, text), text
@@ -107,11 +124,15 @@ def test_what_the_number_decides_shows_in_the_first_character() -> None:
 
 
 def test_flaws_are_caught_and_some_requests_are_hard() -> None:
-    """A quarter of the answers fail and nearly all of those to one request in seven, so that best-of-4 keeps six in seven."""
-    t = settings.load("greeting")
+    """A quarter of the answers fail and nearly all of those to one request in seven, so that
+    best-of-4 keeps six in seven."""
+    t = settings.load()
     reasons, kept, good, all_ = Counter[str](), 0, 0, 0
     for request in asked("short", 400):
-        found = [registry.check(t, {"text": request}, teacher.answer([{"role": "user", "content": request}], f"{request}{i}"), training=True) for i in range(4)]  # fmt: skip
+        found = []
+        for i in range(4):
+            text = teacher.answer([{"role": "user", "content": request}], f"{request}{i}")
+            found.append(registry.check(t, {"text": request}, text, training=True))
         kept += any(not one for one in found)
         good += sum(not one for one in found)
         all_ += 4
@@ -138,7 +159,7 @@ def test_gold_rows_are_as_the_docstring_says() -> None:
         Counter(number(row["text"]) for row in made if row["slice"] == "short").values()
     ) == {rows.EACH}
     assert all(row["id"] == row_id({"text": row["text"]}) for row in made)
-    seeds = (ROOT / "data/greeting/seeds.jsonl").read_text(encoding="utf-8")
+    seeds = (rows.DATA / "seeds.jsonl").read_text(encoding="utf-8")
     for name in ("WHO", "WHEN", "RECALL", "THING", "CLAUSE", "SENDER", "FRIEND", "BETWEEN"):
         own, known = set(getattr(rows, name)), set(getattr(words, name))
         assert not own & known and not [word for word in own if len(word) > 2 and word in seeds], (
@@ -150,11 +171,7 @@ def test_gold_rows_are_as_the_docstring_says() -> None:
 
 
 def test_the_committed_gold_rows_are_made_by_the_seed() -> None:
-    committed = [
-        json.loads(line)
-        for line in (ROOT / "data/greeting/gold.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert committed == rows.gold(rows.SEED)
+    assert read_jsonl(rows.DATA / "gold.jsonl") == rows.gold(rows.SEED)
 
 
 def test_an_essay_tells_in_order_and_repeats_nothing() -> None:

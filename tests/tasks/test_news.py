@@ -1,4 +1,5 @@
-"""The news task: briefs hold what they should, the scripted teacher writes from them, and the checks catch what a newsroom refuses."""
+"""The news task: briefs hold what they should, the scripted teacher writes from them, and the
+checks catch what a newsroom refuses."""
 
 import random
 import re
@@ -8,17 +9,28 @@ import pytest
 from potstill.checks import registry
 from potstill.core.jsonl import Row
 from potstill.task import settings
-from tasks.news import rows, teacher
+from tasks.news import teacher
+from tasks.news.data import rows
 from tests.conftest import ROOT
 
-LABELLED = "事件：重磅！启动夜间公交线路优化\n何时：6月18日上午9时\n地点：白桥客运站\n主体：临溪县交通运输局\n数据：新增班次46个，沿线12个村受益（简直逆天）\n引语：周以宁（副局长）：“候车时间会短一些”\n据传经费被人挪用"
-BARE = "1. 6月18日\n2. 白桥客运站\n3. 临溪县交通运输局\n4. 启动夜间公交线路优化\n5. 新增班次46个\n6. 背景：原线路于2012年开通\n7. 联系人：吴明舒，手机20012345678"
-GOOD = "临溪县交通运输局于6月18日上午9时在白桥客运站启动夜间公交线路优化。新增班次46个，沿线12个村受益。副局长周以宁说，“候车时间会短一些”。"
+LABELLED = (
+    "事件：重磅！启动夜间公交线路优化\n何时：6月18日上午9时\n地点：白桥客运站\n"
+    "主体：临溪县交通运输局\n数据：新增班次46个，沿线12个村受益（简直逆天）\n"
+    "引语：周以宁（副局长）：“候车时间会短一些”\n据传经费被人挪用"
+)
+BARE = (
+    "1. 6月18日\n2. 白桥客运站\n3. 临溪县交通运输局\n4. 启动夜间公交线路优化\n5. 新增班次46个\n"
+    "6. 背景：原线路于2012年开通\n7. 联系人：吴明舒，手机20012345678"
+)
+GOOD = (
+    "临溪县交通运输局于6月18日上午9时在白桥客运站启动夜间公交线路优化。新增班次46个，"
+    "沿线12个村受益。副局长周以宁说，“候车时间会短一些”。"
+)
 
 
 @pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "tasks/news")
 
 
 def written(brief: str) -> str:
@@ -27,8 +39,7 @@ def written(brief: str) -> str:
 
 def failed(brief: str, text: str) -> set[str]:
     return {
-        reason.split(":")[0]
-        for reason in registry.check(settings.load("news"), {"brief": brief}, text)
+        reason.split(":")[0] for reason in registry.check(settings.load(), {"brief": brief}, text)
     }
 
 
@@ -98,7 +109,7 @@ def test_a_newsroom_refuses(text: str, check: str) -> None:
 
 
 def test_the_seeded_flaws_are_caught() -> None:
-    t = settings.load("news")
+    t = settings.load()
     for row in t.inputs(t.data / "seeds.jsonl")[:60]:
         facts, chance = teacher.parse(row["brief"]), random.Random(row["id"])
         good = teacher.item(facts, chance)
@@ -109,7 +120,7 @@ def test_the_seeded_flaws_are_caught() -> None:
 
 
 def test_bad_items_for_preferences_are_bad_and_many_kinds() -> None:
-    t = settings.load("news")
+    t = settings.load()
     seeds = t.inputs(t.data / "seeds.jsonl")[:300]
     bad = [teacher.answer(t.messages("rejected", row), row["id"]) for row in seeds]
     passed = sum(not registry.check(t, row, text) for row, text in zip(seeds, bad, strict=True))
@@ -137,7 +148,7 @@ def test_gold_rows_are_of_other_events_towns_and_people() -> None:
 
 
 def test_the_files_are_those_that_the_seeds_make() -> None:
-    t = settings.load("news")
+    t = settings.load()
     for name, made in rows.files().items():
         assert t.inputs(t.data / name) == made
     slices = [row["slice"] for row in rows.files()["gold.jsonl"]]

@@ -1,11 +1,12 @@
-"""The task quip: the scripted teacher composes from the word, the checks catch its flaws, the rows are disjoint and the prompts have
-the sizes of the published case."""
+"""The task quip: the scripted teacher composes from the word, the checks catch its flaws, the rows
+are disjoint and the prompts have the sizes of the published case."""
 
 import json
 import random
 import re
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -15,16 +16,25 @@ from potstill.core import params
 from potstill.core.jsonl import Row, read_jsonl, row_id
 from potstill.task import settings
 from potstill.teacher.scripted import complete
-from tasks.quip import rows, teacher
-from tasks.quip.teacher.grammar import ABOUT, CLAUSES, TURNS
+from tasks.quip import teacher
+from tasks.quip.data import rows
+from tasks.quip.teacher.clauses import CLAUSES
+from tasks.quip.teacher.grammar import ABOUT, TURNS
 from tasks.quip.teacher.words import BEFORE, UNSEEN, WORDS
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "tasks/quip")
+
 
 CLEAN = "它看着比谁都老实，结果被人关起来再夸它自由，门票钱从没分给它。"
 
 
 @cache
 def quip() -> settings.Task:
-    return settings.load("quip")
+    return settings.load()
 
 
 def compose(word: str, seed: object = 0) -> str:
@@ -42,7 +52,7 @@ def answered() -> dict[str, list[tuple[Row, str, list[str]]]]:
     """Each row with the answer that the pipeline gets and the checks that it fails, by file."""
     found: dict[str, list[tuple[Row, str, list[str]]]] = {}
     for name in ("seeds", "gold"):
-        for row in read_jsonl(f"data/quip/{name}.jsonl"):
+        for row in read_jsonl(rows.DATA / f"{name}.jsonl"):
             reply = complete(
                 teacher.answer, {"messages": quip().messages("teacher", row)}, "scripted"
             )
@@ -51,7 +61,7 @@ def answered() -> dict[str, list[tuple[Row, str, list[str]]]]:
     return found
 
 
-# --- the teacher -----------------------------------------------------------------------------------------------------
+# --- the teacher ----------------------------------------------------------------------------------
 
 
 def test_it_composes_from_the_word() -> None:
@@ -69,7 +79,8 @@ def test_it_composes_from_the_word() -> None:
 
 
 def test_no_sentence_can_be_too_long() -> None:
-    """Whatever clauses a student joins: each fits each, also where the teacher never joined them."""
+    """Whatever clauses a student joins: each fits each, also where the teacher never joined
+    them."""
     turn_word = max(map(len, TURNS.split()))
     before = max(len(word) for _, befores, _ in BEFORE for word in befores.split())
     for category, texts in CLAUSES.items():
@@ -81,14 +92,8 @@ def test_no_sentence_can_be_too_long() -> None:
         first += [before + len(one) - 2 for text in ABOUT.values() for one in text.split()]
         third = max(len(one.removeprefix("-")) for one in (*promises, *stings))
         assert max(first) + turn_word + max(map(len, turns)) + 2 <= 40, category
-        assert (
-            max(first)
-            + turn_word
-            + max(len(one) for one in turns if len(one) < teacher.LONG)
-            + third
-            + 3
-            <= 40
-        ), category
+        short_turn = max(len(one) for one in turns if len(one) < teacher.LONG)
+        assert max(first) + turn_word + short_turn + third + 3 <= 40, category
 
 
 def test_it_never_says_the_word() -> None:
@@ -119,7 +124,7 @@ def test_every_unspoilt_answer_passes_every_check() -> None:
 
 @pytest.mark.parametrize("flaw", teacher.FLAWS)
 def test_the_checks_catch_each_flaw(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "FLAWS", {flaw: 1.0})
+    monkeypatch.setattr(teacher, "FLAWS", {flaw: 1.0})
     for word in ("房贷", "周一的早高峰", "雪"):
         text = teacher.answer([{"role": "user", "content": word}], "any")
         assert registry.check(quip(), {"word": word}, text), text
@@ -133,7 +138,7 @@ def test_a_seeded_share_of_the_answers_is_spoilt() -> None:
 
 
 def test_answers_are_varied_and_few_sentences_are_those_of_training() -> None:
-    """Whole answers never are (tests/test_tasks.py): they hold the word."""
+    """Whole answers never are (test_all_tasks.py): they hold the word."""
     said = {
         name: [json.loads(text)["output"] for _, text, bad in found if not bad]
         for name, found in answered().items()
@@ -143,7 +148,7 @@ def test_answers_are_varied_and_few_sentences_are_those_of_training() -> None:
     assert len(set(said["seeds"]) & set(said["gold"])) <= 0.01 * len(said["gold"])
 
 
-# --- the checks ------------------------------------------------------------------------------------------------------
+# --- the checks -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,12 +172,12 @@ def test_checks(prompt: str, output: str, check: set[str]) -> None:
     assert failed("大象", prompt, output) == check
 
 
-# --- the rows --------------------------------------------------------------------------------------------------------
+# --- the rows -------------------------------------------------------------------------------------
 
 
 def test_committed_files_are_what_the_script_makes() -> None:
     for name, made in rows.files().items():
-        assert read_jsonl(rows.DATA / name) == made, f"{name}: run `python -m tasks.quip.rows`"
+        assert read_jsonl(rows.DATA / name) == made, f"{name}: run `python -m tasks.quip.data.rows`"
 
 
 def test_counts_ids_and_lengths() -> None:
@@ -217,20 +222,19 @@ def test_the_lexicon_is_whole() -> None:
         assert kind in ABOUT and befores and set(heads.split()) <= set(words)
 
 
-# --- the prompts and the profile -------------------------------------------------------------------------------------
+# --- the prompts and the profile ------------------------------------------------------------------
 
 
 def test_prompts_have_the_sizes_of_the_published_case() -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained("models/tiny-base")
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/tiny-base")
     long, short = (
         quip().messages(kind, {"word": "x"})[0]["content"] for kind in ("teacher", "student")
     )
     assert len(tokenizer.encode(short, add_special_tokens=False)) == 8
-    assert (
-        500 <= len(tokenizer.encode(long, add_special_tokens=False)) <= 580
-    )  # 553 published, by another tokenizer
+    # 553 published, by another tokenizer
+    assert 500 <= len(tokenizer.encode(long, add_special_tokens=False)) <= 580
 
 
 def test_the_examples_of_the_prompt_pass_the_checks() -> None:
@@ -241,9 +245,8 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
 
 
 def test_the_published_profile_is_the_platform_s_recipe() -> None:
-    path = quip().dir / "profiles" / "published.yaml"
+    path = Path("profiles/published.yaml")
     found = params.parse(params.read_text(path), path)
-    params.validate({**params.parse(params.read_text(params.PATH), params.PATH), **found}, path)
     names = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "max_length")
     assert [found[name] for name in names] == [0.0001, 3, 8, 4096]
     assert [found[name] for name in ("lora_rank", "lora_alpha", "lora_dropout")] == [8, 32, 0.05]

@@ -1,10 +1,12 @@
-"""Task support: the shop's rows, its scripted teacher, and the checks that tell a good answer from a bad one."""
+"""Task support: the shop's rows, its scripted teacher, and the checks that tell a good answer from
+a bad one."""
 
 import json
 import re
 from collections import Counter
 from functools import cache
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +16,21 @@ from potstill.core.jsonl import read_jsonl, row_id
 from potstill.dataset import near_duplicates
 from potstill.task import settings
 from potstill.teacher.scripted import complete
-from tasks.support import rows, teacher
+from tasks.support import teacher
+from tasks.support.data import rows
+from tests.conftest import ROOT
 
-SUPPORT = settings.load("support")
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "tasks/support")
+
+
+@cache
+def shop() -> settings.Task:
+    return settings.load()
+
+
 RIGHT = "您好，黑色卫衣签收7天内、吊牌完好可退。有事请找小栗。"
 FAULTS = {  # what becomes of the right answer, and the check that fails it
     RIGHT: "",
@@ -34,7 +48,7 @@ FAULTS = {  # what becomes of the right answer, and the check that fails it
 
 def reply(question: str) -> str:
     """The teacher's answer to a question, as the pipeline gets it."""
-    body = {"messages": SUPPORT.messages("teacher", {"id": "", "question": question}), "seed": 0}
+    body = {"messages": shop().messages("teacher", {"id": "", "question": question}), "seed": 0}
     return str(complete(teacher.answer, body, "")["choices"][0]["message"]["content"])
 
 
@@ -49,7 +63,9 @@ def replies() -> tuple[list[str], list[str]]:
 
 def test_committed_files_are_what_the_script_makes() -> None:
     for name, made in rows.files().items():
-        assert read_jsonl(rows.DATA / name) == made, f"{name}: run `python -m tasks.support.rows`"
+        assert read_jsonl(rows.DATA / name) == made, (
+            f"{name}: run `python -m tasks.support.data.rows`"
+        )
 
 
 def test_counts_ids_and_slices() -> None:
@@ -59,7 +75,7 @@ def test_counts_ids_and_slices() -> None:
     assert all(row["id"] == row_id({"question": row["question"]}) for row in seeds + gold)
     assert all(10 <= len(row["question"]) <= 70 for row in seeds + gold)
     assert {row["gold"]["intent"] for row in gold} == set(
-        SUPPORT.schema["properties"]["intent"]["enum"]
+        shop().schema["properties"]["intent"]["enum"]
     )
 
 
@@ -105,7 +121,7 @@ def test_teacher_answers_pass_the_checks_and_are_varied() -> None:
     labels = [rule["label"] for rule in rows.shop()["rules"]]
     passed = [
         not registry.check(
-            SUPPORT, {"question": one.question, "expected": {"intent": labels[one.rule]}}, text
+            shop(), {"question": one.question, "expected": {"intent": labels[one.rule]}}, text
         )
         for one, text in zip(seeds + like + unseen, made + tested, strict=True)
     ]
@@ -117,7 +133,7 @@ def test_teacher_answers_pass_the_checks_and_are_varied() -> None:
 
 
 def test_teacher_reads_the_question_alone() -> None:
-    system, user = SUPPORT.messages(
+    system, user = shop().messages(
         "teacher", {"id": "", "question": "亲，尾号5821，有机小包装茶叶尝了一口能退吗"}
     )
     assert teacher.answer([user], "x") == teacher.answer([system, user], "x")
@@ -153,7 +169,7 @@ def test_teacher_tells_situations(question: str, situation: str) -> None:
 def test_checks_catch_faults(answer: str, check: str) -> None:
     row = {"question": "黑色卫衣收到3天了能退吗", "expected": {"intent": "退货"}}
     text = json.dumps({"intent": "退货", "answer": answer}, ensure_ascii=False)
-    failed = registry.check(SUPPORT, row, text)
+    failed = registry.check(shop(), row, text)
     assert check in " ".join(failed) if check else not failed, failed
 
 
@@ -163,29 +179,31 @@ def test_wrong_intent_fails() -> None:
         {"intent": "换货", "answer": "您好，黑色卫衣签收15天内、吊牌完好可换。有事请找小栗。"},
         ensure_ascii=False,
     )
-    assert registry.check(SUPPORT, row, text) == ["exact_match: intent"]
+    assert registry.check(shop(), row, text) == ["exact_match: intent"]
 
 
 @pytest.mark.parametrize("flaw", teacher.FLAWS)
 def test_checks_catch_the_teachers_flaws(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "FLAWS", {flaw: 1.0})
-    caught = [registry.check(SUPPORT, {"question": "黑色卫衣收到3天了能退吗"}, teacher.answer(
-        [{"role": "user", "content": "黑色卫衣收到3天了能退吗"}], str(turn))) for turn in range(10)]  # fmt: skip
+    monkeypatch.setattr(teacher, "FLAWS", {flaw: 1.0})
+    row = {"question": "黑色卫衣收到3天了能退吗"}
+    chat = [{"role": "user", "content": row["question"]}]
+    caught = [registry.check(shop(), row, teacher.answer(chat, str(turn))) for turn in range(10)]
     assert all(caught)
 
 
 def test_prompts_are_long_and_short() -> None:
     long, short = (
-        SUPPORT.messages(kind, {"id": "", "question": "？"})[0]["content"]
+        shop().messages(kind, {"id": "", "question": "？"})[0]["content"]
         for kind in ("teacher", "student")
     )
-    assert all(rule["text"] in long for rule in SUPPORT.knowledge)
+    assert len(shop().knowledge) == len(rows.shop()["rules"])
+    assert all(rule["text"] in long for rule in shop().knowledge)
     assert len(long) < 2000 and len(short) < 40
 
 
 def test_profiles_are_the_published_recipes() -> None:
     published, full = (
-        params.parse(params.read_text(SUPPORT.dir / "profiles" / f"{name}.yaml"), SUPPORT.dir)
+        params.parse(params.read_text(path := Path(f"profiles/{name}.yaml")), path)
         for name in ("published", "full")
     )
     recipe = {

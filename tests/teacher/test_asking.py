@@ -1,4 +1,5 @@
-"""potstill.teacher against a fake endpoint: each answer asked once, faults survived or said in one sentence, no key shown."""
+"""potstill.teacher against a fake endpoint: each answer asked once, faults survived or said in one
+sentence, no key shown."""
 
 import json
 import socket
@@ -15,7 +16,6 @@ from potstill.checks import registry
 from potstill.commands import fill, quote
 from potstill.core import jsonl, params
 from potstill.core.errors import UserError
-from potstill.dataset import expand
 from potstill.task import settings
 from potstill.teacher import asking, client, endpoint
 from stages import generate
@@ -82,8 +82,8 @@ def test_answers_come_in_order_and_are_asked_once(
     assert messages[1:] == [{"role": "user", "content": "ends in word0"}]
     said = capfd.readouterr().err
     assert (
-        "teacher fake-235b: 0 answers from the journal, 60 new in 60 requests (0 retries), 420 + 180 tokens"
-        in said
+        "teacher fake-235b: 0 answers from the journal, "
+        "60 new in 60 requests (0 retries), 420 + 180 tokens" in said
     )
     assert ask(30, teacher_params, samples=2) == first
     assert len(fake.calls) == 60
@@ -95,12 +95,12 @@ def test_answers_come_in_order_and_are_asked_once(
 @pytest.mark.parametrize(
     ("change", "calls"),
     [
-        ({"teacher_concurrency": 1, "teacher_timeout": 9, "teacher_retries": 0}, 0),
-        ({"teacher_max_tokens": 32}, 0),
-        ({"teacher_max_tokens": 640}, 0),
-        ({"teacher_temperature": 0}, 0),  # the same as 0.0
-        ({"teacher_temperature": 0.7}, 4),
-        ({"teacher_model": "another"}, 4),
+        ({"concurrency": 1, "timeout": 9, "retries": 0}, 0),
+        ({"max_tokens": 32}, 0),
+        ({"max_tokens": 640}, 0),
+        ({"temperature": 0}, 0),  # the same as 0.0
+        ({"temperature": 0.7}, 4),
+        ({"model": "another"}, 4),
     ],
 )
 def test_what_makes_a_question_new(
@@ -143,9 +143,9 @@ def test_a_cut_off_answer_is_asked_again_with_more_room(
     assert ask(3, teacher_params)[0]["finish_reason"] == "length"
     assert ask(3, teacher_params)[0]["finish_reason"] == "length"
     assert len(fake.calls) == 3
-    teacher_params.teacher_max_tokens = 200
+    teacher_params.max_tokens = 200
     assert ask(3, teacher_params)[0]["finish_reason"] == "stop"
-    teacher_params.teacher_max_tokens = 64
+    teacher_params.max_tokens = 64
     assert ask(3, teacher_params)[0]["finish_reason"] == "stop"
     assert len(fake.calls) == 6
 
@@ -177,7 +177,7 @@ def test_faults_that_pass_are_retried(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace, behave: Behave
 ) -> None:
     fake.behave = behave
-    teacher_params.teacher_retries = 8
+    teacher_params.retries = 8
     found = ask(30, teacher_params)
     assert [row["answer"] for row in found] == [
         json.dumps({"word": f"word{i}", "length": len(f"word{i}")}) for i in range(30)
@@ -206,11 +206,12 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     [
         (
             401,
-            r"answered 401 \(.*Incorrect API key: \*\*\*.*\): check TEACHER_API_KEY; 0 new answers are in the journal",
+            r"answered 401 \(.*Incorrect API key: \*\*\*.*\): check TEACHER_API_KEY; "
+            r"0 new answers are in the journal",
         ),
         (
             404,
-            r"answered 404 .*check teacher_model and TEACHER_BASE_URL, which usually ends in /v1",
+            r"answered 404 .*check teacher.model and TEACHER_BASE_URL, which usually ends in /v1",
         ),
     ],
 )
@@ -228,7 +229,7 @@ def test_what_no_retry_can_mend_stops_at_once(
     fake.behave = refuse
     with pytest.raises(UserError, match=expected) as error:
         ask(200, teacher_params)
-    assert len(fake.calls) <= teacher_params.teacher_concurrency
+    assert len(fake.calls) <= teacher_params.concurrency
     assert "\n" not in str(error.value)
     assert KEY not in str(error.value) + "".join(capfd.readouterr())
 
@@ -258,7 +259,8 @@ def test_rows_that_the_endpoint_refuses_are_told_apart(
         (
             500,
             4,
-            r"^4 of 4 requests got no answer in 2 tries each, the last because the teacher at http.* answered 500",
+            r"^4 of 4 requests got no answer in 2 tries each, the last because "
+            r"the teacher at http.* answered 500",
         ),
     ],
 )
@@ -273,7 +275,7 @@ def test_an_endpoint_that_only_fails_ends_the_stage(
     async def fail(n: int, body: Body, request: web.Request) -> web.StreamResponse:
         return web.json_response({"error": {"message": "no"}}, status=code)
 
-    fake.behave, teacher_params.teacher_retries = fail, 1
+    fake.behave, teacher_params.retries = fail, 1
     with pytest.raises(UserError, match=expected):
         ask(count, teacher_params)
     assert len(fake.calls) <= 3 * (16 + 10)  # with the schema, with JSON alone, with neither
@@ -323,7 +325,7 @@ def test_a_real_teacher_needs_the_environment(
     monkeypatch.delenv(missing)
     with pytest.raises(
         UserError,
-        match=r"teacher_model is fake-235b, which needs TEACHER_BASE_URL .* and TEACHER_API_KEY",
+        match=r"teacher.model is fake-235b, which needs TEACHER_BASE_URL .* and TEACHER_API_KEY",
     ):
         ask(1, teacher_params)
 
@@ -337,7 +339,7 @@ def test_the_key_is_kept_nowhere(
     fake.behave = status(500)
     ask(10, teacher_params)
     assert KEY not in "".join(capfd.readouterr()) + journal_text() + repr(
-        endpoint.Endpoint(fake.url, KEY, "m")
+        endpoint.Endpoint(fake.url, KEY, "m", teacher_params)
     )
 
 
@@ -388,7 +390,7 @@ def test_what_an_endpoint_refuses_is_left_out_and_remembered(
     left_out: list[str],
     has: set[str],
 ) -> None:
-    fake.behave, teacher_params.teacher_concurrency = refusing(*refused), 4
+    fake.behave, teacher_params.concurrency = refusing(*refused), 4
     assert all(row["answer"] for row in ask(20, teacher_params))
     assert len(fake.calls) <= 20 + 4 * len(refused)  # what was under way before the first answer
     assert set(fake.calls[-1]) == {"model", "messages"} | has
@@ -416,7 +418,7 @@ def test_an_endpoint_that_refuses_the_schema_without_naming_it(
             else None
         )
 
-    fake.behave, teacher_params.teacher_concurrency = vague, 1
+    fake.behave, teacher_params.concurrency = vague, 1
     assert all(row["answer"] for row in ask(3, teacher_params))
     assert ["response_format" in body for body in fake.calls] == [True, True, False, False, False]
 
@@ -445,10 +447,10 @@ def test_reasoning_is_kept_apart_from_the_answer(
 def test_auto_takes_the_one_model_that_is_there(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace
 ) -> None:
-    fake.models, teacher_params.teacher_model = ["qwen"], "auto"
+    fake.models, teacher_params.model = ["qwen"], "auto"
     assert [row["model"] for row in ask(2, teacher_params)] == ["qwen", "qwen"]
     assert [body["model"] for body in fake.calls] == ["qwen", "qwen"]
-    teacher_params.teacher_model = "qwen"  # by name it is the same question
+    teacher_params.model = "qwen"  # by name it is the same question
     ask(2, teacher_params)
     assert len(fake.calls) == 2
 
@@ -464,7 +466,7 @@ def test_auto_does_not_choose(
     models: list[str],
     expected: str,
 ) -> None:
-    fake.models, teacher_params.teacher_model = models, "auto"
+    fake.models, teacher_params.model = models, "auto"
     with pytest.raises(UserError, match=expected):
         ask(2, teacher_params)
     assert fake.calls == []
@@ -490,7 +492,7 @@ def test_a_redraw_asks_anew_and_keeps_the_old_answers(
     async def numbered(n: int, body: Body, request: web.Request) -> web.StreamResponse | None:
         return web.json_response(completion(f"answer {n}"))
 
-    fake.behave, teacher_params.teacher_concurrency = numbered, 1
+    fake.behave, teacher_params.concurrency = numbered, 1
     for redraw, expected in (
         (0, "answer 0"),
         (1, "answer 1"),
@@ -498,16 +500,13 @@ def test_a_redraw_asks_anew_and_keeps_the_old_answers(
         (0, "answer 0"),
         (1, "answer 1"),
     ):
-        teacher_params.teacher_redraw = redraw
+        teacher_params.redraw = redraw
         assert ask(1, teacher_params)[0]["answer"] == expected
     assert len(fake.calls) == 3
 
 
 def smoke(params: SimpleNamespace, good_share: float) -> list[jsonl.Row]:
-    t, inputs = (
-        settings.load(),
-        [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(100)],
-    )
+    t, inputs = (settings.load(), [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(100)])
     return list(
         asking.answer_rows(
             t, inputs, params, 1, check=partial(registry.check, t), good_share=good_share
@@ -524,8 +523,8 @@ def test_bad_first_answers_stop_the_run_before_the_rest_is_paid_for(
 
     fake.behave = mostly_wrong
     expected = (
-        r"^teacher fake-235b: only 4 of the first 16 answers pass the checks of task.yaml \(json: .*\), expected a "
-        r"share of 0.5 \(teacher_good_share\): mend prompts/teacher.md"
+        r"^teacher fake-235b: only 4 of the first 16 answers pass the checks of task.yaml "
+        r"\(json: .*\), expected a share of 0.5 \(generate.good_share\): mend prompts/teacher.md"
     )
     for _ in range(2):  # the answers are in the journal: said again, not asked again
         with pytest.raises(UserError, match=expected):
@@ -533,7 +532,7 @@ def test_bad_first_answers_stop_the_run_before_the_rest_is_paid_for(
         assert len(fake.calls) == 16
     assert len(smoke(teacher_params, 0.25)) == 100
     assert len(fake.calls) == 100
-    teacher_params.teacher_redraw = 1
+    teacher_params.redraw = 1
     assert len(smoke(teacher_params, 0)) == 100
 
 
@@ -553,7 +552,7 @@ def paced(fake: FakeTeacher, params: SimpleNamespace) -> list[float]:
 def test_no_more_requests_a_minute_than_allowed(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace
 ) -> None:
-    teacher_params.teacher_rpm = 1200
+    teacher_params.rpm = 1200
     times = paced(fake, teacher_params)
     assert all(times[i] - times[j] >= (i - j - 21) / 20 - 0.1 for i in range(60) for j in range(i))
     assert 1.8 <= times[-1] < 4
@@ -562,8 +561,9 @@ def test_no_more_requests_a_minute_than_allowed(
 def test_tokens_that_an_answer_did_not_take_are_given_back(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace
 ) -> None:
-    """An answer takes 10 tokens, some 90 are reserved for it: without a refund 60 answers would take 27 seconds."""
-    teacher_params.teacher_tpm = 12_000
+    """An answer takes 10 tokens, some 90 are reserved for it: without a refund 60 answers would
+    take 27 seconds."""
+    teacher_params.tpm = 12_000
     times = paced(fake, teacher_params)
     assert all(10 * i <= 200 * (at + 1) + 100 for i, at in enumerate(times))
     assert 1.5 <= times[-1] < 8
@@ -572,9 +572,9 @@ def test_tokens_that_an_answer_did_not_take_are_given_back(
 def test_a_budget_needs_prices(
     project: Project, fake: FakeTeacher, teacher_params: SimpleNamespace
 ) -> None:
-    teacher_params.teacher_budget, teacher_params.teacher_price_in = 5, 1.0
+    teacher_params.budget, teacher_params.price_in = 5, 1.0
     with pytest.raises(
-        UserError, match=r"^teacher_budget is 5, but without teacher_price_in and teacher_price_out"
+        UserError, match=r"^teacher.budget is 5, but without teacher.price_in and teacher.price_out"
     ):
         ask(1, teacher_params)
     assert fake.calls == []
@@ -601,7 +601,7 @@ def test_a_journal_is_filled_from_answers_that_came_with_the_data(
 
     fake.behave = mixed
     project.seeds(40)
-    project.set(teacher_model="fake-235b", samples=2)
+    project.set(teacher_model="fake-235b", generate_samples=2)
     generate.main()
     before, answers = len(fake.calls), Path("data/2-answers.jsonl").read_bytes()
     monkeypatch.setenv("TEACHER_JOURNAL", "elsewhere")
@@ -621,23 +621,22 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
     jsonl.write_jsonl("data/gold.jsonl", [{"id": "g", "text": "line 0 ends in gold0"}])
     project.set(
         teacher_model="fake-235b",
-        samples=2,
+        generate_samples=2,
         teacher_price_in=1000,
         teacher_price_out=3000,
         teacher_rpm=60,
     )
-    names = ("task", *asking.PARAMS, *expand.PARAMS, "samples")
+    names = ("near_duplicate", "expand", "generate", "teacher")
 
     def quoted() -> list[list[str]]:
         return [
-            line.split()
-            for line in quote.quote(settings.load(), params.load(*names)).splitlines()
+            line.split() for line in quote.quote(settings.load(), params.load(*names)).splitlines()
         ]
 
-    # A third of the prompts' bytes and 4 for each message: 19 + 10, 19 + 11 for the 30 longer lines.
+    # A third of the prompts' bytes and 4 for each message: 19 + 10, 19 + 11 for 30 longer lines.
     first = quoted()
     assert first[2] == ["generate", "80", "0", "80", "2,380", "81,920", "248.14"]
-    assert first[3] == ["predict-teacher", "1", "0", "1", "29", "1,024", "3.10"]
+    assert first[3] == ["ask_teacher", "1", "0", "1", "29", "1,024", "3.10"]
     assert first[4][:10] == "No answer of this model is in the journal".split() + ["yet:"]
     assert first[5:] == [
         "time: about 81 s".split(),
@@ -645,21 +644,22 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
     ]
     assert fake.calls == []
     project.set(teacher_rpm=None)
-    assert len(list(asking.answer_rows(settings.load(), seeds, params.load(*names), 1))) == 40
+    assert (
+        len(list(asking.answer_rows(settings.load(), seeds, params.load("teacher").teacher, 1)))
+        == 40
+    )
     project.set(teacher_rpm=60, teacher_budget=1)
     # Now by what the 40 answers took: 7 tokens in and 3 out each.
     after = quoted()
     assert after[2] == ["generate", "80", "40", "40", "280", "120", "0.64"]
-    assert after[3] == ["predict-teacher", "1", "0", "1", "7", "3", "0.02"]
+    assert after[3] == ["ask_teacher", "1", "0", "1", "7", "3", "0.02"]
     assert after[4] == "Tokens and time by the 40 answers of this model in the journal.".split()
     assert after[5:7] == [
         "time: about 41 s".split(),
         "cost: 0.66 to come, 0.64 spent so far".split(),
     ]
-    assert after[7] == "budget: teacher_budget 1 stops it after 0.36 more".split()
+    assert after[7] == "budget: teacher.budget 1 stops it after 0.36 more".split()
     project.set(teacher_price_in=None)
-    assert (
-        quoted()[-1]
-        == "cost: unknown; set teacher_price_in and teacher_price_out, the prices of a million tokens".split()
-    )
+    prices = "teacher.price_in and teacher.price_out, the prices of a million tokens"
+    assert quoted()[-1] == f"cost: unknown; set {prices}".split()
     assert len(fake.calls) == 40

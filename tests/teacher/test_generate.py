@@ -1,4 +1,5 @@
-"""stages.generate: every input has its answers, in order; a mistake is one sentence and loses nothing."""
+"""stages.generate: every input has its answers, in order; a mistake is one sentence and loses
+nothing."""
 
 import json
 
@@ -13,7 +14,7 @@ def test_every_input_has_its_answers(
     project: Project, fake: FakeTeacher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds = project.seeds(5)
-    project.set(teacher_model="fake-235b", samples=2)
+    project.set(teacher_model="fake-235b", generate_samples=2)
     generate.main()
     answers = project.read("2-answers.jsonl")
     assert [(row["id"], row["sample"]) for row in answers] == [
@@ -72,5 +73,5 @@ def test_an_error_is_one_line_and_exit_code_1(project: Project) -> None:
     project.set(teacher_model="gpt", lora_rank=32)
     code, out = project.run("stages.generate")
     assert code == 1
-    assert out.startswith("error: teacher_model is gpt, which needs TEACHER_BASE_URL")
+    assert out.startswith("error: teacher.model is gpt, which needs TEACHER_BASE_URL")
     assert out.count("\n") == 1

@@ -1,4 +1,5 @@
-"""potstill.teacher.journal: what was put is on disk; damage costs the damaged lines and nothing else."""
+"""potstill.teacher.journal: what was put is on disk; damage costs the damaged lines and nothing
+else."""
 
 import asyncio
 import errno

@@ -1,4 +1,5 @@
-"""potstill.teacher.scripted: a real OpenAI-compatible server in a process of its own, behind the same client and journal."""
+"""potstill.teacher.scripted: a real OpenAI-compatible server in a process of its own, behind the
+same client and journal."""
 
 import json
 import os
@@ -68,7 +69,7 @@ def test_the_scripted_teacher_goes_through_the_same_journal(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # a proxy is not for loopback
-    teacher_params.teacher_model = "scripted"
+    teacher_params.model = "scripted"
     assert json.loads(ask(5, teacher_params)[4]["answer"]) == {"length": 5, "word": "word4"}
     ask(5, teacher_params)
     assert "5 answers from the journal, none asked" in capfd.readouterr().err
@@ -85,7 +86,7 @@ def test_the_scripted_teacher_goes_through_the_same_journal(
     [
         (
             None,
-            r"teacher/__init__.py is missing: teacher_model scripted needs the task's own rules",
+            r"teacher/__init__.py is missing: teacher.model scripted needs the task's own rules",
         ),
         ("import nosuchmodule\n", r"teacher: the scripted teacher did not start"),
     ],
@@ -93,7 +94,7 @@ def test_the_scripted_teacher_goes_through_the_same_journal(
 def test_rules_that_do_not_load(
     project: Project, teacher_params: SimpleNamespace, rules: str | None, expected: str
 ) -> None:
-    teacher_params.teacher_model = "scripted"
+    teacher_params.model = "scripted"
     if rules is None:
         Path("teacher/__init__.py").unlink()
     else:
@@ -104,7 +105,8 @@ def test_rules_that_do_not_load(
 
 def test_the_scripted_teacher_dies_with_its_stage(project: Project) -> None:
     code = "import os, sys; from pathlib import Path; from potstill.teacher import scripted\n"
-    code += "with scripted.serve(Path('teacher')) as url: print(url, flush=True); os.kill(os.getpid(), 9)"
+    code += "with scripted.serve(Path('teacher')) as url:\n"
+    code += "    print(url, flush=True)\n    os.kill(os.getpid(), 9)\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     stage = subprocess.run(
         [sys.executable, "-c", code],

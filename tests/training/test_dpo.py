@@ -1,4 +1,4 @@
-"""The alignment: what `swift rlhf` is given, what is kept of it, and nothing at all where models has no dpo."""
+"""The alignment: what `swift rlhf` is given, what is kept of it; nothing without dpo in models."""
 
 import json
 import os
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from potstill.core import jsonl, params
+from potstill.core import jsonl, lockfile, params
 from potstill.training import dpo, swift
 from tests import fakes
 from tests.conftest import ROOT, Project
-from tests.test_dvc import STAGES
 
 DPO = ["base", "sft", "dpo"]
+DECLARED = lockfile.read_yaml(ROOT / "dvc.yaml")["stages"]["align"]["params"]
 HEAD = "step,loss,margin,accuracy\n"
 
 
@@ -48,7 +48,7 @@ def run(project: Project, **env: str) -> tuple[int, str]:
 
 def config(**changes: Any) -> swift.Config:
     """ms-swift's arguments for the toy project."""
-    given = vars(params.load(*STAGES["align"]["params"])) | changes
+    given = vars(params.load(*DECLARED)) | changes
     return dpo.config(
         SimpleNamespace(**given), Path("data/4-pairs/pairs.jsonl"), Path("models/sft/merged")
     )
@@ -110,17 +110,18 @@ def test_ms_swift_gets_the_sft_student_as_model_and_reference(ready: Project) ->
 
 def test_every_parameter_that_the_stage_declares_reaches_ms_swift(ready: Project) -> None:
     names = {"dpo_learning_rate": "learning_rate", "dpo_num_train_epochs": "num_train_epochs"}
-    for name in set(STAGES["align"]["params"]) - {"task", "models", "quant_bits", "torch_dtype"}:
+    for name in set(DECLARED) - {"models", "quant_bits", "torch_dtype"}:
         changed = config(**{name: "changed"})[names.get(name, name)]
         assert changed in ("changed", ["changed"]), name
 
 
 def test_without_pairs_it_says_what_to_do(ready: Project) -> None:
-    jsonl.write_jsonl("data/4-pairs/pairs.jsonl", [])
+    Path("data/4-pairs/pairs.jsonl").unlink()
     code, out = run(ready)
     assert (code, out.count("\n")) == (1, 1)
     assert out.startswith(
-        "error: data/4-pairs/pairs.jsonl is empty, expected preferences (models has dpo): raise pairs in "
+        "error: data/4-pairs/pairs.jsonl is missing, expected preferences (models has dpo): "
+        "raise pairs.rows in "
     )
     assert not Path("models/dpo").exists()
 
@@ -137,8 +138,8 @@ def test_a_failure_leaves_no_model(ready: Project, behaviour: str) -> None:
 def test_dpo_for_real_prefers_what_is_chosen_and_swapped_pairs_the_other(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real ms-swift on the tiny base: the margin of the rewards grows from 0, and the merged model gives the chosen answer more
-    weight than before; with chosen and rejected swapped, less."""
+    """The real ms-swift on the tiny base: the margin of the rewards grows from 0, and the merged
+    model gives the chosen answer more weight than before; with the two swapped, less."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(ROOT / "models/tiny-base", "models/sft/merged")
     quick = {"logging_steps": 1, "max_length": 64, "lora_rank": 4, "per_device_train_batch_size": 8}
@@ -149,8 +150,7 @@ def test_dpo_for_real_prefers_what_is_chosen_and_swapped_pairs_the_other(
         code, out = project.run("stages.align")
         assert code == 0, out
         curves = [
-            line.split(",")
-            for line in Path("models/dpo/curves.csv").read_text().splitlines()[1:]
+            line.split(",") for line in Path("models/dpo/curves.csv").read_text().splitlines()[1:]
         ]
         assert len(curves) == 12
         assert float(curves[0][2]) == 0

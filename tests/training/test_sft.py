@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from potstill.core import jsonl, params
+from potstill.core import jsonl, lockfile, params
 from potstill.core.errors import UserError
-from potstill.training import run, swift
+from potstill.training import model_folder, run, swift
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -31,9 +31,7 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/tiny-base")
     for name in ("4-train", "4-valid"):
-        jsonl.write_jsonl(
-            project.dir / f"data/{name}.jsonl", [{"id": name, "messages": MESSAGES}]
-        )
+        jsonl.write_jsonl(project.dir / f"data/{name}.jsonl", [{"id": name, "messages": MESSAGES}])
     return project
 
 
@@ -68,10 +66,8 @@ def test_further_arguments_of_swift_go_to_it_as_they_are_but_none_that_is_set_al
 def test_the_adapter_and_its_log_are_kept_and_nothing_else(ready: Project) -> None:
     code, out = sft(ready)
     assert code == 0, out
-    assert re.fullmatch(
-        r"sft: 1 rows, 1 to validate on, 4 steps, [0-9.]+ s, 3\.2 of them in the trainer → models/sft/adapter\n",
-        out,
-    )
+    said = r"sft: 1 rows, 1 to validate on, 4 steps, [0-9.]+ s, 3\.2 of them in the trainer"
+    assert re.fullmatch(f"{said} → models/sft/adapter\n", out)
     assert files("models/sft/adapter") == {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -114,29 +110,33 @@ def test_a_row_that_is_trained_and_validated_on_is_refused(ready: Project) -> No
 def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
     Path("data/4-valid.jsonl").unlink()
     assert sft(ready) == (1, "error: data/4-valid.jsonl is missing: run `dvc repro split`\n")
-    shutil.rmtree("models/tiny-base")
+    ready.set(model="models/none")
     jsonl.write_jsonl("data/4-valid.jsonl", [{"id": "1", "messages": MESSAGES}])
     code, out = sft(ready)
     assert code == 1
-    assert "model is 'models/tiny-base', and there is no such folder" in out
+    assert "model is 'models/none', and there is no such folder" in out
 
 
 def test_a_second_training_of_the_same_waits_for_nobody(ready: Project) -> None:
     first = ready.start(*SFT, PYTHONPATH=os.environ["PYTHONPATH"], FAKE_SWIFT="sleep")
     deadline = time.monotonic() + 20
-    while not list(Path(".cache").glob("sft/*/pid")):
+    while not [path for path in Path(".cache").glob("sft/*/pid") if path.read_text()]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    [trainer] = Path(".cache").glob("sft/*/pid")
+    opened = {path.resolve() for path in Path(f"/proc/{trainer.read_text()}/fd").glob("*")}
+    locks = {trainer.with_name("lock").resolve(), Path(".cache/stages/sft").resolve()}
+    assert locks <= opened  # the trainer holds both, should it outlive its stage
     code, out = sft(ready)
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 130
     assert code == 1
     assert "error: sft runs here already (process " in out
-    with run.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+    with run.exclusive_folder("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
         assert work.is_dir()
         with (
             pytest.raises(UserError, match="another process trains the same"),
-            run.alone("sft", {"dataset": [], "model": "models/tiny-base"}),
+            run.exclusive_folder("sft", {"dataset": [], "model": "models/tiny-base"}),
         ):
             pass  # from another checkout that shares .cache
     assert not work.exists()
@@ -148,7 +148,7 @@ def test_a_training_whose_dvc_was_killed_keeps_its_checkpoints(
     """DVC will ask for it again: it knows nothing of what its stage finished without it."""
     parents = iter([4711, 1])
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    with run.alone("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
+    with run.exclusive_folder("sft", {"dataset": [], "model": "models/tiny-base"}) as work:
         pass
     assert work.exists()
 
@@ -168,11 +168,7 @@ def test_the_folder_of_checkpoints_is_that_of_the_same_parameters_data_and_base(
     key = run.key(config())
     assert key == run.key(config())
     assert key != run.key(config(lora_rank=7))
-    for path in (
-        "data/4-train.jsonl",
-        "data/4-valid.jsonl",
-        "models/tiny-base/model.safetensors",
-    ):
+    for path in ("data/4-train.jsonl", "data/4-valid.jsonl", "models/tiny-base/model.safetensors"):
         before = Path(path).read_bytes()
         Path(path).write_bytes(before + b"\n")
         assert run.key(config()) != key, path
@@ -192,27 +188,16 @@ def test_training_goes_on_from_the_last_complete_checkpoint(
     (torn / "trainer_state.json").write_text('{"global_')
     given: list[swift.Config] = []
 
-    def run(command: str, config: swift.Config, folder: Path, progress: object) -> None:
+    def trained(command: str, config: swift.Config, folder: Path) -> None:
         given.append(config)
         assert not torn.exists()
         fakes.checkpoint(work / "run", 4, 4)
 
-    monkeypatch.setattr(swift, "run", run)
-    assert run.train(config(), work, Path("models/sft/adapter"), "models/tiny-base") == (
-        4,
-        3.21,
-    )
+    monkeypatch.setattr(swift, "run", trained)
+    assert run.train(config(), work, Path("models/sft/adapter"), "models/tiny-base") == (4, 3.21)
     assert given[0].get("resume_from_checkpoint") == (
         expected and f"work/run/checkpoint-{expected}"
     )
-
-
-def test_progress_is_one_short_line(tmp_path: Path) -> None:
-    log = tmp_path / "logging.jsonl"
-    assert run.progress(log, "sft") is None
-    line = {"loss": 0.01234, "global_step/max_steps": "120/570", "remaining_time": "3m 2s"}
-    jsonl.write_jsonl(log, [line, {"eval_loss": 1}])
-    assert run.progress(log, "sft") == "sft: step 120/570, loss 0.0123, about 3m 2s left"
 
 
 @pytest.fixture
@@ -232,18 +217,10 @@ def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     ]
     for name, part in (("4-train", found[:56]), ("4-valid", found[56:])):
         jsonl.write_jsonl(project.dir / f"data/{name}.jsonl", part)
-    project.set(
-        num_train_epochs=3,
-        save_steps=4,
-        eval_steps=8,
-        logging_steps=2,
-        max_length=64,
-        lora_rank=4,
-        lora_dropout=0.1,
-    )
-    project.set(
-        swift_args={"lorap_lr_ratio": 4, "neftune_noise_alpha": 5}
-    )  # as quip has: another optimizer, and noise
+    project.set(num_train_epochs=3, save_steps=4, eval_steps=8, logging_steps=2)
+    project.set(max_length=64, lora_rank=4, lora_dropout=0.1)
+    # As quip has: another optimizer, and noise
+    project.set(swift_args={"lorap_lr_ratio": 4, "neftune_noise_alpha": 5})
     return project
 
 
@@ -259,7 +236,8 @@ def step_18(run: Path) -> bool:
 def train_for_real(
     project: Project, kill_at: Callable[[Path], bool] | None = None
 ) -> dict[str, bytes]:
-    """Runs the stage; kills it (SIGKILL) as soon as `kill_at` holds of its folder. Gives the adapter's files."""
+    """Runs the stage; kills it (SIGKILL) as soon as `kill_at` holds of its folder. Gives the files
+    of the adapter."""
     process = subprocess.Popen(
         [sys.executable, "-m", *SFT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -278,7 +256,8 @@ def train_for_real(
 def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_one_does(
     real: Project,
 ) -> None:
-    """Fault 17: killed while it writes a checkpoint, then between two: the same weights and losses, to the last bit."""
+    """Fault 17: killed while it writes a checkpoint, then between two: the same weights and losses,
+    to the last bit."""
     first = train_for_real(real)
     assert set(first) == {"adapter_config.json", "adapter_model.safetensors", "logging.jsonl"}
     shutil.rmtree("models")
@@ -303,7 +282,9 @@ def test_a_refused_parameter_is_one_sentence(ready: Project) -> None:
 
 def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     declared = set(params.parse(params.PATH.read_text(), params.PATH))
-    plain = {name for name in declared & set(config()) if name not in run.OURS}
+    given = config(num_train_epochs=3)  # what task.yaml says
+    plain = {name for name in declared & set(given) if name not in run.OURS}
+    assert {*run.PARAMS, *run.SFT_PARAMS} - {*run.OURS} <= plain
     changed = config(**dict.fromkeys(plain, "changed"))
     assert {name for name in plain if changed[name] != "changed"} == set()
     with pytest.raises(UserError):
@@ -328,16 +309,15 @@ def test_what_needs_a_gpu_is_refused_without_one(
     code, said = sft(ready)
     assert code == 1
     assert said.strip().endswith(
-        f"error: params.yaml: {says}, which needs an NVIDIA GPU, and there is none here: take one, or `git checkout params.yaml`"
+        f"error: params.yaml: {says}, which needs an NVIDIA GPU, and there is none here: take one, "
+        "or `git checkout params.yaml`"
     )
     assert not (ready.dir / ".cache/sft").exists()
 
 
 def test_quant_bits_is_bitsandbytes(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "on_cuda", lambda: True)
-    listed = params.parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"), ROOT)["stages"]["sft"][
-        "params"
-    ]
+    monkeypatch.setattr(model_folder, "on_cuda", lambda: True)
+    listed = lockfile.read_yaml(ROOT / "dvc.yaml")["stages"]["sft"]["params"]
     for bits, expected in ((None, (None, None)), (4, ("bnb", 4))):
         ready.set(quant_bits=bits)
         config = run.config(

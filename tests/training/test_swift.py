@@ -1,6 +1,5 @@
 """ms-swift as a child process. The real one runs in the tests marked slow."""
 
-import ctypes
 import json
 import os
 import signal
@@ -15,12 +14,13 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
+from potstill.core import jsonl, lockfile
 from potstill.core.errors import UserError
-from potstill.training import dpo, run, swift
+from potstill.training import dpo, model_folder, run, swift
 from tests import fakes
 from tests.conftest import ROOT
-from tests.test_dvc import STAGES
 
+STAGES = lockfile.read_yaml(ROOT / "dvc.yaml")["stages"]
 STAGE_PARAMS: list[str] = [name for name in STAGES["sft"]["params"] if isinstance(name, str)]
 CONFIG: dict[str, Any] = {"model": "base", "output_dir": "work/run"}
 
@@ -63,56 +63,34 @@ def test_a_name_on_the_hub_goes_with_its_revision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "dtype", "expected"),
+    ("cuda", "instructions", "dtype", "expected"),
     [
-        (
-            False,
-            "bfloat16",
-            {"torch_dtype": "float32", "bf16": True, "fp16": False, "use_cpu": True},
-        ),
-        (
-            False,
-            "float32",
-            {"torch_dtype": "float32", "bf16": False, "fp16": False, "use_cpu": True},
-        ),
-        (True, "bfloat16", {"torch_dtype": "bfloat16"}),
-        (True, "float32", {"torch_dtype": "float32", "bf16": False, "fp16": False}),
+        (False, True, "bfloat16", {"torch_dtype": "float32", "bf16": True, "fp16": False}),
+        (False, False, "bfloat16", {"torch_dtype": "float32", "bf16": False, "fp16": False}),
+        (False, True, "float32", {"torch_dtype": "float32", "bf16": False, "fp16": False}),
+        (True, False, "bfloat16", {"torch_dtype": "bfloat16"}),
+        (True, False, "float32", {"torch_dtype": "float32", "bf16": False, "fp16": False}),
     ],
 )
 def test_precision_on_this_machine(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, dtype: str, expected: dict[str, object]
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: bool,
+    instructions: bool,
+    dtype: str,
+    expected: dict[str, object],
 ) -> None:
-    monkeypatch.setattr(swift, "on_cuda", lambda: cuda)
-    assert swift.device_config(dtype).items() >= expected.items()
+    monkeypatch.setattr(model_folder, "on_cuda", lambda: cuda)
+    monkeypatch.setattr(model_folder, "has_bfloat16", lambda: instructions)
+    given = swift.device_config(dtype)
+    assert {name: given.get(name) for name in expected} == expected
+    assert set(given) >= {"bf16", "fp16"} or (cuda and given == expected)
+    assert given.get("use_cpu", False) is not cuda
 
 
 def test_run_passes_the_yaml_and_an_offline_environment(folder: Path) -> None:
     swift.run("sft", CONFIG, folder / "work")
     assert json.loads((folder / "work/sft.log").read_text().splitlines()[1]) == CONFIG
     assert (folder / "work/run/checkpoint-4").is_dir()
-
-
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc"
-)
-@pytest.mark.parametrize("cuda", [False, True])
-def test_freed_memory_is_kept_where_the_processor_does_the_work(cuda: bool) -> None:
-    code = f"""
-from pathlib import Path
-from potstill import student
-student.on_cuda = lambda: {cuda}
-student.keep_memory()
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-before = resident()
-large = bytearray(b"x" * 2**27)
-del large
-print(resident() - before)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert (int(done.stdout) > 2**26) is not cuda
 
 
 def test_a_failed_run_names_the_exception_and_the_log(
@@ -133,19 +111,32 @@ def test_progress_is_said_once_a_change(
     monkeypatch.setattr(swift, "EVERY", 0.05)
     lines = iter(["one", "one", "two"])
 
-    def progress() -> str:
+    def progress(command: str, log: Path) -> str:
+        assert (command, str(log)) == ("sft", "work/run/logging.jsonl")
         try:
             return next(lines)
         except StopIteration:
             raise KeyboardInterrupt from None
 
+    monkeypatch.setattr(swift, "progress", progress)
     with pytest.raises(KeyboardInterrupt):
-        swift.run("sft", CONFIG, folder / "work", progress)
+        swift.run("sft", CONFIG, folder / "work")
     assert capsys.readouterr().err == "one\ntwo\n"
 
 
+def test_progress_is_one_short_line(tmp_path: Path) -> None:
+    log = tmp_path / "logging.jsonl"
+    assert swift.progress("sft", log) is None
+    line = {"loss": 0.01234, "global_step/max_steps": "120/570", "remaining_time": "3m 2s"}
+    jsonl.write_jsonl(log, [line, {"eval_loss": 1}])
+    assert swift.progress("sft", log) == "sft: step 120/570, loss 0.0123, about 3m 2s left"
+
+
 def test_the_child_ends_when_its_parent_is_killed(folder: Path) -> None:
-    code = f"from potstill import swift; from pathlib import Path; swift.run('sft', {CONFIG}, Path('work'))"
+    code = (
+        "from potstill.training import swift; from pathlib import Path\n"
+        f"swift.run('sft', {CONFIG}, Path('work'))"
+    )
     parent = subprocess.Popen(
         [sys.executable, "-c", code], env={**os.environ, "FAKE_SWIFT": "sleep"}
     )
@@ -206,42 +197,31 @@ def test_the_last_complete_checkpoint_is_found(tmp_path: Path, name: str, damage
 def test_ms_swift_accepts_every_argument_of_every_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swift, "on_cuda", lambda: True)
-    monkeypatch.setattr(run, "on_cuda", lambda: True)
+    monkeypatch.setattr(model_folder, "on_cuda", lambda: True)
     load = YAML(typ="safe", pure=True).load
     train = [tmp_path / "train.jsonl", tmp_path / "valid.jsonl"]
     for path in train:
         path.touch()
     recipes = {}
-    for profile in sorted(ROOT.glob("tasks/**/profiles/*.yaml")):
-        recipe = {**load(Path("params.yaml")), **load(profile)}
+    for profile in sorted([*ROOT.glob("profiles/*.yaml"), *ROOT.glob("tasks/*/profiles/*.yaml")]):
+        home = profile.parents[1]
+        recipe = load(home / "params.yaml") | load(profile)
         recipe["num_train_epochs"] = recipe["num_train_epochs"] or 3  # null is as task.yaml says
-        recipe["swift_args"] = load(profile.parents[1] / "task.yaml")["swift_args"]
-        names = [name for name in STAGE_PARAMS if name in recipe]
-        path = tmp_path / f"{profile.parts[-3]}-{profile.stem}.yaml"
-        path.write_text(
-            swift.render(
-                run.config(SimpleNamespace(**{name: recipe[name] for name in names}), *train)
-            )
-        )
+        recipe["swift_args"] = load(home / "task.yaml")["swift_args"]
+        path = tmp_path / f"{home.name}-{profile.stem}.yaml"
+        p = SimpleNamespace(**{name: recipe[name] for name in STAGE_PARAMS})
+        path.write_text(swift.render(run.config(p, *train)))
         recipes[str(path)] = recipe
-        own = {name: recipe[name] for name in STAGES["align"]["params"]}
+        p = SimpleNamespace(**{name: recipe[name] for name in STAGES["align"]["params"]})
         path = path.with_suffix(".dpo.yaml")
-        path.write_text(
-            swift.render(dpo.config(SimpleNamespace(**own), train[0], ROOT / "models/tiny-base"))
-        )
-        recipes[str(path)] = (
-            recipe
-            | {"model": "tiny-base"}
-            | {
-                name.removeprefix("dpo_"): recipe[name]
-                for name in recipe
-                if name.startswith("dpo_")
-            }
-        )
+        path.write_text(swift.render(dpo.config(p, train[0], ROOT / "models/tiny-base")))
+        own = ("learning_rate", "num_train_epochs")
+        aligned = {name: recipe[f"dpo_{name}"] for name in own}
+        recipes[str(path)] = recipe | {"model": "tiny-base"} | aligned
     code = (  # the classes' own parser, without their __post_init__, which would fetch the model
         "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
-        "from swift.arguments import RLHFArguments, SftArguments; from transformers import HfArgumentParser\n"
+        "from swift.arguments import RLHFArguments, SftArguments\n"
+        "from transformers import HfArgumentParser\n"
         "parsers = [HfArgumentParser([one]) for one in (SftArguments, RLHFArguments)]\n"
         "for path in sys.argv[1:]:\n"
         "    parser = parsers[path.endswith('.dpo.yaml')]\n"

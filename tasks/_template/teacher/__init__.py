@@ -1,9 +1,10 @@
-"""The scripted teacher of the example: answers a chat request offline, in the place of a large model.
+"""The scripted teacher of the example: answers chats offline, in place of a large model.
 
-It reads only the text that it is given. A seeded share of its answers is spoilt the way real answers are, so that the filter
-has work to do.
+It reads only the text that it is given. A seeded share of its answers is spoilt the way real
+answers are, so that the filter has work to do.
 
-    answer([{"role": "user", "content": "在梧桐路书店买了3本字典，合计126元，2026年3月2日"}], "any string")
+    bill = "在梧桐路书店买了3本字典，合计126元，2026年3月2日"
+    answer([{"role": "user", "content": bill}], "any string")
     -> '{"company": "梧桐路书店", "date": "2026年3月2日", "amount": "126"}'
 """
 
@@ -12,7 +13,10 @@ import random
 import re
 
 FLAWS = {"fenced": 0.02, "missing_key": 0.02, "invented_year": 0.02}  # shares of the answers
-SHOP = "有限公司|经营部|事务所|打印社|旅行社|加油站|文具店|水果店|维修部|家具城|超市|书店|花店|药房|面馆|酒楼|宾馆|工厂"
+SHOP = (
+    "有限公司|经营部|事务所|打印社|旅行社|加油站|文具店|水果店|维修部|家具城|超市|书店|花店|药房|"
+    "面馆|酒楼|宾馆|工厂"
+)
 COMPANY = re.compile(rf"[\u4e00-\u9fff]*?(?:{SHOP})")
 BEFORE = re.compile(r"^.*(?:开票单位|销售方|收款方|商家|付给|来自|去了|今天|在|由|到)")
 DATE = re.compile(r"(?:\d{4}年)?\d{1,2}月\d{1,2}日|\d{4}([-/.])\d{1,2}\1\d{1,2}")

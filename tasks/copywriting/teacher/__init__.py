@@ -1,11 +1,13 @@
-"""The scripted teacher of the copywriting task: answers a chat request offline, in the place of a large model.
+"""The scripted teacher of the copywriting task: answers chats offline, in place of a large model.
 
-It reads only the text that it is given: cuts the content into clauses, drops greetings, appeals, counters and exaggeration,
-finds the subject of the video and the kind of video, and writes a title and a body from what is left, with a last word that
-fits the mood. A seeded share of the answers is spoilt the way real answers are, so that the filter has work to do. Asked by
-prompts/rejected.md it writes bad copies (bad.py).
+It reads only the text that it is given: cuts the content into clauses, drops greetings, appeals,
+counters and exaggeration, finds the subject of the video and the kind of video, and writes a title
+and a body from what is left, with a last word that fits the mood. A seeded share of the answers is
+spoilt the way real answers are, so that the filter has work to do. Asked by prompts/rejected.md it
+writes bad copies (bad.py).
 
-    answer([{"role": "user", "content": "标题：绝了 #养绿萝\\n内容：今天教大家养绿萝 见干再浇别积水 每隔7天浇水"}], "any string")
+    video = "标题：绝了 #养绿萝\\n内容：今天教大家养绿萝 见干再浇别积水 每隔7天浇水"
+    answer([{"role": "user", "content": video}], "any string")
     -> '{"title": "养绿萝的步骤", "body": "见干再浇别积水，每隔7天浇水，动手试试吧！"}'
 """
 
@@ -17,7 +19,8 @@ from typing import NamedTuple
 
 from . import bad
 
-# Shares of the answers that carry each flaw; those of GRAVE_FLAWS only where the video is about a grave matter.
+# Shares of the answers that carry each flaw; those of GRAVE_FLAWS only where the video is about a
+# grave matter.
 FLAWS = {
     "fenced": 0.010,
     "cut_off": 0.006,
@@ -33,27 +36,30 @@ GRAVE_FLAWS = {"joke": 0.04, "no_death": 0.02}
 
 MARKED = re.compile(r"^[^#【《]*([#【《])([^#\s】》]+)")
 GRAVE = re.compile(
-    "车祸|事故|追尾|相撞|侧翻|翻车|被撞|碰撞|撞护栏|起火|着火|失火|火灾|爆燃|爆炸|溺水|溺亡|落水|身亡|遇难|去世|离世|逝世|病逝|悼念|噩耗|"
-    "送别|离开了我们|丧事|走失|失联|失踪|被困|受伤|轻伤|重伤|烧伤|患病|患癌|白血病|罕见病|尿毒症|化疗|确诊|地震|滑坡|泥石流|坍塌|塌陷|垮塌|倒塌|冒顶|煤矿透水|决口|山洪|"
-    "洪水|内涝|被淹|倒灌|漫堤|台风|雪崩|坠崖|失温|遇险"
+    "车祸|事故|追尾|相撞|侧翻|翻车|被撞|碰撞|撞护栏|起火|着火|失火|火灾|爆燃|爆炸|溺水|溺亡|落水|"
+    "身亡|遇难|去世|离世|逝世|病逝|悼念|噩耗|送别|离开了我们|丧事|走失|失联|失踪|被困|受伤|轻伤|"
+    "重伤|烧伤|患病|患癌|白血病|罕见病|尿毒症|化疗|确诊|地震|滑坡|泥石流|坍塌|塌陷|垮塌|倒塌|冒顶|"
+    "煤矿透水|决口|山洪|洪水|内涝|被淹|倒灌|漫堤|台风|雪崩|坠崖|失温|遇险"
 )
 # where one clause ends and the next begins, when nothing is written between them
 GLUE = r"首先|第一步|然后|接着|再来|你看|据了解|随后|另外|同时|而且|还有就是"
 APPEAL = r"记得点赞|关注我|我们下期|点个关注|评论区|双击|转发给|觉得有用"
 CUT = re.compile(rf"[\s，。！？!?,；;…~～|]+|{GLUE}|(?={APPEAL})")
 NOISE = re.compile(
-    rf"{APPEAL}|大家好|朋友们|家人们|观众朋友|哈喽|我是|欢迎回来|频道|插播|本台|播放|弹幕|广告|自动字幕|直播中|HD|ID\d|@|^\d\d:\d\d|"
+    rf"{APPEAL}|大家好|朋友们|家人们|观众朋友|哈喽|我是|欢迎回来|频道|插播|本台|播放|弹幕|广告|"
+    rf"自动字幕|直播中|HD|ID\d|@|^\d\d:\d\d|"
     r"绝了|震撼|史上|后悔|全网|逆天|99%|我靠|卧槽|妈的|牛逼|尼玛"
 )
 FILLER = re.compile(r"^(?:那个|就是说|[嗯呃啊哎])+|[啊呢哦]+$")
 # a place of two characters and its kind, before what happens there
 PLACE = (
-    r"[\u4e00-\u9fff]{2}(?:小区|社区|新区|街道|小学|中学|学院|剧院|广场|大桥|隧道|高速|水库|市场|煤矿|工地|峡谷|林场|[村镇乡县区路街河湖山])"
-    r"(?=的|发生|突发|看到|{t})"
+    r"[\u4e00-\u9fff]{2}(?:小区|社区|新区|街道|小学|中学|学院|剧院|广场|大桥|隧道|高速|水库|市场|"
+    r"煤矿|工地|峡谷|林场|[村镇乡县区路街河湖山])(?=的|发生|突发|看到|{t})"
 )
 
-# kind of video, by what is said of the subject: cue (with {t} the subject), titles, last words. Each title begins with the subject, which
-# a mark leads to in the video's title: where a place came first, a small student lost both.
+# kind of video, by what is said of the subject: cue (with {t} the subject), titles, last words.
+# Each title begins with the subject, which a mark leads to in the video's title: where a place came
+# first, a small student lost both.
 KINDS: dict[str, tuple[str, str, str]] = {
     "death": (r"悼念|送别|噩耗|离开了我们", "{t}逝世 {t}辞世", ""),
     "missing": (r"走失|寻人|寻找", "{t}盼归 {t}待寻", ""),
@@ -111,8 +117,9 @@ KINDS: dict[str, tuple[str, str, str]] = {
     ),
     "news": (r"", "{t}：{p}", "为他们点赞！ 一起来看看！ 真让人高兴！"),
 }
-# the last word on a grave matter: for the kinds that have one, and else by the first of these that the body tells. Condolences are for those
-# whom the video is about, and for nobody else: where an accident's dead had them, too, a small student offered them to the living.
+# the last word on a grave matter: for the kinds that have one, and else by the first of these that
+# the body tells. Condolences are for those whom the video is about, and for nobody else: where an
+# accident's dead had them, too, a small student offered them to the living.
 LAST = {"death": "愿逝者安息。", "missing": "盼平安归来。", "ill": "愿早日康复。"}
 DEATH = re.compile("身亡|遇难|溺亡")
 WISHES = (

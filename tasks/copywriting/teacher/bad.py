@@ -1,9 +1,10 @@
-"""The copies of a beginner, bad in many ways, in answer to prompts/rejected.md: what a preference pair rejects."""
+"""A beginner's copies, bad in many ways, in answer to prompts/rejected.md: what a preference pair
+rejects."""
 
 import json
 import random
 
-# share of each kind, in percent; `good` is as good as what is chosen, so that dropping such pairs has work
+# Share of each kind, in percent. `good` is as good as what is chosen: such pairs must be dropped.
 KINDS = {
     "hype": 14,
     "no_json": 12,
@@ -51,7 +52,8 @@ SWEARS = ("卧槽", "我靠", "牛逼", "他妈的", "尼玛")
 def copy(
     subject: str, facts: list[str], grave: bool, good: dict[str, str], rng: random.Random
 ) -> str:
-    """A bad copy of one kind, about the subject and the facts of the video; `good` is the copy as it should be."""
+    """A bad copy of one kind, about the subject and the facts of the video; `good` is the copy as
+    it should be."""
     [kind] = rng.choices([*KINDS], [*KINDS.values()])
     fact = rng.choice(facts or [subject])
     words = {"t": subject, "f": fact}
@@ -89,7 +91,10 @@ def copy(
         case "vulgar":
             title, body = rng.choice(SWEARS) + subject, f"{rng.choice(SWEARS)}，{fact}，服了！"
         case "chatty":
-            return f"好的！我来试试写一个：{json.dumps(good, ensure_ascii=False)}不知道行不行，请多指教～"
+            return (
+                f"好的！我来试试写一个：{json.dumps(good, ensure_ascii=False)}不知道行不行，"
+                f"请多指教～"
+            )
         case "stuttering":
             body = subject * 3 + rng.choice("好看牛赞") * rng.randint(6, 12) + "！"
     return json.dumps({"title": title, "body": body}, ensure_ascii=False)

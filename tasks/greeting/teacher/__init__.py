@@ -1,8 +1,10 @@
-"""The scripted teacher of `greeting`: rules that read only the messages, with a seeded share of flaws.
+"""The scripted teacher of the greeting task: rules that read only the messages.
 
-It writes new requests like those it is shown, letters, and texts of the length that a request asks for. A quarter of the texts fail a
-check, most of them by their length, and nearly all of those for one request in seven: best-of-n has something to choose from. Replies
-with new requests may be no JSON or too short, with requests copied from the examples or of another kind.
+It writes new requests like those it is shown, letters, and texts of the length that a request asks
+for. A seeded share is flawed, as real answers are. A quarter of the texts fail a check, most of
+them by their length; for one request in seven nearly all fail. So best-of-n has something to choose
+from. A reply with new requests may be no JSON, hold too few, or hold copies of the examples or
+requests of another kind.
 """
 
 import hashlib
@@ -36,7 +38,7 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
     return _letter(chance) if "请写一封新的信" in asked else _text(turn, chance)
 
 
-# --- new requests -----------------------------------------------------------------------------------------------------
+# --- new requests ---------------------------------------------------------------------------------
 
 
 def _requests(
@@ -69,7 +71,8 @@ def _requests(
 def request(
     kind: str, words: dict[str, Any], chance: random.Random, letter: str = "", number: int = 0
 ) -> str:
-    """A request of a kind, from pools of words such as those of words.py; for a summary, of the points that the letter tells."""
+    """A request of a kind, from pools of words such as those of words.py; for a summary, of the
+    points that the letter tells."""
     found = {
         name.lower(): chance.choice(words[name]) for name in ("WHO", "WHEN", "HOW", "FORM", "THING")
     }
@@ -84,7 +87,8 @@ def request(
 
 
 def _what(who: str, words: dict[str, Any], chance: random.Random) -> str:
-    """What a blessing is to mention, wish or give thanks for; now and then also what it must not mention."""
+    """What a blessing is to mention, wish or give thanks for; now and then also what it must not
+    mention."""
 
     kind = blessing.kind_of(who)
 
@@ -122,7 +126,7 @@ def letter(words: dict[str, Any], chance: random.Random) -> str:
     return f"{text}{chance.choice(words['BYE'])}\n{chance.choice(words['SENDER'])}"
 
 
-# --- texts ------------------------------------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
 def _text(asked: str, chance: random.Random) -> str:

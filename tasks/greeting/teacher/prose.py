@@ -1,39 +1,60 @@
-"""A text of at least N characters, and an essay of N: sentences told in one order, about the thing that the request names."""
+"""A text of at least N characters, and an essay of N: sentences on a thing, told in one order."""
 
 import random
 import re
 
-# Sentences in the order in which they are told, "|" between variants, {} the thing. Those of STEPS that an essay of 400 characters has beside
-# those of 300 come from MORE_OF_ESSAY; a text of 300 beside those of 200, from MORE_OF_LONG.
+# Sentences in the order in which they are told, "|" between variants, {} the thing. Those of STEPS
+# that an essay of 400 characters has beside those of 300 come from MORE_OF_ESSAY; a text of 300
+# beside those of 200, from MORE_OF_LONG.
 STEPS = {
     "open": "每到过年，我总会想起{}。|一说到过年，我就想起{}。|在我心里，过年就是{}。",
     "street": "腊月里，街上挂满了灯笼，年味一天比一天浓。|年关将近，巷口挂满了彩灯，年味越来越浓。",
     "house": "妈妈把屋子打扫得干干净净，爸爸贴好了春联。|爸爸挂起了红灯笼，妈妈把窗户擦得很干净。",
     "visit": "我换上新衣服，忙着给爷爷奶奶拜年。|我给老朋友打电话问好，又给爷爷拜了年。",
-    "kitchen": "厨房里飘出年糕的香味，桌上摆着热气腾腾的饺子。|屋里飘着排骨汤的香味，桌上摆着热气腾腾的蒸鱼。",
+    "kitchen": (
+        "厨房里飘出年糕的香味，桌上摆着热气腾腾的饺子。|屋里飘着排骨汤的香味，"
+        "桌上摆着热气腾腾的蒸鱼。"
+    ),
     "children": "孩子们提着灯笼跑来跑去，院子里到处是笑声。|孩子们在雪地里打雪仗，巷口到处是笑声。",
     "meet": "那天晚上，我又看见了{}。|推开老宅的门，我又看见了{}。",
     "memory": "它静静地在那里，让我想起了小时候的事。|灯光照在上面，让我想起了小时候的事。",
-    "then": "那时候，奶奶做的汤圆格外香，一家人围坐在一起。|那时候，外婆做的年糕格外香，一家人其乐融融。",
+    "then": (
+        "那时候，奶奶做的汤圆格外香，一家人围坐在一起。|那时候，外婆做的年糕格外香，"
+        "一家人其乐融融。"
+    ),
     "story": "爷爷讲起了从前的事，大家一边包饺子一边听。|外公讲起了年轻时的事，大家听得很认真。",
     "winter": "北风呼呼地刮，可是一碗热汤就能暖全身。|窗外雪花一片片飘下来，屋里的灯一直亮着。",
     "away": "后来我去了很远的地方，坐火车回家要一整天。|长大以后我去了别的城市，一年只能回家一次。",
     "night": "我们一边包饺子一边聊天，守着电视等钟声。|一家人围着桌子吃年糕，守着电视等钟声。",
-    "midnight": "零点的时候，远处升起了烟花，鞭炮声此起彼伏。|钟声响了，烟花照亮了夜空，鞭炮声此起彼伏。",
+    "midnight": (
+        "零点的时候，远处升起了烟花，鞭炮声此起彼伏。|钟声响了，烟花照亮了夜空，鞭炮声此起彼伏。"
+    ),
     "photo": "日子像水一样流过，老照片还挂在墙上。|时间不紧不慢地走，老照片还挂在墙上。",
-    "life": "生活有苦也有甜，平淡却很幸福，慢一点也没关系。|这一年有苦也有甜，知足常乐，一切都会好起来的。",
+    "life": (
+        "生活有苦也有甜，平淡却很幸福，慢一点也没关系。|这一年有苦也有甜，知足常乐，"
+        "一切都会好起来的。"
+    ),
     "family": "家是最温暖的地方，有人等你回家真好。|一家人在一起就好，阖家团圆最是难得。",
     "keep": "想到{}，我的心里暖暖的。|看着{}，我心里满是欢喜。",
     "spring": "旧的一年就这样过去了，春天也不远了。|冰雪就要化了，春天已经在路上了。",
-    "sigh": "真叫人欢喜。|日子越过越甜。|我们都笑出了声。|这才是过年的样子。|年年如此，年年不同。|我把这一切都记在心里。|大家都说，明年还要这样。"
-    "|心里有光，就不怕路远天寒。|心里有光，就不怕前面的路远。",  # the one that fits
+    # the one that has the length which is still missing
+    "sigh": (
+        "真叫人欢喜。|日子越过越甜。|我们都笑出了声。|这才是过年的样子。|年年如此，年年不同。|"
+        "我把这一切都记在心里。|大家都说，明年还要这样。|心里有光，就不怕路远天寒。|"
+        "心里有光，就不怕前面的路远。"
+    ),
     "wish": "愿所有努力都有回报，愿所有心愿都能成真。|愿每一天都有好心情，愿好运常伴左右。",
     "peace": "愿新的一年平平安安，愿家家户户灯火长明。|愿家家户户灯火长明，愿来年的日子更甜。",
 }
-OF_EVENT = {  # where the thing is nothing that one can look at
-    "meet": "那时的情景，我到现在还记得。|那些日子，我到现在还记得。", "memory": "一件件小事，让我想起了从前。|我一边走一边想，想起了许多事。", "keep": "想起{}，我的心里暖暖的。",
+OF_EVENT = {
+    # where the thing is nothing that one can look at
+    "meet": "那时的情景，我到现在还记得。|那些日子，我到现在还记得。",
+    "memory": "一件件小事，让我想起了从前。|我一边走一边想，想起了许多事。",
+    "keep": "想起{}，我的心里暖暖的。",
 }  # fmt: skip
-ESSAY = "open street house kitchen meet memory then winter night midnight life family keep spring peace".split()
+ESSAY = (
+    "open street house kitchen meet memory then winter night midnight life family keep spring peace"
+).split()
 MORE_OF_ESSAY = "story children photo away visit wish".split()
 LONG = "spring life open street house kitchen family keep wish peace".split()
 MORE_OF_LONG = "then midnight children night winter story".split()
@@ -67,7 +88,8 @@ def essay(request: str, number: int, chance: random.Random) -> str:
 
 
 def long(request: str, number: int, who: str, you: str, chance: random.Random) -> str:
-    """A text of some 10 to 30 characters more than `number`; `who`, when it is not empty, is greeted."""
+    """A text of some 10 to 30 characters more than `number`; `who`, when it is not empty, is
+    greeted."""
     about = topic(request) or "这一年"
     if re.search(PUBLIC, request):
         hello, closing = "各位朋友，大家新年好！", CLOSING
@@ -89,7 +111,8 @@ def _fitting(
     form: str,
     chance: random.Random,
 ) -> str:
-    """Hello, steps and closing, with as many of the further steps as fit: of many drawings the first between `low` and `high`."""
+    """Hello, steps and closing, with as many of the further steps as fit: of many drawings the
+    first between `low` and `high`."""
     hello, core, more, last = parts
     best = ""
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""A blessing turned into lines, and a letter summarised: both are made of what the request brings along."""
+"""A blessing turned into lines, and a letter summarised: both use what the request brings along."""
 
 import random
 import re
@@ -9,11 +9,15 @@ ANSWERS = (
     "愿得年年共此时 四时平安便是福",
     "春在人家笑语中 一路繁花来相送",
 )
-COUPLETS = "雪满山，灯满城，/万家笑语到天明。|一盏灯，一壶茶，/守着团圆守着家。|岁月长，衣裳暖，/三餐四季慢慢来。"
+COUPLETS = (
+    "雪满山，灯满城，/万家笑语到天明。|一盏灯，一壶茶，/守着团圆守着家。|"
+    "岁月长，衣裳暖，/三餐四季慢慢来。"
+)
 
 
 def poem(request: str, limit: int, who: str, chance: random.Random) -> str:
-    """Lines made of the clauses of the blessing, each with a line in answer, of at most `limit` characters."""
+    """Lines made of the clauses of the blessing, each with a line in answer, of at most `limit`
+    characters."""
     given = re.search(r"：(.+)", request) or re.search(r"“(.{6,})”", request)
     clauses = [
         part
@@ -35,7 +39,8 @@ SAID = {"工作": "工作上", "身体": "身体方面", "家里": "家里", "�
 
 
 def summary(request: str, limit: int) -> str:
-    """The points of the letter that the request asks for, in the letter's words, in at most `limit` characters."""
+    """The points of the letter that the request asks for, in the letter's words, in at most `limit`
+    characters."""
     asked, _, letter = request.partition("\n")
     letter = letter.strip()
     sender = letter.split()[-1]

@@ -1,18 +1,20 @@
-"""Make the rows of the news task: `python -m tasks.news.data.rows` writes data/seeds.jsonl and gold.jsonl.
+"""Make the rows of the news task: `python -m tasks.news.data.rows` writes data/seeds.jsonl and
+gold.jsonl.
 
-A brief is an event with its facts as a newsroom notes them down: time, place, subject, event, data, what somebody said and
-background, in several orders, with labels or without. Some briefs hold what must not be published: loaded words of the
-source, a rumour, somebody's personal details. All of it is put together from beats.txt and pools.json by one seed; towns,
-firms and persons are invented, phones begin with 2 and identity numbers with 000000, which nobody has.
+A brief is an event with its facts as a newsroom notes them down: time, place, subject, event, data,
+what somebody said and background, in several orders, with labels or without. Some briefs hold what
+must not be published: loaded words of the source, a rumour, somebody's personal details. All of it
+is put together from beats.txt and pools.json by one seed; towns, firms and persons are invented,
+phones begin with 2 and identity numbers with 000000, which nobody has.
 
 A seed:     {"id": "…", "brief": "时间：6月18日上午\\n主体：临溪县交通运输局\\n…"}
 A gold row: {"id": "…", "brief": "…", "slice": "like_seeds", "gold": null}
 
 In beats.txt `## seeds 交通` opens a beat of a part. An event has four lines: + how often it is
-drawn (once where that is left out) and what happens, @ who does it, @ where; = data;
-" role and quote; * background. {a/b} is a choice, {3-18} a number, ~ a local name; a subject gets its town in front, one that
-begins with ^ an invented firm's name. No event, town, local name, firm or person of a gold row occurs in a seed; the slice
-`unseen_beat` has beats that no seed has.
+drawn (once where that is left out) and what happens, @ who does it, @ where; = data; " role and
+quote; * background. {a/b} is a choice, {3-18} a number, ~ a local name; a subject gets its town in
+front, one that begins with ^ an invented firm's name. No event, town, local name, firm or person of
+a gold row occurs in a seed; the slice `unseen_beat` has beats that no seed has.
 """
 
 import json
@@ -38,7 +40,8 @@ LABELS = {
     "indirect": ("说法", "表态"),
     "background": ("背景", "补充"),
 }
-# how the parts of a brief are set down, with the weight of each: (before a label, behind it, between the parts)
+# how the parts of a brief are set down, with the weight of each: (before a label, behind it,
+# between the parts)
 LABELLED = (
     (("", "：", "\n"), 40),
     (("", "：", "；"), 20),
@@ -106,7 +109,8 @@ def pools() -> dict[str, Any]:
 
 @lru_cache
 def real() -> frozenset[str]:
-    """The first two characters of every real province, city and county: no invented town begins so."""
+    """The first two characters of every real province, city and county: no invented town begins
+    so."""
     import csv
     from importlib.metadata import distribution
 
@@ -117,7 +121,8 @@ def real() -> frozenset[str]:
 
 @lru_cache
 def names(kind: str, held: bool) -> list[str]:
-    """Invented names of a kind, those of the seeds or those held out for gold rows: every fourth."""
+    """Invented names of a kind, those of the seeds or those held out for gold rows: every
+    fourth."""
     pool = pools()
     made = [
         a + b for a in pool[f"{kind}1"] for b in pool[f"{kind}2"] if a != b and a + b not in real()
@@ -176,7 +181,8 @@ def person(held: bool, rng: random.Random) -> str:
 
 
 def size(found: dict[str, str]) -> int:
-    """The characters that an item of these facts cannot do without; background only where nobody is quoted."""
+    """The characters that an item of these facts cannot do without; background only where nobody is
+    quoted."""
     quoted = "speaker" in found
     return sum(len(text) for kind, text in found.items() if kind != "background" or not quoted)
 
@@ -189,10 +195,13 @@ def noise(held: bool, rng: random.Random) -> list[str]:
         return []
     if kind == "personal":
         words = {
-            "name": person(held, rng),
-            "phone": "2" + "".join(rng.choices("0123456789", k=10)),
-            "id": f"000000{rng.randint(1950, 2004)}{rng.randint(1, 12):02d}{rng.randint(1, 28):02d}{rng.randint(0, 9999):04d}",
-            "local": rng.choice(names("local", held)), "n": rng.randint(1, 30), "room": f"{rng.randint(1, 18)}0{rng.randint(1, 4)}",
+            "name": person(held, rng), "phone": "2" + "".join(rng.choices("0123456789", k=10)),
+            "id": (
+                f"000000{rng.randint(1950, 2004)}{rng.randint(1, 12):02d}"
+                f"{rng.randint(1, 28):02d}{rng.randint(0, 9999):04d}"
+            ),
+            "local": rng.choice(names("local", held)), "n": rng.randint(1, 30),
+            "room": f"{rng.randint(1, 18)}0{rng.randint(1, 4)}",
             "tail": rng.randint(1000000, 9999999),
         }  # fmt: skip
         return [rng.choice(pool["personal_form"]).format(**words)]
@@ -287,12 +296,7 @@ def files() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def main() -> None:
-    """Write both files."""
-    for name, rows in files().items():
-        write_jsonl(DATA / name, rows)
-        print(f"data/{name}: {len(rows):,} rows")
-
-
 if __name__ == "__main__":
-    main()
+    for name, written in files().items():
+        write_jsonl(DATA / name, written)
+        print(f"data/{name}: {len(written):,} rows")

@@ -1,8 +1,9 @@
-"""The scripted teacher of the news task: rules that read a brief and write the item, with a seeded share of flaws.
+"""The scripted teacher of the news task: rules that read a brief and write the item.
 
-It stands in for a big model where there is none. An item is put together from the parts of the brief it is given; the order of the lead
-follows the order of the brief, the rest of the wording is drawn by the seed. Asked by prompts/rejected.md it writes
-what a newsroom refuses. FLAWS are the ways in which one good answer in fifteen is spoilt.
+It stands in for a large model where there is none. An item is put together from the parts of the
+brief it is given; the order of the lead follows the order of the brief, the rest of the wording is
+drawn by the seed. Asked by prompts/rejected.md it writes what a newsroom refuses. FLAWS are the
+ways in which one good answer in fifteen is spoilt.
 """
 
 import random
@@ -10,8 +11,9 @@ import re
 from collections.abc import Callable
 
 LABELS = {
-    "time": "时间 日期 何时", "place": "地点 何地 位置", "subject": "主体 单位 主办", "event": "事件 何事 内容", "data": "数据 数字",
-    "said": "原话 引语 采访 说法 表态", "background": "背景 补充", "rumour": "网传 传闻 小道消息",
+    "time": "时间 日期 何时", "place": "地点 何地 位置", "subject": "主体 单位 主办",
+    "event": "事件 何事 内容", "data": "数据 数字", "said": "原话 引语 采访 说法 表态",
+    "background": "背景 补充", "rumour": "网传 传闻 小道消息",
     "comment": "网友 热评 评论 弹幕 备注 要求", "personal": "联系人 身份证 住址 微信号 手机",
 }  # fmt: skip
 KIND = {label: kind for kind, labels in LABELS.items() for label in labels.split()}
@@ -22,7 +24,8 @@ LOADED = re.compile(r"^[^！，]{1,6}！")  # in front of what happened
 SPEECH = (
     re.compile(r"“(?P<quote>[^”]+)”(?:——|（)(?P<who>[^（）]+)）?"),
     re.compile(
-        r"(?P<name>[一-鿿]{2,3})（(?P<role>[^（），]+)(?:，[^（）]*)?）：(?:“(?P<quote>[^”]+)”|(?P<text>.+))"
+        r"(?P<name>[一-鿿]{2,3})（(?P<role>[^（），]+)(?:，[^（）]*)?）：(?:“(?P<quote>[^”]+)”|"
+        r"(?P<text>.+))"
     ),
     re.compile(r"(?P<who>[一-鿿]{4,10})：(?:“(?P<quote>[^”]+)”|(?P<text>.+))"),
 )
@@ -59,11 +62,12 @@ def answer(messages: list[dict[str, str]], seed: str) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# --- reading --------------------------------------------------------------------------------------
 
 
 def parse(brief: str) -> dict[str, str]:
-    """The facts of a brief, in its order: kind → text. Of several parts of one kind the first counts."""
+    """The facts of a brief, in its order: kind → text. Of several parts of one kind the first
+    counts."""
     mark = next((mark for mark in SEPARATORS if mark in brief), "\n")
     parts = [re.sub(r"^(?:\d[.、](?!\d)|[①-⑨])\s*", "", part).strip() for part in brief.split(mark)]
     facts: dict[str, str] = {}
@@ -83,7 +87,8 @@ def parse(brief: str) -> dict[str, str]:
 
 
 def labelled(part: str) -> tuple[str, str]:
-    """The kind of a part, by its label or by how it looks, and its text; "" where only its neighbours can tell."""
+    """The kind of a part, by its label or by how it looks, and its text; "" where only its
+    neighbours can tell."""
     if (found := re.match(r"【(\w{2,4})】|(\w{2,4})[：:]", part)) and (
         kind := KIND.get(found[1] or found[2])
     ):
@@ -100,7 +105,8 @@ def labelled(part: str) -> tuple[str, str]:
 
 
 def unlabelled(parts: list[str]) -> list[str]:
-    """The kinds of parts without labels: what happened begins with a verb and stands behind its subject, data have a number."""
+    """The kinds of parts without labels: what happened begins with a verb and stands behind its
+    subject, data have a number."""
     kinds = ["place"] * len(parts)
     verb = next(
         (i for i, part in enumerate(parts) if i and VERB.match(LOADED.sub("", part))),
@@ -116,7 +122,7 @@ def unlabelled(parts: list[str]) -> list[str]:
     return kinds
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# --- writing --------------------------------------------------------------------------------------
 
 
 def item(facts: dict[str, str], chance: random.Random) -> str:
@@ -140,8 +146,9 @@ def leads(facts: dict[str, str]) -> str:
 
 
 def lead(facts: dict[str, str]) -> str:
-    """When, who, what and where, in an order that follows the brief's: whichever of its facts stands first leads. Something stands
-    between any two facts: where one ran on into the next, a small student lost its way."""
+    """When, who, what and where, in an order that follows the brief's: whichever of its facts
+    stands first leads. Something stands between any two facts: where one ran on into the next, a
+    small student lost its way."""
     time, subject, event = (
         facts.get("time", ""),
         facts.get("subject", ""),
@@ -171,7 +178,7 @@ def speech(facts: dict[str, str], chance: random.Random) -> str:
     return f"{who}{chance.choice(['表示', '表示', '说'])}，“{parts['quote']}”。"
 
 
-# --------------------------------------------------------------------------------------------------------------- flaws
+# --- flaws ----------------------------------------------------------------------------------------
 
 
 def _form(facts: dict[str, str], text: str, chance: random.Random) -> str:
@@ -225,8 +232,11 @@ def _personal(facts: dict[str, str], text: str, chance: random.Random) -> str:
 
 def _long(facts: dict[str, str], text: str, chance: random.Random) -> str:
     """More than anybody asked for."""
-    more = ["下一步，相关方面将持续推进有关工作", "各方将加强沟通协调，确保各项安排落到实处", "有关情况将及时向社会公布，请关注后续消息",
-            "相关工作仍在有序进行当中，进展总体平稳", "后续安排以正式公告为准，请留意公告内容"]  # fmt: skip
+    more = [
+        "下一步，相关方面将持续推进有关工作", "各方将加强沟通协调，确保各项安排落到实处",
+        "有关情况将及时向社会公布，请关注后续消息", "相关工作仍在有序进行当中，进展总体平稳",
+        "后续安排以正式公告为准，请留意公告内容",
+    ]  # fmt: skip
     for more_of_it in chance.sample(more, 5):
         text += more_of_it + "。"
         if len(text) > 125:
@@ -235,23 +245,32 @@ def _long(facts: dict[str, str], text: str, chance: random.Random) -> str:
 
 
 FLAWS: dict[str, Callable[[dict[str, str], str, random.Random], str]] = {
-    "form": _form, "event": _loaded, "number": _invented, "cut": _missing, "rumour": _rumour, "personal": _personal, "long": _long,
+    "form": _form, "event": _loaded, "number": _invented, "cut": _missing, "rumour": _rumour,
+    "personal": _personal, "long": _long,
 }  # fmt: skip
 
-ALWAYS = (
-    "form",
-    "number",
-    "cut",
-    "long",
-)  # flaws that any brief can have; the others need a part of the brief
+# Flaws that any brief can have; the others need a part of the brief.
+ALWAYS = ("form", "number", "cut", "long")
 
-# ------------------------------------------------------------------------------------------------- on purpose, for pairs
+# --- on purpose, for pairs ------------------------------------------------------------------------
 
 CRY = "震惊！ 炸裂！！ 重磅来袭！ 速看！！！ 不看后悔！ 惊天消息！ 全体起立！ 太离谱了！！".split()
-CHEER = "全网沸腾！ 简直完美到令人窒息！ 别处只能跪了！ 史上最强没有之一！ 喷子可以闭嘴了！ 这才叫遥遥领先！".split()
-JEER = "早干什么去了，丢人！ 纯属作秀，浪费钱！ 背后一定有黑幕！ 有些人心里没数吗！ 懂的都懂，不敢多说！ 迟早要出事，等着看吧！".split()
-CHAT = "哈喽宝子们，小编今天又来啦～ 家人们谁懂啊， 话说那个谁， 小编也不知道真假哈， 今天聊个有意思的，".split()
-PLUG = "点赞关注不迷路！ 转发这条，好运一整年！ 想了解更多请私信小编！ 评论区告诉我你怎么看！ 加微信领资料！".split()
+CHEER = (
+    "全网沸腾！ 简直完美到令人窒息！ 别处只能跪了！ 史上最强没有之一！ 喷子可以闭嘴了！ "
+    "这才叫遥遥领先！"
+).split()
+JEER = (
+    "早干什么去了，丢人！ 纯属作秀，浪费钱！ 背后一定有黑幕！ 有些人心里没数吗！ "
+    "懂的都懂，不敢多说！ 迟早要出事，等着看吧！"
+).split()
+CHAT = (
+    "哈喽宝子们，小编今天又来啦～ 家人们谁懂啊， 话说那个谁， 小编也不知道真假哈， "
+    "今天聊个有意思的，"
+).split()
+PLUG = (
+    "点赞关注不迷路！ 转发这条，好运一整年！ 想了解更多请私信小编！ 评论区告诉我你怎么看！ "
+    "加微信领资料！"
+).split()
 NOISE = ("锟斤拷烫烫烫", "□□□口口口", "asdf##@@", "？？？？？？", "啊啊啊啊啊啊啊啊")
 EXPERT = "某不愿透露姓名的专家 知情人士王某 国外权威机构 一位老领导 内部人士".split()
 
@@ -270,9 +289,9 @@ def bad(facts: dict[str, str], chance: random.Random) -> str:
     )
     good, noise, expert = item(facts, chance), chance.choice(NOISE), chance.choice(EXPERT)
     gossip = facts.get("rumour") or facts.get("comment") or f"{who}内部早就乱了"
-    person = (
-        facts.get("personal")
-        or f"负责人家住幸福小区{chance.randint(1, 20)}栋{chance.randint(101, 909)}室，手机2{number:010d}"
+    person = facts.get("personal") or (
+        f"负责人家住幸福小区{chance.randint(1, 20)}栋{chance.randint(101, 909)}室，"
+        f"手机2{number:010d}"
     )
     kinds = [
         lambda: f"{loud}{place}出大事了！{who}竟然{event}！{cheer}",
@@ -291,7 +310,11 @@ def bad(facts: dict[str, str], chance: random.Random) -> str:
         lambda: f"某地某单位近日{event[:2]}了一些事情，取得了圆满成功，得到了广泛好评。",
         lambda: f"{good}{cheer}{jeer}" + "".join(chance.sample(CHEER + JEER, 4)) + plug,
         lambda: f"News: {who} {event}! So amazing! {cheer}",
-        lambda: f"对于{event}，我认为{chance.choice(['完全没有必要', '全国都该学', '谁反对谁就是坏人'])}。{who}{chance.choice(['必须道歉', '功德无量', '活该挨骂'])}。{jeer}",
+        lambda: (
+            f"对于{event}，"
+            f"我认为{chance.choice(['完全没有必要', '全国都该学', '谁反对谁就是坏人'])}。"
+            f"{who}{chance.choice(['必须道歉', '功德无量', '活该挨骂'])}。{jeer}"
+        ),
         lambda: f"{good[:-1]}，{cheer}",
         lambda: f"不是{who}，是隔壁单位{event}，{number}人到场，{loud}",
     ]  # fmt: skip

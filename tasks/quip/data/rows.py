@@ -1,11 +1,13 @@
-"""Make the rows of the quip task: `python -m tasks.quip.data.rows` writes data/seeds.jsonl and gold.jsonl.
+"""Make the rows of the quip task: `python -m tasks.quip.data.rows` writes data/seeds.jsonl and
+gold.jsonl.
 
-A row is a word of the teacher's lexicon (teacher/words.py), or one with what may stand before it: 打印机, 办公室的打印机. By one seed
-some words and some of what stands before them are set aside for gold: no word of a gold row (of two characters or more) occurs in
-a seed. The slice `like_seeds` has the categories of the seeds, `unseen_category` those of UNSEEN, which no seed has.
+A row is a word of the teacher's lexicon (teacher/words.py), or one with what may stand before it:
+打印机, 办公室的打印机. By one seed some words and some of what stands before them are set aside for
+gold: no word of a gold row (of two characters or more) occurs in a seed. The slice `like_seeds` has
+the categories of the seeds, `unseen_category` those of UNSEEN, which no seed has.
 
 A seed:     {"id": "…", "word": "周一的早高峰"}
-A gold row: {"id": "…", "word": "…", "slice": "like_seeds", "gold": null}      null: the checks judge alone
+A gold row: {"id": "…", "word": "…", "slice": "like_seeds", "gold": null}; the checks judge alone
 """
 
 import random
@@ -81,12 +83,7 @@ def _row(word: str) -> Row:
     return {"id": row_id({"word": word}), "word": word}
 
 
-def main() -> None:
-    """Write both files."""
-    for name, rows in files().items():
-        write_jsonl(DATA / name, rows)
-        print(f"data/{name}: {len(rows):,} rows")
-
-
 if __name__ == "__main__":
-    main()
+    for name, written in files().items():
+        write_jsonl(DATA / name, written)
+        print(f"data/{name}: {len(written):,} rows")

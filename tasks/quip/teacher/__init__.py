@@ -1,20 +1,23 @@
-"""The scripted teacher of the quip task: answers a chat request offline, in the place of a large model.
+"""The scripted teacher of the quip task: answers chats offline, in place of a large model.
 
-It reads the word of the last turn and composes one sentence about it: a promise, a turn against it, sometimes a sting (grammar.py).
-What the word is it knows from a lexicon (words.py), of an unknown word from its end; what stands before the head (办公室 in
-办公室的绿萝) or a character of the word goes into the sentence. Which of the clauses that fit are taken follows half the
-time from the word's characters and its length, else from chance: so a student can learn it, and answers still vary.
-A seeded share is spoilt the way real answers are, so that the filter has work to do.
+It reads the word of the last turn and composes one sentence about it: a promise, a turn against it,
+sometimes a sting (grammar.py). What the word is it knows from a lexicon (words.py), of an unknown
+word from its end; what stands before the head (办公室 in 办公室的绿萝) or a character of the word
+goes into the sentence. Which of the clauses that fit are taken follows half the time from the
+word's characters and its length, else from chance: so a student can learn it, and answers still
+vary. A seeded share is spoilt the way real answers are, so that the filter has work to do.
 
     answer([{"role": "user", "content": "周一的早高峰"}], "any string")
-    -> '{"prompt": "周一的早高峰", "output": "本想靠它撑过周一，结果早到的人要等晚到的人，喇叭倒是跑得最快。"}'
+    -> '{"prompt": "周一的早高峰",
+         "output": "本想靠它撑过周一，结果早到的人要等晚到的人，喇叭倒是跑得最快。"}'
 """
 
 import json
 import random
 from typing import NamedTuple
 
-from .grammar import ABOUT, CLAUSES, NAMED, TELLING, TURNS
+from .clauses import CLAUSES
+from .grammar import ABOUT, NAMED, TELLING, TURNS
 from .words import BEFORE, WORDS
 
 # Share of the answers that carry each flaw (6 % in all); the checks find each of them.
@@ -43,7 +46,8 @@ KINDS = {before: kind for kind, befores, _ in BEFORE for before in befores.split
 
 
 class Reading(NamedTuple):
-    """What a word says: what stands before its head ("" for none) and of what kind that is, its head and the head's category."""
+    """What a word says: what stands before its head ("" for none) and of what kind that is, its
+    head and the head's category."""
 
     before: str
     kind: str
@@ -52,14 +56,16 @@ class Reading(NamedTuple):
 
 
 def answer(messages: list[dict[str, str]], seed: str) -> str:
-    """Raw assistant content for one request; `seed` decides whatever is left to chance, and the flaw, if any."""
+    """Raw assistant content for one request; `seed` decides whatever is left to chance, and the
+    flaw, if any."""
     word = next((m["content"].strip() for m in reversed(messages) if m["role"] == "user"), "")
     chance = random.Random(seed)
     return spoil({"prompt": word, "output": compose(word, chance)}, chance)
 
 
 def read(word: str) -> Reading:
-    """The word taken apart: 办公室的绿萝 and 公司打印机 have a head with a word before it, 打印机 is one."""
+    """The word taken apart: 办公室的绿萝 and 公司打印机 have a head with a word before it, 打印机
+    is one."""
     before, _, head = word.rpartition("的")
     if before in KINDS and head:
         return Reading(before, KINDS[before], head, category(head))
@@ -70,7 +76,8 @@ def read(word: str) -> Reading:
 
 
 def category(word: str) -> str:
-    """The category of a known word, or that of most known words with its end: 搪瓷茶壶 is a thing like 茶壶."""
+    """The category of a known word, or that of most known words with its end: 搪瓷茶壶 is a thing
+    like 茶壶."""
     if word in CATEGORY:
         return CATEGORY[word]
     for size in range(len(word) - 1, 0, -1):
@@ -87,7 +94,8 @@ def compose(word: str, chance: random.Random) -> str:
     names, promises, turns, stings = (
         _without(found.head, clauses) for clauses in CLAUSES[found.category]
     )
-    # the characters that pick: the first, the one after it, the last; of the head where something stands before it
+    # the characters that pick: the first, the one after it, the last; of the head where something
+    # stands before it
     first, second, last = found.head[:1], found.head[1:2] or found.head[:1], found.head[-1:]
     telling = [char for char in word if char in TELLING and char != word and f"{char}字" != word]
     if found.before:

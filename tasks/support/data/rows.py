@@ -1,15 +1,19 @@
-"""Make the rows of the support task: `python -m tasks.support.data.rows` writes knowledge.jsonl, seeds.jsonl and gold.jsonl of data/support.
+"""Make the rows of the support task: `python -m tasks.support.data.rows` writes
+prompts/knowledge.jsonl, data/seeds.jsonl and data/gold.jsonl.
 
-All comes from shop.yaml: the made-up shop's rules, and for each rule the wordings of customers who are asking for it. A row's
-intent is the label of the rule that it was made for, and exactly that rule applies to it. Two runs are identical.
+All comes from shop.yaml: the made-up shop's rules, and for each rule the wordings of customers who
+are asking for it. A row's intent is the label of the rule that it was made for, and exactly that
+rule applies to it. Two runs are identical.
 
-A rule:     {"label": "退货", "when": "刻字|定制", "text": "定制商品不支持无理由退货", "states": ["定制", "不支持"], "never": ["7天"]}
+A rule:     {"label": "退货", "when": "刻字|定制", "text": "定制商品不支持无理由退货",
+             "states": ["定制", "不支持"], "never": ["7天"]}
 A seed:     {"id": "…", "question": "你好，订单尾号5821，深灰色羽绒服到手3天了能不能退货，谢谢"}
 A gold row: {"id": "…", "question": "…", "slice": "like_seeds", "gold": {"intent": "退货"}}
 
-The gold slice `like_seeds` has the seeds' wordings, but no sentence of theirs (product, name and digits left out); its looks of
-products, names, order numbers and some defects, places and typos stand in no seed, and a share of it are products with an intent
-(`held` in shop.yaml) that no seed has together. The slice `unseen_wording` has sentence patterns that no seed has.
+The gold slice `like_seeds` has the seeds' wordings, but no sentence of theirs (product, name and
+digits left out); its looks of products, names, order numbers and some defects, places and typos
+stand in no seed, and a share of it are products with an intent (`held` in shop.yaml) that no seed
+has together. The slice `unseen_wording` has sentence patterns that no seed has.
 """
 
 import random
@@ -32,7 +36,8 @@ DATA = Path(__file__).resolve().parent
 
 
 class Made(NamedTuple):
-    """A question, the place of its rule in shop.yaml, its product if it names one, and its sentence without its names and numbers."""
+    """A question, the place of its rule in shop.yaml, its product if it names one, and its sentence
+    without its names and numbers."""
 
     question: str
     rule: int
@@ -93,7 +98,8 @@ class Writer:
         self.rng, self.gold, self.unseen = random.Random(seed), gold, unseen
 
     def pick(self, key: str, part: int) -> str:
-        """One word of a list of shop.yaml that has a part for the seeds and one for the gold rows."""
+        """One word of a list of shop.yaml that has a part for the seeds and one for the gold
+        rows."""
         words = shop()[key][part]
         return self.rng.choice(words.split("|") if "|" in words else words.split())
 
@@ -103,7 +109,8 @@ class Writer:
         return self.rng.choice(surnames) + self.pick("given", self.gold)
 
     def products(self, rule: dict[str, Any]) -> list[str]:
-        """The products that may be named: never one that is held out of the seeds, and a share of those in gold rows."""
+        """The products that may be named: never one that is held out of the seeds, and a share of
+        those in gold rows."""
         groups = shop()["groups"]
         all_of = [p for name in rule.get("products", []) for p in groups.get(name, [name])]
         held = [p for p in all_of if p in shop()["held"].get(rule["label"], [])]
@@ -149,8 +156,9 @@ class Writer:
         return self.rng.choice(pairs) if self.rng.random() < 0.8 else ""
 
     def around(self, rule: dict[str, Any], clear: bool) -> tuple[str, str]:
-        """What stands before a sentence: a greeting, and an order number or the customer's name. Where the sentence itself is not
-        `clear` about who asks for what they come more often, in a gold row always, so that no seed has the same answer."""
+        """What stands before a sentence: a greeting, and an order number or the customer's name.
+        Where the sentence itself is not `clear` about who asks for what they come more often, in a
+        gold row always, so that no seed has the same answer."""
         share = 1.0 if clear else 0.44 if self.gold else 0.5
         part, kind = "unseen_" if self.unseen else "", self.rng.random() * share
         opener, context = self.pick("openers", self.unseen), ""
@@ -192,7 +200,8 @@ class Writer:
 
 
 def draw(rows: int, seed: str, key: str, taken: list[Made], gold: bool) -> list[Made]:
-    """`rows` questions, spread over the rules by their `rows`, no near-duplicates of each other or of those taken."""
+    """`rows` questions, spread over the rules by their `rows`, no near-duplicates of each other or
+    of those taken."""
     writer = Writer(seed, gold, key == "unseen")
     rules = shop()["rules"]
     total = sum(rule["rows"] for rule in rules)
@@ -260,12 +269,7 @@ def files(gold_seed: int = GOLD_SEED) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def main() -> None:
-    """Write the files."""
-    for name, rows in files().items():
-        write_jsonl(DATA / name, rows)
-        print(f"data/{name}: {len(rows):,} rows")
-
-
 if __name__ == "__main__":
-    main()
+    for name, written in files().items():
+        write_jsonl(DATA / name, written)
+        print(f"{(DATA / name).resolve().relative_to(DATA.parent)}: {len(written):,} rows")

@@ -1,5 +1,6 @@
-"""What the scripted teacher says: for each situation what stands for a product that is not named, and what is said of it. {r} is a
-region, {x} what was asked for; a situation of TROUBLE and one that is refused is begun with an apology."""
+"""What the scripted teacher says: for each situation what stands for a product that is not named,
+and what is said of it. {r} is a region, {x} what was asked for; a situation of TROUBLE and one that
+is refused is begun with an apology."""
 
 REPLIES: dict[str, tuple[str, str]] = {
     "退服饰": ("服饰", "{p}签收7天内、吊牌完好可退"),

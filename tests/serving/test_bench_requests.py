@@ -36,7 +36,7 @@ def test_words_puts_both_answers_beside_the_input(project: Project) -> None:
     project.write("data/4-test.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     for model, answer in (("base", "a|b\n" + "长" * 100), ("sft", "好")):
         lines = [json.dumps({"id": row["id"], "answer": answer}) + "\n" for row in rows]
-        project.write(f"data/5-predictions-{model}.jsonl", "".join(lines))
+        project.write(f"data/5-predictions/{model}/test.jsonl", "".join(lines))
     table = requests.words(settings.load(), 1).splitlines()
     assert table[0] == "| text | before | after |" and len(table) == 3
     assert table[2] == f"| 甲 | a\\|b {'长' * 76}… | 好 |"

@@ -1,0 +1,155 @@
+"""`make repro`: what is shown of a run, and the verdict at its end."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from potstill.commands import repro
+from tests.conftest import ROOT, Project
+
+NAMES = ["expand", "sft", "predict@sft", "score"]
+
+
+def shown(lines: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is printed of these lines of a run, in a pipe."""
+    progress = repro.Progress(NAMES)
+    for line in lines:
+        progress.take(line)
+    progress.close()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        "Stage 'expand' didn't change, skipping",
+        "Running stage 'sft':",
+        "> PYTHONPATH=. python -m stages.sft",
+        "WARNING: 'data/gold.jsonl' is empty.",
+        "sft: step 660/1287, loss 0.0036, about 1m 46s left",
+        "sft: 3,425 rows, 399 to validate on, 1,287 steps",
+        "Updating lock file 'dvc.lock'",
+        "",
+        "Running stage 'tasks/x/dvc.yaml:predict@sft':",
+        "predict: 500 rows, 0 cut off as too long or repetitive",
+        "Use `dvc push` to send your updates to remote storage.",
+    ]
+    first, second = shown(lines, capsys)
+    assert re.fullmatch(
+        r"\[2/4\] sft +\d+\.\d s  3,425 rows, 399 to validate on, 1,287 steps", first
+    )
+    assert re.fullmatch(r"\[3/4\] predict@sft +\d+\.\d s  500 rows, 0 cut off .*", second)
+
+
+def test_a_long_stage_says_once_a_minute_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(repro.time, "monotonic", lambda: clock[0])
+    progress = repro.Progress(NAMES)
+    progress.take("Running stage 'sft':")
+    for step in range(0, 200, 10):
+        clock[0] += 10
+        progress.take(f"sft: step {step}/1287, loss 0.0036, about 1m 46s left")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"[2/4] sft              {step} of 1287, 1m 46s left" for step in (50, 110, 170)
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sft: step 660/1287, loss 0.0036, about 1m 46s left",
+        "teacher: 2,916 of 4,000 answers, 290.2/s, 29 under way, 0 retries, 4 s left",
+    ],
+)
+def test_what_the_stages_say_of_their_progress_is_understood(line: str) -> None:
+    assert repro.COUNT.search(line) and repro.LEFT.search(line)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.21, "3.2 s"), (106.4, "1 m 46 s"), (60, "1 m 00 s")]
+)
+def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
+    assert repro.duration(seconds) == text
+
+
+def test_the_stages_are_counted_with_each_model() -> None:
+    names = [name for name in repro.stage_names() if name.startswith("predict")]
+    assert names == ["predict@base", "predict@examples", "predict@sft", "predict@dpo"]
+
+
+def model(right: int) -> dict[str, object]:
+    """A model's part of metrics.json."""
+    return {"accuracy": right / 100, "low": 0.1, "high": 0.9, "right": right}
+
+
+def test_the_verdict(project: Project) -> None:
+    metrics = {"rows": 100, "base": model(0), "sft": model(97), "teacher": model(92)}
+    project.write("reports/metrics.json", json.dumps(metrics))
+    cost = {"answers": 7, "prompt_tokens": 1, "completion_tokens": 2, "spent": None, "break_even_requests": None}
+    project.write("reports/cost.json", json.dumps(cost))
+    progress = repro.Progress(NAMES)
+    lines = repro.verdict(progress, 1.5).splitlines()
+    assert lines[1] == "toy: 0.0% → 97.0% right (95 % interval 10.0% to 90.0%)"
+    assert [line.split()[0] for line in lines[3:6]] == ["base", "sft", "teacher"]
+    assert "report: " in lines[6] and lines[6].endswith("(all tasks: `make report`)")
+    assert lines[7].startswith("cost: 7 answers of the teacher")
+    assert "time: 1.5 s; nothing was to do; the log is" in lines[8]
+    assert lines[9].startswith("next: ")
+    progress.ran = ["sft"]
+    assert "1 of 4 stages ran" in repro.verdict(progress, 1.5)
+
+
+def test_a_failure_is_shown_without_what_dvc_says_of_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for DVC, run as `python -m dvc`: the stage's own sentence, and where the log is."""
+    project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
+    project.write("dvc/__init__.py", "")
+    project.write(
+        "dvc/__main__.py",
+        "import sys\n"
+        "print(\"Running stage 'filter':\")\n"
+        "print('> PYTHONPATH=. python -m stages.filter')\n"
+        "print('error: data/2-answers.jsonl: no answer passes')\n"
+        "print(\"ERROR: failed to reproduce 'filter': failed to run: …, exited with 1\")\n"
+        "sys.exit(255)\n",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(project.dir))
+    with pytest.raises(repro.UserError) as error:
+        repro.run()
+    said = capsys.readouterr()
+    assert said.err == "error: data/2-answers.jsonl: no answer passes\n"
+    assert str(error.value) == (
+        "stage filter failed, see above; all that was said is in .cache/repro.log"
+    )
+    assert "failed to reproduce" in Path(".cache/repro.log").read_text()
+    assert said.out == ""
+
+
+def test_eval_without_a_model_says_so(project: Project) -> None:
+    expected = r"^no trained model at models/sft/merged: run `make repro` first$"
+    with pytest.raises(repro.UserError, match=expected):
+        repro.evaluate()
+
+
+def test_eval_predicts_and_scores_only(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.dir / "models/sft/merged").mkdir(parents=True)
+    project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
+    asked: list[tuple[str, ...]] = []
+
+    def run(*arguments: str) -> repro.Progress:
+        asked.append(arguments)
+        return repro.Progress(NAMES)
+
+    monkeypatch.setattr(repro, "run", run)
+    monkeypatch.setattr(repro, "verdict", lambda *_: "verdict")
+    repro.evaluate()
+    first, *stages = asked[0]
+    assert first == "--single-item"
+    models = ("base", "examples", "sft", "dpo")
+    after = ["ask_teacher", "parity", "choose", "judge", "score", "report"]
+    assert stages == [*(f"predict@{model}" for model in models), *after]
