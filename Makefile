@@ -4,6 +4,8 @@ PYTHON ?= python3
 PY := $(CURDIR)/.venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 POTSTILL = $(PY) -m potstill $(if $(TASK),--task $(TASK))
+SETUP = $(PYTHON) -m potstill.commands.setup
+LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
 
 help: ## this list
@@ -36,7 +38,7 @@ scale-curve: .venv/ready ## a task on more and more training rows: ROWS="800 200
 	@$(POTSTILL) scale-curve $(ROWS)
 
 gate: .venv/ready ## for CI: fails where the student is worse than it must be; AGAINST=origin/main
-	@$(POTSTILL) gate $(if $(AGAINST),--against $(AGAINST))
+	@$(POTSTILL) gate $(AGAINST:%=--against %)
 
 check: .venv/ready ## is dvc.lock up to date with code and parameters? needs no data: for CI
 	@$(POTSTILL) check
@@ -54,13 +56,13 @@ release: .venv/ready ## the student with a model card, tagged: VERSION=v1.0.0
 	@$(POTSTILL) release $(VERSION)
 
 serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=8000 HOST= FORMAT=int8
-	@exec $(POTSTILL) serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(FORMAT),--format $(FORMAT))
+	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %)
 
 bench-serve: .venv/ready ## the server under load beside bare vLLM: minutes
 	@$(POTSTILL) bench-serve
 
 quantize: .venv/ready ## fewer bits a weight: FORMAT=int8 (CPU), gptq or awq (GPU), gguf (llama.cpp)
-	@$(if $(filter int8,$(or $(FORMAT),int8)),$(PYTHON) -m potstill.commands.setup quantize && )$(POTSTILL) quantize $(FORMAT)
+	@$(if $(filter-out int8,$(FORMAT)),,$(SETUP) quantize && )$(POTSTILL) quantize $(FORMAT)
 
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(POTSTILL) quote
@@ -68,14 +70,14 @@ quote: .venv/ready ## what the teacher would cost, before a call is made
 fill: .venv/ready ## fill the journal from the answers that came with the data
 	@$(POTSTILL) fill
 
-validate: .venv/ready ## your own rows against the rules, every violation with its line: FILE=rows.jsonl
+validate: .venv/ready ## your own rows, every violation with its line: FILE=rows.jsonl
 	@$(POTSTILL) validate '$(FILE)'
 
 import: .venv/ready ## your own rows become the task's: FILE=inputs.json
 	@$(POTSTILL) import '$(FILE)'
 
-review: .venv/ready ## judge answers yourself on a local page; N=200 draws more of them, SEED=1 others
-	@$(POTSTILL) review $(if $(N),--rows $(N)) $(if $(SEED),--seed $(SEED))
+review: .venv/ready ## judge answers yourself on a local page; N=200 draws more, SEED=1 others
+	@$(POTSTILL) review $(N:%=--rows %) $(SEED:%=--seed %)
 
 trace: .venv/ready ## one row's life: ID=9d81, the start of its id
 	@$(POTSTILL) trace '$(ID)'
@@ -90,15 +92,17 @@ profile: .venv/ready ## write a recipe into params.yaml: NAME=standard, quality,
 	@$(POTSTILL) profile $(NAME)
 
 test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
-	@$(PY) -m ruff check && $(PY) -m ruff format --check && lint-imports && hadolint Dockerfile && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
+	@$(LINT) && $(PY) -m mypy && $(PY) -m pytest $(if $(SLOW),,-m "not slow")
 
 base: .venv/ready ## make models/tiny-base again from scratch (hours)
 	@$(PY) -m base.train
 
 lock: .venv/ready ## resolve requirements/*.in again into the lock files
-	@$(PYTHON) -m potstill.commands.setup lock
+	@$(SETUP) lock
 
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
-	@$(PYTHON) -m potstill.commands.setup
+	@$(SETUP)
 
-.PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share pull release serve bench-serve quantize quote fill validate import review trace new-task pipelines profile test base lock
+.PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share \
+  pull release serve bench-serve quantize quote fill validate import review trace new-task \
+  pipelines profile test base lock

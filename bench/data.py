@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import accumulate, product
+from itertools import accumulate, chain, product
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ SCHEMA = {
 
 
 def texts(count: int, seed: int = 0) -> Iterator[str]:
-    """Requests of 1 to 120 characters: an opening and words of a Zipf distribution, a share of them edited copies."""
+    """Requests of 1 to 120 characters: an opening and words of a Zipf distribution, a share of
+    them edited copies."""
     rng = random.Random(seed)
     common = [
         bytes(code).decode("gb2312") for code in product(range(0xB0, 0xD7), range(0xA1, 0xFA))
@@ -96,7 +97,7 @@ def edited(rng: random.Random, text: str) -> str:
 
 
 def project(folder: Path, count: int) -> None:
-    """A small task in `folder` with `count` inputs and an answer to each; one in twenty fails a check."""
+    """A small task in `folder`, `count` inputs and an answer to each; one in twenty is wrong."""
     from potstill.core import jsonl
 
     shutil.copy(ROOT / "params.yaml", folder)
@@ -168,7 +169,8 @@ def contend(name: str, source: str, target: str) -> None:
 
 
 def truth(lines: list[str]) -> tuple[list[int], set[int]]:
-    """The rows that a walk in order drops, and all that have an earlier near-duplicate, by every pair's similarity."""
+    """The rows that a walk in order drops, and all that have an earlier near-duplicate, by every
+    pair's similarity."""
     import numpy as np
     from scipy.sparse import csr_matrix
 
@@ -248,6 +250,44 @@ def resident(group: int) -> int:
     return total
 
 
+def stage(count: int) -> Found:
+    """The stage filter on so many rows."""
+    with tempfile.TemporaryDirectory() as name:
+        project(Path(name), count)
+        seconds, peak = run([sys.executable, "-m", "stages.filter"], Path(name))
+        funnel = json.loads((Path(name) / "data/3-funnel.json").read_text())
+    return {"contender": "stage", "rows": count, "seconds": seconds, "rss": peak, "funnel": funnel}
+
+
+def compare(contenders: list[str], count: int, peers: Path) -> Iterator[Found]:
+    """Near-duplicate removal by each contender on the same rows."""
+    with tempfile.TemporaryDirectory() as name:
+        source, target = Path(name) / "texts.json", Path(name) / "result.json"
+        lines = list(texts(count))
+        source.write_text(json.dumps(lines), encoding="utf-8")
+        expected, near = truth(lines)
+        yield {"contender": "truth", "rows": count, "dropped": len(expected)}
+        for contender in contenders:
+            python = environment(contender, peers) if contender in PEERS else sys.executable
+            job = [str(python), str(Path(__file__).resolve()), "--job", contender]
+            _, peak = run([*job, str(source), str(target)], Path(name))
+            result = json.loads(target.read_text())
+            dropped = set(result["dropped"])
+            recall = len(dropped & set(expected)) / len(expected)
+            measured = {"contender": contender, "rows": count, "seconds": result["seconds"]}
+            yield measured | {"rss": peak, "recall": recall, "false": len(dropped - near)}
+
+
+def show(row: Found) -> None:
+    if row["contender"] == "truth":
+        print(f"{row['rows']:,} rows, {row['dropped']:,} of them near-duplicates of an earlier one")
+        return
+    cells = f"{row['seconds']:9.2f}{row['rows'] / row['seconds']:10,.0f}{row['rss'] / 2**20:9,.0f}"
+    if "recall" in row:
+        cells += f"{row['recall']:9.4f}{row['false']:7,}"
+    print(f"{row['contender']:12}{row['rows']:10,}{cells}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -258,61 +298,15 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("/tmp/potstill-peers"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    names = ("rows", "seconds", "rows/s", "RSS MiB", "recall", "false")
+    widths = (10, 9, 10, 9, 9, 7)
+    header = "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
+    print(f"{'':12}{header}", flush=True)
+    stages = (stage(count) for count in (options.rows // 10, options.rows))
     table: list[Found] = []
-    print(f"{'the stage filter':20}{'seconds':>9}{'rows/s':>10}{'RSS MiB':>9}", flush=True)
-    for count in (options.rows // 10, options.rows):
-        with tempfile.TemporaryDirectory() as name:
-            project(Path(name), count)
-            seconds, peak = run([sys.executable, "-m", "stages.filter"], Path(name))
-            funnel = json.loads((Path(name) / "data/3-funnel.json").read_text())
-        table.append(
-            {"contender": "stage", "rows": count, "seconds": seconds, "rss": peak, "funnel": funnel}
-        )
-        print(f"{count:<20,}{seconds:9.1f}{count / seconds:10,.0f}{peak / 2**20:9,.0f}", flush=True)
-    with tempfile.TemporaryDirectory() as name:
-        source, target = Path(name) / "texts.json", Path(name) / "result.json"
-        lines = list(texts(options.compare))
-        source.write_text(json.dumps(lines), encoding="utf-8")
-        expected, near = truth(lines)
-        print(
-            f"\n{options.compare:,} rows, {len(expected):,} of them near-duplicates of an earlier one",
-            flush=True,
-        )
-        print(
-            f"{'':20}{'seconds':>9}{'rows/s':>10}{'RSS MiB':>9}{'recall':>9}{'false':>7}",
-            flush=True,
-        )
-        for contender in options.only:
-            python = (
-                environment(contender, options.peers)
-                if contender in PEERS
-                else Path(sys.executable)
-            )
-            job = [
-                str(python),
-                str(Path(__file__).resolve()),
-                "--job",
-                contender,
-                str(source),
-                str(target),
-            ]
-            _, peak = run(job, Path(name))
-            result = json.loads(target.read_text())
-            dropped = set(result["dropped"])
-            recall, wrong = len(dropped & set(expected)) / len(expected), len(dropped - near)
-            found = {
-                "rows": len(lines),
-                "seconds": result["seconds"],
-                "rss": peak,
-                "recall": recall,
-                "false": wrong,
-            }
-            table.append({"contender": contender, **found})
-            print(
-                f"{contender:20}{result['seconds']:9.2f}{len(lines) / result['seconds']:10,.0f}{peak / 2**20:9,.0f}"
-                f"{recall:9.4f}{wrong:7,}",
-                flush=True,
-            )
+    for row in chain(stages, compare(options.only, options.compare, options.peers)):
+        table.append(row)
+        show(row)
     if options.json:
         options.json.write_text(json.dumps(table, indent=2) + "\n")
 

@@ -16,7 +16,7 @@ from potstill.training import dpo, model_folder, run
 
 
 def main() -> None:
-    p = params.load("models", *run.PARAMS, *dpo.PARAMS)
+    p = params.load(*params.declared("align"))
     t = settings.load()
     start, out = time.monotonic(), run.part(t.models / "dpo")
     shutil.rmtree(out, ignore_errors=True)

@@ -10,6 +10,7 @@ A row is that of potstill/inference/predictions.py; a file with no rows is not w
 """
 
 import sys
+from pathlib import Path
 
 from potstill.core import errors, jsonl, params, stage
 from potstill.core.models import MODELS
@@ -47,11 +48,11 @@ def untrained(name: str) -> None:
         predictions.write_latency(t, name, seconds)
 
 
-def trained(name: str) -> None:
+def trained(name: str, weights: Path) -> None:
     """Predicts with a model of the folder models/."""
     p = params.load("models", "predict")
     t = settings.load()
-    p, weights = t.settled(p), MODELS[name].weights
+    p = t.settled(p)
     rows = {"test.jsonl": predictions.tests(t), "valid.jsonl": []}
     chats = {"test.jsonl": [t.messages(MODELS[name].prompt, row) for row in rows["test.jsonl"]]}
     if "dpo" in p.models:
@@ -73,7 +74,11 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
         raise errors.UserError(f"usage: python -m stages.predict {'|'.join(NAMES)}")
     name = sys.argv[1]
-    (untrained if MODELS[name].weights is None else trained)(name)
+    weights = MODELS[name].weights
+    if weights is None:
+        untrained(name)
+    else:
+        trained(name, weights)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from potstill.training import run
 
 
 def main() -> None:
-    p = params.load("model", "model_revision", *run.PARAMS, *run.SFT_PARAMS)
+    p = params.load(*params.declared("sft"))
     t = settings.load()
     p = t.settled(p)
     start = time.monotonic()

@@ -1,4 +1,5 @@
-"""A git clone of a small DVC project: the toy task's real data stages, a training and a scoring that take no time."""
+"""A git clone of a small DVC project: the toy task's real data stages, and a training and a scoring
+that take no time."""
 
 import os
 import shutil
@@ -37,7 +38,8 @@ def main():
     rank = int(Path("models/student/model.safetensors").read_text().split()[0])
     right = 40 + rank
     low, high = statistics.wilson(right, 100)
-    found = {"accuracy": right / 100, "low": low, "high": high, "right": right, "wrong": 100 - right}
+    found = {"accuracy": right / 100, "low": low, "high": high}
+    found |= {"right": right, "wrong": 100 - right}
     jsonl.write_json("reports/metrics.json", {"rows": 100, "sft": found, "base": found})
     cost = {"answers": 60, "prompt_tokens": 7, "completion_tokens": 3, "spent": None}
     jsonl.write_json("reports/cost.json", cost)
@@ -66,7 +68,8 @@ ARTIFACTS = (
 
 
 class Clone(Project):
-    """A checkout with a git history and DVC, in a folder of its own; its ledger counts the trainings."""
+    """A checkout with a git history and DVC, in a folder of its own; its ledger counts the
+    trainings."""
 
     def __init__(self, folder: Path, ledger: Path) -> None:
         self.dir, self.ledger = folder, ledger
@@ -128,7 +131,8 @@ class Clone(Project):
         return other
 
     def twin(self, folder: Path) -> "Clone":
-        """A copy of all there is, data and cache included, with a ledger of its own; no stage has run in it yet."""
+        """A copy of all there is, data and cache included, with a ledger of its own; no stage has
+        run in it yet."""
         shutil.copytree(self.dir, folder, symlinks=True)
         shutil.rmtree(folder / ".cache/stages", ignore_errors=True)
         other = Clone(folder, folder.parent)

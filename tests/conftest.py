@@ -1,4 +1,5 @@
-"""What the tests share: a small project to run in, and a fake OpenAI-compatible teacher that keeps a ledger of its calls."""
+"""What the tests share: a small project to run in, and a fake OpenAI-compatible teacher that keeps
+a ledger of its calls."""
 
 import asyncio
 import json
@@ -51,11 +52,10 @@ class Project:
         self.dir = folder
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "params.yaml", folder)
+        shutil.copy(ROOT / "dvc.yaml", folder)
         self.write("task.yaml", TOY_TASK)
         self.write("teacher/__init__.py", TOY_TEACHER)
-        self.write(
-            "prompts/teacher.md", "You find the last word. Answer with JSON only.\n"
-        )
+        self.write("prompts/teacher.md", "You find the last word. Answer with JSON only.\n")
         self.write("prompts/student.md", "last word\n")
         self.write("schema.json", json.dumps(TOY_SCHEMA))
         self.write("data/own/README.md", "Your own rows.\n")
@@ -79,7 +79,8 @@ class Project:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def seeds(self, count: int, alike: bool = True) -> list[jsonl.Row]:
-        """`count` seeds on disk, and the inputs that expand makes of them as they are; near-duplicates of each other unless they are not `alike`."""
+        """`count` seeds on disk, and the inputs that expand makes of them as they are. They are
+        near-duplicates of each other where they are `alike`."""
         texts = [
             f"line {i} {'' if alike else jsonl.row_id({'line': i})} ends in word{i}"
             for i in range(count)
@@ -99,22 +100,16 @@ class Project:
 
     def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
         """Starts `python -m …` in the project."""
+        own = {"PYTHONUNBUFFERED": "", "DVC_ROOT": "."}  # its output is buffered, as a user's is
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=self.dir,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "PYTHONUNBUFFERED": "",
-                "DVC_ROOT": ".",
-                **env,
-            },  # buffered, as a user's is
+            env={**os.environ, "PYTHONPATH": str(ROOT), **own, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: signal.signal(
-                signal.SIGINT, signal.default_int_handler
-            ),  # ignored where the tests run in the background
+            # The signal is ignored where the tests run in the background
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def run(self, *command: str, **env: str) -> tuple[int, str]:
@@ -162,8 +157,9 @@ def completion(text: str, reason: str = "stop") -> Body:
 
 @dataclass
 class FakeTeacher:
-    """An OpenAI-compatible endpoint on loopback. `calls` is the ledger: every request body, in order. `behave` may answer the
-    n-th call (from 0) with a reply of its own; where it gives None the answer is right. `models` is what it lists."""
+    """An OpenAI-compatible endpoint on loopback. `calls` is the ledger: every request body, in
+    order. `behave` may answer the n-th call (from 0) with a reply of its own; where it gives None
+    the answer is right. `models` is what it lists."""
 
     calls: list[Body] = field(default_factory=list)
     models: list[str] = field(default_factory=lambda: ["fake-235b"])

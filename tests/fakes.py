@@ -1,4 +1,5 @@
-"""A stand-in for ms-swift: a package `swift` whose sft, rlhf and export write what the real ones leave, in milliseconds."""
+"""A stand-in for ms-swift: a package `swift` whose sft, rlhf and export write what the real ones
+leave, in milliseconds."""
 
 import json
 import os
@@ -20,12 +21,16 @@ def sft_main(argv):
     print("INFO: training"); print(json.dumps(config))
     behaviour = os.environ.get("FAKE_SWIFT", "")
     if behaviour == "fail":
-        print("Traceback (most recent call last):"); print("ValueError: no such thing"); print("a last remark")
+        print("Traceback (most recent call last):")
+        print("ValueError: no such thing")
+        print("a last remark")
         raise SystemExit(1)
     if behaviour == "sleep":
-        open(os.path.join(os.path.dirname(config["output_dir"]), "pid"), "w").write(str(os.getpid()))
+        pid = os.path.join(os.path.dirname(config["output_dir"]), "pid")
+        open(pid, "w").write(str(os.getpid()))
         time.sleep(60)
-    fakes.checkpoint(config["output_dir"], 2 if behaviour == "short" else 4, 4, fakes.REWARDS if "rlhf_type" in config else None)
+    rewards = fakes.REWARDS if "rlhf_type" in config else None
+    fakes.checkpoint(config["output_dir"], 2 if behaviour == "short" else 4, 4, rewards)
 rlhf_main = sft_main
 def export_main(argv):
     if os.environ.get("FAKE_SWIFT") == "fail":
@@ -40,11 +45,8 @@ def export_main(argv):
 LOG = [
     {"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)
 ]
-REWARDS = {
-    "rewards/chosen": 0.3,
-    "rewards/margins": 0.5,
-    "rewards/accuracies": 0.75,
-}  # in an alignment's log
+# In an alignment's log
+REWARDS = {"rewards/chosen": 0.3, "rewards/margins": 0.5, "rewards/accuracies": 0.75}
 LOG += [
     {"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4},
     {"step": 4, "train_runtime": 3.21},
@@ -90,7 +92,8 @@ def model(folder: str | Path, positions: int = 2048) -> Path:
 def checkpoint(
     run: str | Path, step: int, steps: int, rewards: dict[str, float] | None = None
 ) -> Path:
-    """A complete checkpoint-STEP of a training of `steps` steps; each point of its log has the `rewards`, too."""
+    """A complete checkpoint-STEP of a training of `steps` steps; each point of its log has the
+    `rewards`, too."""
     import zipfile
 
     path = Path(run) / f"checkpoint-{step}"

@@ -139,7 +139,7 @@ def test_the_stages_are_in_the_order_of_the_data() -> None:
             elif not dep.startswith(("data/", "models/")):
                 assert (ROOT / dep).exists(), dep
         made |= set(outs(spec))
-    assert [name for name in repro.stage_names()] == list(STAGES)
+    assert list(repro.stage_names()) == list(STAGES)
 
 
 def test_dvc_yaml_is_short_and_every_task_has_the_same() -> None:

@@ -1,5 +1,5 @@
-"""What may befall a run of 2,000 rows with 64 requests under way, and what it may cost at most. Every case is counted by the
-fake teacher's own ledger, never by what the stage says of itself."""
+"""What may befall a run of 2,000 rows with 64 requests under way, and what it may cost at most.
+Every case is counted by the fake teacher's own ledger, never by what the stage says of itself."""
 
 import asyncio
 import json
@@ -40,7 +40,8 @@ JOURNAL, ANSWERS = ".cache/teacher/toy.jsonl", "data/2-answers.jsonl"
 
 @dataclass
 class Call:
-    """A line of the ledger: which row was asked the how-manieth time, with which key, when, with how many others under way."""
+    """A line of the ledger: which row was asked, for the `attempt`-th time, with which key, when,
+    and with how many under way, itself included (`flying`)."""
 
     n: int
     row: int
@@ -56,7 +57,8 @@ Fault = Callable[[Call, web.Request], Awaitable[web.StreamResponse | None]]
 
 
 class Ledger:
-    """All calls that the fake teacher got. `fault` may answer one otherwise than rightly; `latency` is each answer's, in s."""
+    """All calls that the fake teacher got. `fault` may answer one otherwise than rightly; `latency`
+    is each answer's, in seconds."""
 
     def __init__(self, fake: FakeTeacher, fault: Fault | None = None, latency: float = 0.0) -> None:
         self.fault, self.latency = fault, latency
@@ -111,7 +113,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def params(teacher_params: SimpleNamespace) -> SimpleNamespace:
     """The parameters as params.yaml has them."""
-    usual = {"teacher_concurrency": CONCURRENCY, "teacher_timeout": 60, "teacher_retries": 6}
+    usual = {"concurrency": CONCURRENCY, "timeout": 60, "retries": 6}
     return SimpleNamespace(**vars(teacher_params) | usual)
 
 
@@ -160,9 +162,9 @@ def test_retry_after_holds_everybody_back_and_narrows_the_window(
     async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
         if call.n >= 600 and call.at < ledger.calls[600].at + 3:
             return busy(429, **{"Retry-After": "3"})
-        await asyncio.sleep(
-            0.2 if call.n < CONCURRENCY or call.n > N - 300 else 0.02
-        )  # slow enough to fill the window
+        while len(ledger.calls) < CONCURRENCY:  # fills the window, however busy the machine is
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2 if call.n > N - 300 else 0.02)  # slow enough to fill it again
         return None
 
     ledger = Ledger(fake, limit)
@@ -199,19 +201,19 @@ class FastLoop(asyncio.SelectorEventLoop):
 def test_a_fifth_of_all_calls_refused_for_three_seconds(
     project: Project, fake: FakeTeacher, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a random fifth refused there are hundreds of pauses: the client's clock is made to go faster."""
+    """With a random fifth refused there are hundreds of pauses: the client's clock goes faster."""
     draw = random.Random(1)
 
     async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
         return busy(429, **{"Retry-After": "3"}) if draw.random() < 0.2 else None
 
-    real = endpoint.Connection._try
+    real = endpoint.Endpoint._try
     under_way: set[object] = set()
     sent: list[float] = []
     flying: list[int] = []  # at each time of `sent`
     pauses: list[float] = []
 
-    async def timed(self: endpoint.Connection, *rest: Any) -> jsonl.Row:
+    async def timed(self: endpoint.Endpoint, *rest: Any) -> jsonl.Row:
         me = object()
         under_way.add(me)
         sent.append(clock.monotonic())
@@ -226,12 +228,14 @@ def test_a_fifth_of_all_calls_refused_for_three_seconds(
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() * SPEED, time=time.time)
     ledger = Ledger(fake, limit)
-    params.teacher_retries, params.teacher_timeout = 0, 3600
+    params.retries, params.timeout = 0, 3600
     with monkeypatch.context() as patch:
         for module in (client, endpoint, limits):
             patch.setattr(module, "time", clock)
+        # A second in which the machine is busy is none without an answer
+        patch.setattr(client, "PATIENCE", 20 * client.PATIENCE)
         patch.setattr("asyncio.events.new_event_loop", FastLoop)
-        patch.setattr(endpoint.Connection, "_try", timed)
+        patch.setattr(endpoint.Endpoint, "_try", timed)
         check_answers(ask(project, params))  # with no retries allowed: a 429 costs none
     refused = ledger.faults
     assert len(ledger.calls) == len(sent) == N + len(refused)
@@ -261,8 +265,8 @@ def test_ten_minutes_of_retry_after_end_the_stage_and_drop_nothing(
     assert code == 1
     assert len(refused) <= CONCURRENCY
     said = (
-        rf"error: the teacher at {fake.url} answered 429 \(.*busy.*\) and asks to wait 600 s: run again then; "
-        r"700 new answers are in the journal: the same command goes on from there"
+        rf"error: the teacher at {fake.url} answered 429 \(.*busy.*\) and asks to wait 600 s: "
+        r"run again then; 700 new answers are in the journal: the same command goes on from there"
     )
     assert re.fullmatch(said, out.splitlines()[-1])
     assert not Path(ANSWERS).exists()
@@ -308,7 +312,7 @@ def test_an_answer_that_was_billed_and_never_came(
         await asyncio.sleep(30)
         raise AssertionError
 
-    ledger, params.teacher_timeout = Ledger(fake, hang), 1.5
+    ledger, params.timeout = Ledger(fake, hang), 1.5
     check_answers(ask(project, params))
     lost = ledger.faults
     assert [ledger.asked[i] for i in range(N)] == [1 if i % 50 else 2 for i in range(N)]
@@ -405,10 +409,8 @@ def test_what_is_no_answer_is_kept_raw_and_rejected(ready: Project, fake: FakeTe
     ready.seeds(N, alike=False)
     ready.set(teacher_retries=2)
     each = N // 40
-    for run in (
-        1,
-        2,
-    ):  # what gave nothing is asked for again, as often as one row may be, and ends no run
+    for run in (1, 2):
+        # What gave nothing is asked for again, as often as one row may be, and ends no run
         generate.main()
         for i in range(N):
             assert ledger.asked[i] <= (3 * run if i % 40 in (0, 1, 20) else 1)
@@ -466,7 +468,9 @@ def test_another_filter_asks_for_nothing(ready: Project, fake: FakeTeacher) -> N
         "json_schema": N // 10,
         "grounded": N // 10,
     }
-    ready.write("task.yaml", 'input: [text]\nuser: "{{ text }}"\nchecks: [json_schema]\n')
+    ready.write(
+        "task.yaml", 'name: toy\ninput: [text]\nuser: "{{ text }}"\nchecks: [json_schema]\n'
+    )
     generate.main()
     sift.main()
     assert len(ready.read("3-kept.jsonl")) == N * 9 // 10
@@ -492,10 +496,8 @@ def test_a_key_that_is_refused_halfway(ready: Project, fake: FakeTeacher) -> Non
         assert len(ledger.calls) - before <= 700 + CONCURRENCY
         assert max(Counter(call.row for call in ledger.calls[before:]).values()) == 1
         assert f"answered {code} (" in out
-        assert (
-            "check TEACHER_API_KEY; 700 new answers are in the journal: the same command goes on from there"
-            in out
-        )
+        kept = "700 new answers are in the journal: the same command goes on from there"
+        assert f"check TEACHER_API_KEY; {kept}" in out
         assert "Traceback" not in out
         check_no_key(out, ready.dir, key)
     journal = Journal(Path(JOURNAL))
@@ -606,7 +608,7 @@ def test_a_second_signal_ends_at_once(ready: Project, fake: FakeTeacher) -> None
 
 FULL_DISK = """
 import os
-from potstill import errors
+from potstill.core import stage
 from potstill.teacher import journal
 from stages import generate
 
@@ -719,13 +721,12 @@ def test_only_damaged_rows_are_asked_for_again(
     assert set(ledger.asked) == expected
     assert len(ledger.calls) == len(expected)
     said = capfd.readouterr().err
-    noted = f"{JOURNAL}: {counted} damaged lines left out; what they held is asked for again when it is needed"
+    again = "what they held is asked for again when it is needed"
+    noted = f"{JOURNAL}: {counted} damaged lines left out; {again}"
     assert (noted in said) == bool(counted)
     if expected:
-        assert (
-            f"{N - len(expected):,} answers from the journal, {len(expected)} new in {len(expected)} requests"
-            in said
-        )
+        new = f"{len(expected)} new in {len(expected)} requests"
+        assert f"{N - len(expected):,} answers from the journal, {new}" in said
     assert Path(ANSWERS).read_bytes() == (finished.dir / ANSWERS).read_bytes()
     generate.main()
     assert len(ledger.calls) == len(expected)
@@ -769,9 +770,8 @@ def hostile_seeds(count: int = 200) -> list[jsonl.Row]:
             *([HOSTILE[i // 2 % len(HOSTILE)]] if i % 2 else []),
             *([PERSONAL[i % 5]] if i % 3 else []),
         ]
-        texts.append(
-            " ".join([*planted, jsonl.row_id({"line": i}), f"word{i}"])
-        )  # no near-duplicates of each other
+        apart = jsonl.row_id({"line": i})  # no near-duplicates of each other
+        texts.append(" ".join([*planted, apart, f"word{i}"]))
     return [{"id": jsonl.row_id({"text": text}), "text": text} for text in texts]
 
 
@@ -798,7 +798,7 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     fake.behave = show
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project.dir)
-    for name in ("potstill", "stages", ".dvc"):
+    for name in ("potstill", "stages", "schemas", ".dvc"):
         shutil.copytree(
             ROOT / name,
             project.dir / name,
@@ -808,12 +808,8 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     seeds = hostile_seeds()
     jsonl.write_jsonl("data/seeds.jsonl", seeds)
     project.write("data/gold.jsonl", "")
-    project.set(teacher_model=MODEL, teacher_retries=1, valid_share=0.2)
-    out = dvc(
-        project.dir,
-        "repro",
-        *(f"{stage}@toy" for stage in ("expand", "generate", "filter", "split")),
-    )
+    project.set(teacher_model=MODEL, teacher_retries=1, split_valid_share=0.2)
+    out = dvc(project.dir, "repro", *("expand", "generate", "filter", "split"))
     assert {call["messages"][-1]["content"] for call in fake.calls} == {
         seed["text"] for seed in seeds
     }
@@ -841,8 +837,9 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
     refused_key = project.run(
         "stages.generate", TEACHER_API_KEY=KEY, TEACHER_BASE_URL=fake.url.replace("/v1", "/v2")
     )
-    quote = project.run("potstill.commands.quote")
-    fill = project.run("potstill.commands.fill")
+    quote = project.run("potstill", "quote")
+    fill = project.run("potstill", "fill")
+    assert (quote[0], fill[0]) == (0, 0), quote[1] + fill[1]
     said = out + refused_key[1] + quote[1] + fill[1]
     check_no_key(said, project.dir)
     check_no_key("", project.dir, KEY[:12])  # nor most of it
@@ -856,14 +853,16 @@ def test_nothing_leaks_and_hostile_rows_pass_unchanged(project: Project, fake: F
 def test_the_budget_is_a_hard_cap(
     project: Project, fake: FakeTeacher, params: SimpleNamespace
 ) -> None:
-    """An answer costs 7 x 10 + 3 x 30 millionths and may cost five times as much: what is under way must fit, too."""
+    """An answer costs 7 x 10 + 3 x 30 millionths and may cost five times as much: what is under way
+    must fit, too."""
     ledger = Ledger(fake)
     price, most, count = 1.6e-4, 7.9e-4, 600
-    params.teacher_price_in, params.teacher_price_out, params.teacher_budget = 10, 30, 0.05
-    params.teacher_max_tokens = 16
+    params.price_in, params.price_out, params.budget = 10, 30, 0.05
+    params.max_tokens = 16
     expected = (
-        r"^teacher_budget 0.05 is used up: 0.049\d* spent, and the next request may cost 0.00079: raise teacher_budget; "
-        r"(\d+) new answers are in the journal: the same command goes on from there$"
+        r"^teacher\.budget 0.05 is used up: 0.049\d* spent, and the next request may cost 0.00079: "
+        r"raise teacher\.budget; (\d+) new answers are in the journal: "
+        r"the same command goes on from there$"
     )
     with pytest.raises(UserError, match=expected) as error:
         ask(project, params, count)
@@ -871,11 +870,11 @@ def test_the_budget_is_a_hard_cap(
     assert 0.05 - most <= bought * price <= 0.05
     assert f"; {bought} new answers" in str(error.value)
     with pytest.raises(
-        UserError, match=r"^teacher_budget 0.05 is used up: .* 0 new answers are in the journal"
+        UserError, match=r"^teacher\.budget 0.05 is used up: .* 0 new answers are in the journal"
     ):
         ask(project, params, count)  # what earlier runs cost counts
     assert len(ledger.calls) == bought
-    params.teacher_budget = count * price + most
+    params.budget = count * price + most
     check_answers(ask(project, params, count), count)
     assert len(ledger.calls) == count
 
@@ -891,9 +890,8 @@ def test_two_stages_share_a_journal_at_once(fake: FakeTeacher, tmp_path: Path) -
     both = [project.start("stages.generate", **shared) for project in projects[:2]]
     said = [stage.communicate(timeout=60)[0] for stage in both]
     assert [stage.returncode for stage in both] == [0, 0], said
-    assert len(ledger.calls) < 600 + 2 * (
-        CONCURRENCY + GROUP
-    )  # each sees what the other has bought
+    # Each sees what the other has bought
+    assert len(ledger.calls) < 600 + 2 * (CONCURRENCY + GROUP)
     journal = Journal(tmp_path / "shared/toy.jsonl")
     assert (len(journal), journal.damaged) == (600, 0)
     check_answers(projects[0].read("2-answers.jsonl"), 600)
@@ -907,7 +905,7 @@ def test_two_stages_share_a_journal_at_once(fake: FakeTeacher, tmp_path: Path) -
 def test_calls_without_a_reply_count_against_the_budget_of_later_runs(
     project: Project, fake: FakeTeacher, params: SimpleNamespace
 ) -> None:
-    """Each lost call is held against the budget at its most, 7.9e-4, also after the process is gone."""
+    """Each lost call is held against the budget at its most, 7.9e-4, also in a later process."""
     lost = 40
 
     async def hang(call: Call, request: web.Request) -> web.StreamResponse | None:
@@ -916,13 +914,13 @@ def test_calls_without_a_reply_count_against_the_budget_of_later_runs(
         return None
 
     ledger, price, most = Ledger(fake, hang), 1.6e-4, 7.9e-4
-    params.teacher_price_in, params.teacher_price_out, params.teacher_max_tokens = 10, 30, 16
-    params.teacher_retries, params.teacher_timeout, params.teacher_concurrency = 0, 0.5, lost
+    params.price_in, params.price_out, params.max_tokens = 10, 30, 16
+    params.retries, params.timeout, params.concurrency = 0, 0.5, lost
     with pytest.raises(
         UserError, match="requests in a row failed, the last because .* gave no answer within 0.5 s"
     ):
         ask(project, params, lost)
-    params.teacher_budget = lost * most + 30 * price + most
+    params.budget = lost * most + 30 * price + most
     with pytest.raises(UserError, match="is used up") as error:
         ask(project, params, 100)
     bought = int(re.search(r"(\d+) new answers", str(error.value))[1])  # type: ignore[index]
@@ -933,17 +931,28 @@ def test_calls_without_a_reply_count_against_the_budget_of_later_runs(
 def test_runs_at_once_share_the_budget(
     project: Project, fake: FakeTeacher, params: SimpleNamespace
 ) -> None:
-    """A budget for 300 answers, and two runs that ask different questions: together they buy 300 and what was under way."""
-    ledger, price, most = Ledger(fake, latency=0.1), 1.6e-4, 7.9e-4
-    params.teacher_price_in, params.teacher_price_out, params.teacher_max_tokens = 10, 30, 16
-    params.teacher_concurrency, params.teacher_budget = 8, 300 * price
+    """A budget for 300 answers, and two runs that ask different questions: together they buy 300
+    and what was under way."""
+
+    async def together(call: Call, request: web.Request) -> web.StreamResponse | None:
+        while len({call.row // 1000 for call in ledger.calls}) < 2:  # until both have begun
+            await asyncio.sleep(0.01)
+        return None
+
+    ledger, price, most = Ledger(fake, together, latency=0.1), 1.6e-4, 7.9e-4
+    params.price_in, params.price_out, params.max_tokens = 10, 30, 16
+    params.concurrency, params.budget = 8, 300 * price
     project.write(
         "other.py",
-        "from types import SimpleNamespace\nfrom potstill import task, teacher\n"
-        "rows = [{'id': f'{i:016x}', 'text': f'line {i} ends in word{i}'} for i in range(1000, 2000)]\n"
-        f"list(asking.answer_rows(settings.load('toy'), rows, SimpleNamespace(**{vars(params)!r}), 1))\n",
+        "from types import SimpleNamespace\nfrom potstill.task import settings\n"
+        "from potstill.teacher import asking\n"
+        "texts = {f'{i:016x}': f'line {i} ends in word{i}' for i in range(1000, 2000)}\n"
+        "rows = [{'id': key, 'text': text} for key, text in texts.items()]\n"
+        f"params = SimpleNamespace(**{vars(params)!r})\n"
+        "list(asking.answer_rows(settings.load(), rows, params, 1))\n",
     )
     second = project.start("other")
+    wait_for_calls(ledger, 1, second)
     with pytest.raises(UserError, match="is used up"):
         ask(project, params, 1000)
     assert "is used up" in second.communicate(timeout=60)[0]

@@ -1,4 +1,5 @@
-"""Stage locks, dvc.lock of every task, what `make check` and `make verify` find, models that may run code; without DVC."""
+"""Stage locks, dvc.lock of every task, what `make check` and `make verify` find, models that may
+run code; without DVC."""
 
 import json
 import os
@@ -170,7 +171,10 @@ def test_what_was_paid_for_is_not_paid_for_again(
 
 HOLDER = """
 import subprocess, sys, time
-WAIT = "import os, time; print('lives', flush=True)\\nwhile not os.path.exists('end'): time.sleep(0.05)"
+WAIT = (
+    "import os, time; print('lives', flush=True)\\n"
+    "while not os.path.exists('end'): time.sleep(0.05)"
+)
 from potstill.core import stage
 def main():
     print("runs", flush=True)
@@ -192,10 +196,8 @@ def test_a_stage_runs_once_at_a_time(project: Project) -> None:
     assert code == 1
     who = stage.running(Path(".cache/stages/hold"))
     assert who is not None and who.startswith(f"process {first.pid}, since ")
-    assert (
-        out
-        == f"error: hold runs here already ({who}): wait for its end, or end it, then run this again\n"
-    )
+    remedy = "wait for its end, or end it, then run this again"
+    assert out == f"error: hold runs here already ({who}): {remedy}\n"
     assert project.run("stages.hold", "other") == (0, "runs\n")  # another stage
     first.terminate()
     first.communicate()
@@ -235,7 +237,8 @@ def git(*command: str, input: str | None = None) -> str:
 
 @pytest.fixture
 def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
-    """A commit where sft has 60 of 100 rows right, and a hundred experiments with lora_rank 1 to 100: the rank's number of rows."""
+    """A commit where sft has 60 of 100 rows right, and a hundred experiments with lora_rank 1 to
+    100, whose right rows are as many as the rank."""
     monkeypatch.setattr(sys, "argv", ["experiments"])
     git("init", "-q")
     text = Path("params.yaml").read_text()
@@ -258,7 +261,8 @@ def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     stream = []
     for rank in range(1, 101):
         stream.append(
-            f"commit refs/exps/{base[:2]}/{base[2:]}/rank-{rank}\ncommitter t <t@e> 1 +0000\ndata 1\nx\nfrom {base}\n"
+            f"commit refs/exps/{base[:2]}/{base[2:]}/rank-{rank}\n"
+            f"committer t <t@e> 1 +0000\ndata 1\nx\nfrom {base}\n"
         )
         stream += [
             f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n"
@@ -363,9 +367,9 @@ def test_a_model_of_the_hub_is_pinned(
     if not refused:
         assert params.load("model").model == model
         return
+    right = f"expected the commit of {model} on the hub"
     with pytest.raises(
-        UserError,
-        match=rf"^params\.yaml:\d+: model_revision is {revision}, expected the commit of {model} on the hub",
+        UserError, match=rf"^params\.yaml:\d+: model_revision is {revision}, {right}"
     ):
         params.load("model")
 
@@ -384,7 +388,8 @@ def test_every_profile_pins_its_model(profile: str) -> None:
 
 @pytest.mark.slow
 def test_ms_swift_runs_no_code_of_a_model(tmp_path: Path) -> None:
-    """Past our own refusals: the process that trains and merges loads a model whose config names code."""
+    """Past our own refusals: the process that trains and merges loads a model whose config names
+    code."""
     folder = fakes.model(tmp_path / "model")
     (folder / "config.json").write_text(
         json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}})

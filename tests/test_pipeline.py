@@ -1,6 +1,8 @@
-"""The whole pipeline for real and small: DVC, the scripted teacher's server, ms-swift and vLLM on 120 seeds and 40 gold rows.
+"""The whole pipeline for real and small: DVC, the scripted teacher's server, ms-swift and vLLM on
+120 seeds and 40 gold rows.
 
-The tests share one checkout and run in order: a run, a run that does nothing, an experiment, bad input, and a last run.
+The tests share one checkout and run in order: a run, a run that does nothing, an experiment, bad
+input, and a last run.
 """
 
 import json
@@ -122,7 +124,8 @@ class Checkout:
         return (self.dir / name).read_text(encoding="utf-8")
 
     def state(self) -> dict[str, bytes]:
-        """What a run must not change when nothing is new: the lock, the metrics, the journal of the teacher's answers."""
+        """What a run must not change when nothing is new: the lock, the metrics, the journal of the
+        teacher's answers."""
         return {
             name: (self.dir / name).read_bytes()
             for name in ("dvc.lock", METRICS, ".cache/teacher/address.jsonl")
@@ -349,7 +352,8 @@ def test_a_full_disk_gets_one_sentence(checkout: Checkout) -> None:
 
 
 def test_nothing_was_lost(checkout: Checkout) -> None:
-    """After all that, the same state comes back without a question to the teacher, a training or a prediction."""
+    """After all that, the same state comes back without a question to the teacher, a training or a
+    prediction."""
     journal = checkout.state()[".cache/teacher/address.jsonl"]
     out = checkout.dvc("repro")
     assert not set(ran(out)) - {"filter", "score", "report"}, out

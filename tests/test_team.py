@@ -1,5 +1,6 @@
-"""Experiments, sharing and integrity under the real DVC: a small project whose training takes no time (tests/clone.py), with a teacher
-whose ledger says what it was asked. What is shared goes through a folder, a real sshd and an S3-compatible server, all on loopback."""
+"""Experiments, sharing and integrity under the real DVC: a small project whose training takes no
+time (tests/clone.py), with a teacher whose ledger says what it was asked. What is shared goes
+through a folder, a real sshd and an S3-compatible server, all on loopback."""
 
 import asyncio
 import getpass
@@ -92,7 +93,8 @@ def test_a_sweep_is_compared(mine: Clone) -> None:
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """A real sshd on loopback: its port, and the key that it accepts. Without one the test is skipped, or fails in CI."""
+    """A real sshd on loopback: its port, and the key that it accepts. Without one the test is
+    skipped, or fails in CI."""
     found = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
     if found is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
@@ -107,7 +109,8 @@ def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (home / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/client.pub\nPidFile none\n"
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\n"
+        f"AuthorizedKeysFile {home}/client.pub\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
     )
     if os.getuid() == 0:
@@ -154,7 +157,8 @@ def _await(port: int) -> None:
 def remote(
     clone: Clone, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> list[tuple[str, ...]]:
-    """Sets a remote `box` of the kind in .dvc/config; gives what .dvc/config.local of each clone needs beside it."""
+    """Sets a remote `box` of the kind in .dvc/config; gives what .dvc/config.local of each clone
+    needs beside it."""
     if kind == "folder":
         clone.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
         return []
@@ -296,10 +300,8 @@ def test_a_flipped_byte_in_the_cache_is_named_and_nothing_is_made_of_it(mine: Cl
     out = mine.fail("potstill", "verify")
     assert f".dvc/cache/files/md5/{sum[:2]}/{sum[2:]}: damaged" in out
     assert "it is models/student/model.safetensors" in out
-    assert (
-        f"mend it: rm -rf .dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/student/model.safetensors && make pull"
-        in out
-    )
+    damaged = f".dvc/cache/files/md5/{sum[:2]}/{sum[2:]} models/student/model.safetensors"
+    assert f"mend it: rm -rf {damaged} && make pull" in out
     out = mine.fail("dvc", "repro", "--force", "--single-item", "score")
     assert "error: models/student: not as sft made it" in out
     shutil.rmtree(mine.dir / "models/student")
@@ -381,8 +383,9 @@ def test_a_stage_that_outlives_dvc_is_not_started_twice(tmp_path: Path) -> None:
         first.send_signal(signal.SIGKILL)  # dvc alone
         first.wait()
         out = clone.fail("dvc", "repro")
+        who, remedy = lock.read_text().strip(), "wait for its end, or end it, then run this again"
         assert [line for line in out.splitlines() if line.startswith("error: ")] == [
-            f"error: generate runs here already ({lock.read_text().strip()}): wait for its end, or end it, then run this again"
+            f"error: generate runs here already ({who}): {remedy}"
         ]
         assert "stage generate is running" in clone.fail("potstill", "verify")
         while Path(f"/proc/{pid}").exists():

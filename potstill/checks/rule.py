@@ -40,7 +40,9 @@ def on_text(field: str | None, judge: Callable[[Row, str], Finding]) -> Rule:
             return judge(row, text)
         value = value_of(answer, field)
         finding = judge(row, value) if isinstance(value, str) else failed("no text")
-        return finding._replace(reason=finding.reason and f"{field}: {finding.reason}")
+        if finding.reason is None:
+            return finding
+        return finding._replace(reason=f"{field}: {finding.reason}")
 
     return rule
 

@@ -132,8 +132,8 @@ def repetition(answer: str, *, characters: Times = Times(5), phrases: Times = Ti
     two characters or more `phrases` times in a row, whatever punctuation stands between them."""
     if _TWO_MARKS.search(answer) and (match := _DOUBLED.search(answer)):
         return failed(match[0])
-    for match in re.finditer(rf"([^\s.…—\-=_*#~])\1{{{characters - 1}}}", answer):
-        if not match[1].isdigit():
+    for match in re.finditer(rf"(.)\1{{{characters - 1}}}", answer):
+        if not match[1].isdigit() and not match[1].isspace() and match[1] not in ".…—-=_*#~":
             return failed(match[0])
     words = re.sub(r"[\W_]+", "", answer)
     pairs_again = len(words) - 1 - len(set(pairwise(words)))

@@ -90,13 +90,12 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
     if rows is None:
         rows = t.inputs(t.data / "seeds.jsonl")
         more = max(0, p.expand.rows - len(rows))
-        notes.append(
+        notes = [
             f"expand: at most expand.calls {p.expand.calls:,} calls; generate: {p.expand.rows:,} "
             f"inputs, most of them still to be written, taken to be like the {len(rows):,} seeds"
-        )
+        ]
     elif p.expand.rows:
-        grown = f"generate: the {len(rows):,} inputs that expand gives"
-        notes.append(f"{grown}, all of whose calls are in the journal")
+        notes = [f"generate: the {len(rows):,} inputs that expand gives; the journal has its calls"]
     lines = [growth] if p.expand.rows else []
     asked = asking.Questions(t, rows, p.teacher, model, p.generate.samples)
     lines.append(line("generate", asked, journal, rest, more))

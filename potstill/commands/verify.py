@@ -102,9 +102,9 @@ def _task(name: str, cache: Path, users: dict[str, str]) -> Iterator[Finding]:
             yield f"{where}stage {stage_name} is running ({who})", "wait for its end, or end it"
     if not any(running.values()):
         for top in ("data", "models", "reports"):
-            for path in sorted(Path(top).rglob("*.part")):
-                what = f"{where}{path}: half-written, left by a run that was killed"
-                yield what, f"rm -rf {where}{path}"
+            for part in sorted(Path(top).rglob("*.part")):
+                what = f"{where}{part}: half-written, left by a run that was killed"
+                yield what, f"rm -rf {where}{part}"
     gone, uncached = [], []
     for entry in entries.values():
         for path, md5 in lockfile.made(entry).items():

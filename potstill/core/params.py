@@ -35,6 +35,13 @@ def load(*names: str) -> SimpleNamespace:
     return SimpleNamespace(**chosen)
 
 
+def declared(stage: str) -> list[str]:
+    """The parameters that dvc.yaml names for a stage: those of a training go to ms-swift, whose
+    names they have, so that a new one need not be named a third time."""
+    names = lockfile.read_yaml(lockfile.PIPELINE)["stages"][stage]["params"]
+    return [name for name in names if isinstance(name, str)]
+
+
 def schema() -> dict[str, Any]:
     """The rules of schemas/params.json by parameter or section."""
     return dict(json.loads(read_text(SCHEMA))["properties"])

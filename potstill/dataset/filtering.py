@@ -92,17 +92,15 @@ def choose(
     judged = [Judged([twin]) if twin else _judge(task, row, answer, said) for answer in answers]
     good = [place for place, verdict in enumerate(judged) if not verdict.reasons]
     best = min(good, key=lambda place: judged[place].rank, default=None)
-    kept, dropped = None, []
+    kept, spare, dropped = None, "", []
     if best is not None:
+        spare = f"spare: sample {answers[best]['sample']} is kept"
         kept = {**row, "sample": answers[best]["sample"], "output": judged[best].output}
     for place, (answer, verdict) in enumerate(zip(answers, judged, strict=True)):
         if place != best:
-            why = (
-                "; ".join(verdict.reasons)
-                or f"spare: sample {answers[best or 0]['sample']} is kept"
-            )
-            said_of = {"id": row["id"], "sample": answer["sample"], "reason": why}
-            dropped.append({**said_of, "answer": answer["answer"]})
+            reason = "; ".join(verdict.reasons) or spare
+            fault = {"id": row["id"], "sample": answer["sample"], "reason": reason}
+            dropped.append({**fault, "answer": answer["answer"]})
     return kept, dropped
 
 

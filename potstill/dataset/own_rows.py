@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from potstill.core import params
 from potstill.core.errors import UserError
@@ -29,7 +29,7 @@ LAST = {  # of each kind: the key of the chat, whose the last message is, and th
     ),
     PREFERENCES: ("prompt", "user", "the last message of a prompt is the user's"),
 }
-SPACE = re.compile(r"[ \t\r\n]*")
+SIGN = re.compile(r"[ \t\r\n]*(.?)[ \t\r\n]*", re.DOTALL)
 
 
 class File(NamedTuple):
@@ -120,42 +120,33 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, bytes]]:
     list itself is broken."""
     breaks = [match.start() for match in re.finditer("\n", text)]
 
-    def line(at: int) -> int:
-        return bisect_left(breaks, at) + 1
+    def fault(at: int, says: str) -> UserError:
+        return UserError(f"{path}:{bisect_left(breaks, at) + 1}: {says}")
 
-    def skip(at: int) -> int:
-        return SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches everywhere
-
-    def sign(at: int, *expected: str) -> int:
-        """The place of the next sign after white space, one of those `expected`."""
-        at = skip(at)
-        if text[at : at + 1] not in expected:
-            found = repr(text[at : at + 20]) if at < len(text) else "the end of the file"
-            raise UserError(
-                f"{path}:{line(at)}: not a JSON list: found {found}, expected "
-                f"{' or '.join(expected)}"
-            )
-        return at
-
-    at = sign(0, "[")
-    if text.startswith("]", skip(at + 1)):  # an empty list
-        at = skip(at + 1)
-    while text[at] != "]":
-        at = skip(at + 1)
-        try:
-            _, stop = json.JSONDecoder().raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            found = text[error.pos : error.pos + 40]
-            raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}): {found!r}") from None
-        except RecursionError:
-            found = text[at : at + 40]
-            raise UserError(f"{path}:{line(at)}: JSON nested too deep: {found!r}") from None
-        yield line(at), text[at:stop].encode()
-        at = sign(stop, ",", "]")
-    if rest := text[at + 1 :].strip():
-        raise UserError(
-            f"{path}:{line(at)}: not a JSON list: found more after its end: {rest[:20]!r}"
-        )
+    at, expected = 0, ["["]
+    while expected:
+        sign = cast(re.Match[str], SIGN.match(text, at))
+        start, at = sign.start(1), sign.end()
+        if sign[1] not in expected:
+            found = repr(text[start : start + 20]) if sign[1] else "the end of the file"
+            options = " or ".join(expected)
+            raise fault(start, f"not a JSON list: found {found}, expected {options}")
+        if sign[1] == "]":
+            expected = []
+        elif sign[1] == "[" and text.startswith("]", at):
+            expected = ["]"]
+        else:
+            try:
+                _, stop = json.JSONDecoder().raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                found = repr(text[error.pos : error.pos + 40])
+                raise fault(error.pos, f"not JSON ({error.msg}): {found}") from None
+            except RecursionError:
+                raise fault(at, f"JSON nested too deep: {text[at : at + 40]!r}") from None
+            yield bisect_left(breaks, at) + 1, text[at:stop].encode()
+            at, expected = stop, [",", "]"]
+    if rest := text[at:].strip():
+        raise fault(start, f"not a JSON list: found more after its end: {rest[:20]!r}")
 
 
 def violations(kind: str, row: Row) -> list[str]:

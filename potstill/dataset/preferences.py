@@ -54,20 +54,19 @@ def from_prompt(answers: list[Row]) -> list[Candidate]:
 
 def from_teacher(dropped: list[Row]) -> list[Candidate]:
     """Candidates of 3-dropped.jsonl: what failed a check, or was rejected by a person."""
-    names = [row["reason"].partition(":")[0] for row in dropped]
     return [
         Candidate(row["id"], row["answer"], ranked=name == "review")
-        for row, name in zip(dropped, names, strict=True)
-        if name not in NOT_JUDGED
+        for row in dropped
+        if (name := row["reason"].partition(":")[0]) not in NOT_JUDGED
     ]
 
 
 def from_student(samples: list[Row]) -> list[Candidate]:
     """Candidates of 4-samples/samples.jsonl."""
-    faults = [None if row["finish_reason"] == "stop" else "cut off" for row in samples]
+    faults = {"stop": None}
     return [
-        Candidate(row["id"], row["answer"], fault=fault)
-        for row, fault in zip(samples, faults, strict=True)
+        Candidate(row["id"], row["answer"], fault=faults.get(row["finish_reason"], "cut off"))
+        for row in samples
     ]
 
 
@@ -75,20 +74,16 @@ def from_person(said: Reviews, answers: list[Row]) -> list[Candidate]:
     """Candidates of own/reviews.jsonl, whose rankings name answers of 2-answers.jsonl by their
     hashes."""
     ids = {id for id, _, _ in said.rankings}
-    texts = {
-        (row["id"], answer_hash(row["answer"])): row["answer"]
-        for row in answers
-        if row["id"] in ids
-    }
+    ranked = [row for row in answers if row["id"] in ids]
+    texts = {(row["id"], answer_hash(row["answer"])): row["answer"] for row in ranked}
     candidates = []
     for (id, _, _), row in said.rankings.items():
         tie = row["verdict"] == "tie"
         better = 0 if tie else RANKS.index(row["verdict"])
         chosen, rejected = (texts.get((id, row["answers"][i])) for i in (better, 1 - better))
         lost = "no longer there" if chosen is None or rejected is None else None
-        candidates.append(
-            Candidate(id, rejected or "", chosen, "tie" if tie else lost, ranked=True)
-        )
+        fault = "tie" if tie else lost
+        candidates.append(Candidate(id, rejected or "", chosen, fault, ranked=True))
     return candidates
 
 

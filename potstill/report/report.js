@@ -1,24 +1,49 @@
-// reports/report.html: draws the charts and shows the rows. Texts of models only ever become text nodes.
+// reports/report.html: draws the charts and shows the rows. Texts of models only ever become text
+// nodes.
 "use strict";
 const $ = (id) => document.getElementById(id);
+const count = (number) => number.toLocaleString("en");
 const PAGE = 5; // rows shown at once
-const LONGEST = 1500; // characters: beyond that no differences are marked, which take the product of both lengths
-const charts = JSON.parse($("charts").textContent), data = JSON.parse($("data").textContent);
+// Characters; longer texts have no marks of their differences, which take the product of lengths.
+const LONGEST = 1500;
+const charts = JSON.parse($("charts").textContent),
+  data = JSON.parse($("data").textContent);
 
 // ---- charts: the page's own colours and type, so that they follow light and dark
 
-const grey = "var(--soft)", line = "var(--line)", font = getComputedStyle(document.body).fontFamily;
+const grey = "var(--soft)",
+  line = "var(--line)",
+  font = getComputedStyle(document.body).fontFamily;
 const config = {
-  font, background: null, view: { stroke: null },
-  axis: { labelColor: "var(--ink)", titleColor: grey, titleFontWeight: 400, gridColor: line, domain: false, ticks: false,
-    labelFontSize: 13, titleFontSize: 12, labelPadding: 8 },
-  axisX: { labelColor: grey, labelFontSize: 12, labelFlush: true }, axisY: { grid: false },
-  legend: { labelColor: "var(--ink)", labelFontSize: 13, offset: 4 }, text: { fill: "var(--ink)" },
+  font,
+  background: null,
+  view: { stroke: null },
+  axis: {
+    labelColor: "var(--ink)",
+    titleColor: grey,
+    titleFontWeight: 400,
+    gridColor: line,
+    domain: false,
+    ticks: false,
+    labelFontSize: 13,
+    titleFontSize: 12,
+    labelPadding: 8,
+  },
+  axisX: { labelColor: grey, labelFontSize: 12, labelFlush: true },
+  axisY: { grid: false },
+  legend: { labelColor: "var(--ink)", labelFontSize: 13, offset: 4 },
+  text: { fill: "var(--ink)" },
 };
-(async () => { // one after the other, so that the page can be read and scrolled meanwhile
+(async () => {
+  // one after the other, so that the page can be read and scrolled meanwhile
   const places = [...document.querySelectorAll("[data-chart]")];
   for (const place of places) {
-    await vegaEmbed(place, charts[place.dataset.chart], { actions: false, renderer: "svg", config, tooltip: { theme: "custom" } });
+    await vegaEmbed(place, charts[place.dataset.chart], {
+      actions: false,
+      renderer: "svg",
+      config,
+      tooltip: { theme: "custom" },
+    });
     await new Promise((resume) => setTimeout(resume));
   }
   document.body.setAttribute("data-drawn", places.length);
@@ -27,10 +52,16 @@ const config = {
 // ---- the rows
 
 const every = Object.values(data.groups).reduce((sum, count) => sum + count, 0);
-let group = ["broken", "neither", "fixed"].find((name) => data.groups[name]) || "fixed", shown = PAGE;
+let group = ["broken", "neither", "fixed"].find((name) => data.groups[name]) || "fixed",
+  shown = PAGE;
 
 function haystack(row) {
-  const texts = [row.id, row.slice, ...Object.values(row.input), typeof row.expected === "string" ? row.expected : JSON.stringify(row.expected)];
+  const texts = [
+    row.id,
+    row.slice,
+    ...Object.values(row.input),
+    typeof row.expected === "string" ? row.expected : JSON.stringify(row.expected),
+  ];
   for (const one of Object.values(row.answers)) texts.push(one.text, ...one.why);
   return texts.join("\n").toLowerCase();
 }
@@ -46,43 +77,69 @@ function parsed(text) {
   try {
     const value = JSON.parse(text);
     return value && typeof value === "object" && !Array.isArray(value) ? value : null;
-  } catch { return null; }
+  } catch {
+    return null;
+  }
 }
 
-const said = (value) => typeof value === "string" ? value : JSON.stringify(value);
+const said = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
-// The characters of `text`, those that are not in `wanted` at their place marked, and what is missing struck through.
+// The characters of `text`, those that are not in `wanted` at their place marked, and what is
+// missing struck through.
 function differences(text, wanted) {
   if (text === wanted) return [text];
-  const a = [...text], b = [...wanted];
+  const a = [...text],
+    b = [...wanted];
   if (!b.length || a.length > LONGEST || b.length > LONGEST) return [text];
-  const width = b.length + 1, best = new Uint16Array((a.length + 1) * width); // longest common subsequence of the rests
+  const width = b.length + 1,
+    best = new Uint16Array((a.length + 1) * width); // longest common subsequence of the rests
   for (let i = a.length - 1; i >= 0; i--)
     for (let j = b.length - 1; j >= 0; j--)
-      best[i * width + j] = a[i] === b[j] ? best[(i + 1) * width + j + 1] + 1 : Math.max(best[(i + 1) * width + j], best[i * width + j + 1]);
+      best[i * width + j] =
+        a[i] === b[j]
+          ? best[(i + 1) * width + j + 1] + 1
+          : Math.max(best[(i + 1) * width + j], best[i * width + j + 1]);
   const parts = [];
-  const add = (kind, character) => parts.length && parts.at(-1)[0] === kind ? (parts.at(-1)[1] += character) : parts.push([kind, character]);
-  let i = 0, j = 0;
+  const add = (kind, character) =>
+    parts.length && parts.at(-1)[0] === kind
+      ? (parts.at(-1)[1] += character)
+      : parts.push([kind, character]);
+  let i = 0,
+    j = 0;
   while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && a[i] === b[j]) { add("", a[i]); i++; j++; }
-    else if (j < b.length && (i === a.length || best[i * width + j + 1] >= best[(i + 1) * width + j])) add("del", b[j++]);
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      add("", a[i]);
+      i++;
+      j++;
+    } else if (
+      j < b.length &&
+      (i === a.length || best[i * width + j + 1] >= best[(i + 1) * width + j])
+    )
+      add("del", b[j++]);
     else add("mark", a[i++]);
   }
-  return parts.map(([kind, part]) => kind ? make(kind, "", part) : part);
+  return parts.map(([kind, part]) => (kind ? make(kind, "", part) : part));
 }
 
 // A text as it is, or a JSON object with one value a line; `wanted` is what it is compared with.
 function laidOut(text, wanted) {
-  const object = parsed(text), goal = wanted && typeof wanted === "object" ? wanted : null;
+  const object = parsed(text),
+    goal = wanted && typeof wanted === "object" ? wanted : null;
   const place = make("p", "text");
   if (!object) {
-    place.append(...(typeof wanted === "string" ? differences(text, wanted) : [text || "(no answer)"]));
+    place.append(
+      ...(typeof wanted === "string" ? differences(text, wanted) : [text || "(no answer)"]),
+    );
     return place;
   }
   for (const key of new Set([...Object.keys(goal || {}), ...Object.keys(object)])) {
-    const there = key in object, value = there ? said(object[key]) : "";
+    const there = key in object,
+      value = there ? said(object[key]) : "";
     place.append(make("span", "key", key + " "));
-    if (goal && key in goal) place.append(...(there ? differences(value, said(goal[key])) : [make("del", "", said(goal[key]))]));
+    if (goal && key in goal)
+      place.append(
+        ...(there ? differences(value, said(goal[key])) : [make("del", "", said(goal[key]))]),
+      );
     else place.append(value);
     place.append("\n");
   }
@@ -111,21 +168,40 @@ function card(row) {
 
 function show() {
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const here = data.rows.filter((row) => row.group === group), total = data.groups[group];
-  const found = here.filter((row) => words.every((word) => (row.all ??= haystack(row)).includes(word)));
+  const here = data.rows.filter((row) => row.group === group),
+    total = data.groups[group];
+  const found = here.filter((row) =>
+    words.every((word) => (row.all ??= haystack(row)).includes(word)),
+  );
   for (const button of document.querySelectorAll("[data-group]")) {
     button.setAttribute("aria-pressed", button.dataset.group === group);
-    button.querySelector("span").textContent = data.groups[button.dataset.group].toLocaleString("en");
+    button.querySelector("span").textContent =
+      count(data.groups[button.dataset.group]);
   }
-  const part = here.length < total ? ` (of the ${total.toLocaleString("en")}, ${here.length.toLocaleString("en")} fit on this page)` : "";
-  $("count").textContent = `${found.length.toLocaleString("en")} rows${part}, of all ${every.toLocaleString("en")} test rows of every slice; ${data.groups.both.toLocaleString("en")} are right before and after.`;
+  const part =
+    here.length < total
+      ? ` (of the ${count(total)}, ${count(here.length)} fit on this page)`
+      : "";
+  $("count").textContent =
+    `${count(found.length)} rows${part}, of all ${count(every)} test rows of every slice; ` +
+    `${count(data.groups.both)} are right before and after.`;
   $("rows").replaceChildren(...found.slice(0, shown).map(card));
   $("more").hidden = found.length <= shown;
 }
 
-document.querySelectorAll("[data-group]").forEach((button) => button.addEventListener("click", () => {
-  group = button.dataset.group; shown = PAGE; show();
-}));
-$("search").addEventListener("input", () => { shown = PAGE; show(); });
-$("more").addEventListener("click", () => { shown += PAGE; show(); });
+document.querySelectorAll("[data-group]").forEach((button) =>
+  button.addEventListener("click", () => {
+    group = button.dataset.group;
+    shown = PAGE;
+    show();
+  }),
+);
+$("search").addEventListener("input", () => {
+  shown = PAGE;
+  show();
+});
+$("more").addEventListener("click", () => {
+  shown += PAGE;
+  show();
+});
 show();

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 
 from potstill.core.errors import UserError
-from potstill.teacher.endpoint import Endpoint, Fatal, Refused, Request, Retry
+from potstill.teacher.endpoint import Endpoint, Refused, Request, Retry
 from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window
 
@@ -201,14 +201,14 @@ class Client:
         return False
 
     def _heed(self, error: Retry) -> None:
-        """Holds everybody back for as long as the server asks. Raises Fatal when it is too long."""
+        """Holds everybody back for as long as the server asks. Raises UserError when it is long."""
         now, wait = time.monotonic(), error.wait or 0.0
         if wait > LONGEST_WAIT:
-            raise Fatal(f"{error} and asks to wait {wait:.0f} s: run again then")
+            raise UserError(f"{error} and asks to wait {wait:.0f} s: run again then")
         self._open_at = max(self._open_at, now + wait)
         if error.limit and now - self._good_at > PATIENCE:
             without = f"there was no answer for {PATIENCE:.0f} s"
-            raise Fatal(f"{error}, and {without}: run again later")
+            raise UserError(f"{error}, and {without}: run again later")
 
     def summary(self) -> str:
         """What was asked and what it took, for the last line of a run."""

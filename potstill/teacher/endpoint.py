@@ -68,10 +68,6 @@ class Refused(Exception):
     """The server will never answer this request in this form."""
 
 
-class Fatal(UserError):
-    """No request to this endpoint can succeed."""
-
-
 @dataclass
 class Endpoint:
     """Where the teacher is and what it is called there. The key is never shown."""
@@ -128,8 +124,8 @@ class Endpoint:
 
     async def ask(self, request: Request) -> Row:
         """The journal's row for the answer, asked for with all that the endpoint takes; what it
-        refuses is left out and remembered once an answer came without. Raises Retry, Refused or
-        Fatal."""
+        refuses is left out and remembered once an answer came without. Raises Retry, Refused, or
+        UserError when no request to this endpoint can succeed."""
         without = self.without
         while True:
             try:
@@ -206,7 +202,7 @@ class Endpoint:
             status, message = error.status_code, self._line(error.message)
             reason = f"{self} answered {status} ({message})"
             if status in FATAL:
-                return Fatal(f"{reason}: {FATAL[status]}")
+                return UserError(f"{reason}: {FATAL[status]}")
             if status not in (408, 409, 425, 429) and status < 500:
                 return Refused(f"{status}: {message}")
             overload = status in (502, 503, 504, 529)
@@ -221,7 +217,7 @@ class Endpoint:
         self.ambiguous += reached
         if not reached and not self.answered:  # nor ever was
             check = "check that it runs and TEACHER_BASE_URL"
-            return Fatal(f"{self} cannot be reached ({reason}): {check}")
+            return UserError(f"{self} cannot be reached ({reason}): {check}")
         reason = f"the connection to {self} broke ({reason})"
         return Retry(reason, overload=not reached, billed=reached)
 

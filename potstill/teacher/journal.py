@@ -22,7 +22,6 @@ from potstill.teacher.limits import estimate
 
 GROUP = 64  # answers in one write and fsync, at most
 DELAY = 0.05  # seconds that an answer waits for others to be written with
-_HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","row":', b"}"
 # The finish_reason of rows that are no answers: a reply that is no chat completion, kept to be
 # looked at; and a try whose reply never came, or was of that kind, which may have been billed.
 NO_ANSWER = MALFORMED, LOST = "malformed", "lost"
@@ -217,10 +216,10 @@ def _encode(row: Row) -> bytes:
 
 def _line(raw: bytes) -> bytes:
     """A row's bytes with their sum."""
-    return _HEAD + hashlib.sha256(raw).hexdigest()[:16].encode() + _MIDDLE + raw + _TAIL
+    return b'{"sum":"%s","row":%s}' % (hashlib.sha256(raw).hexdigest()[:16].encode(), raw)
 
 
 def _decode(line: bytes) -> Row | None:
     """The row of an undamaged line, else None."""
-    raw = line[len(_HEAD) + 16 + len(_MIDDLE) : -len(_TAIL)]
+    raw = line.partition(b',"row":')[2][:-1]
     return dict(json.loads(raw)) if line == _line(raw) else None

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from potstill.core.jsonl import Row, write_text
 from potstill.training import run, swift
 
-PARAMS = ["beta", "rpo_alpha", "dpo_learning_rate", "dpo_num_train_epochs"]
 # The columns of curves.csv, each with its name in the log
 CURVES = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
 

@@ -16,15 +16,6 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import row_id, write_json, write_jsonl
 from potstill.training import model_folder, swift
 
-# The parameters of every training, then those of `swift sft` alone; the names are ms-swift's own
-PARAMS = """
-    seed tuner_type quant_bits torch_dtype per_device_train_batch_size lr_scheduler_type lora_rank
-    lora_alpha lora_dropout target_modules gradient_accumulation_steps save_steps save_total_limit
-    logging_steps max_length warmup_ratio weight_decay dataloader_num_workers
-""".split()
-SFT_PARAMS = """
-    num_train_epochs per_device_eval_batch_size learning_rate eval_steps swift_args group_by_length
-""".split()
 # Parameters that are not passed on as they are
 OURS = "model model_revision models quant_bits torch_dtype target_modules swift_args".split()
 OURS += "dpo_learning_rate dpo_num_train_epochs".split()

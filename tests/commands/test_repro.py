@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from potstill.commands import repro
+from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
 NAMES = ["expand", "sft", "predict@sft", "score"]
@@ -46,7 +47,7 @@ def test_a_long_stage_says_once_a_minute_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(repro.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("potstill.commands.repro.time.monotonic", lambda: clock[0])
     progress = repro.Progress(NAMES)
     progress.take("Running stage 'sft':")
     for step in range(0, 200, 10):
@@ -89,8 +90,9 @@ def model(right: int) -> dict[str, object]:
 def test_the_verdict(project: Project) -> None:
     metrics = {"rows": 100, "base": model(0), "sft": model(97), "teacher": model(92)}
     project.write("reports/metrics.json", json.dumps(metrics))
-    cost = {"answers": 7, "prompt_tokens": 1, "completion_tokens": 2, "spent": None, "break_even_requests": None}
-    project.write("reports/cost.json", json.dumps(cost))
+    cost = {"answers": 7, "prompt_tokens": 1, "completion_tokens": 2}
+    unknown = dict.fromkeys(("spent", "break_even_requests"))
+    project.write("reports/cost.json", json.dumps({**cost, **unknown}))
     progress = repro.Progress(NAMES)
     lines = repro.verdict(progress, 1.5).splitlines()
     assert lines[1] == "toy: 0.0% → 97.0% right (95 % interval 10.0% to 90.0%)"
@@ -106,7 +108,8 @@ def test_the_verdict(project: Project) -> None:
 def test_a_failure_is_shown_without_what_dvc_says_of_it(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stand-in for DVC, run as `python -m dvc`: the stage's own sentence, and where the log is."""
+    """A stand-in for DVC, run as `python -m dvc`: the stage's own sentence, and where the log
+    is."""
     project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
     project.write("dvc/__init__.py", "")
     project.write(
@@ -119,7 +122,7 @@ def test_a_failure_is_shown_without_what_dvc_says_of_it(
         "sys.exit(255)\n",
     )
     monkeypatch.setenv("PYTHONPATH", str(project.dir))
-    with pytest.raises(repro.UserError) as error:
+    with pytest.raises(UserError) as error:
         repro.run()
     said = capsys.readouterr()
     assert said.err == "error: data/2-answers.jsonl: no answer passes\n"
@@ -132,7 +135,7 @@ def test_a_failure_is_shown_without_what_dvc_says_of_it(
 
 def test_eval_without_a_model_says_so(project: Project) -> None:
     expected = r"^no trained model at models/sft/merged: run `make repro` first$"
-    with pytest.raises(repro.UserError, match=expected):
+    with pytest.raises(UserError, match=expected):
         repro.evaluate()
 
 

@@ -227,7 +227,8 @@ def test_inputs_of_several_fields(project: Project) -> None:
     jsonl.write_jsonl("data/seeds.jsonl", [{"id": jsonl.row_id(one), **one} for one in fields])
     project.set(expand_rows=4, expand_new=3, expand_calls=1)
     p, t = params.load(*PARAMS), settings.load()
-    replies = [{"word": "鞋", "mood": "暖"}, {"word": "鞋"}, "鞋"]
+    shoe = {"word": "鞋", "mood": "暖"}
+    replies = [shoe, {"word": "鞋"}, "鞋"]
 
     def ask(kind: str, calls: list[Row]) -> Iterator[Row]:
         for call in calls:
@@ -240,9 +241,7 @@ def test_inputs_of_several_fields(project: Project) -> None:
             }
 
     found, report = expand.grow(t, expand.read(t, p)[0], [], p, ask)
-    assert found[2:] == [
-        {"id": jsonl.row_id(replies[0]), **replies[0], "family": found[2]["family"]}
-    ]  # type: ignore[dict-item, arg-type]
+    assert found[2:] == [{"id": jsonl.row_id(shoe), **shoe, "family": found[2]["family"]}]
     assert report["categories"][""]["refused"] == {"wrong shape": 2}
     assert expand_rules.schema(t)["properties"]["inputs"]["items"]["required"] == ["word", "mood"]
 

@@ -1,6 +1,7 @@
 """Merging: a model that exists is whole."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 
 from potstill.commands import verify
 from potstill.core import jsonl, stage
+from potstill.core import project as places
 from potstill.training import run
 from tests import fakes
-from tests.conftest import ROOT, Project
+from tests.conftest import Project
 
 MERGED = Path("models/sft/merged")
 
@@ -55,7 +57,9 @@ def test_a_merge_that_breaks_off_shows_no_model(ready: Project) -> None:
     assert not MERGED.exists()
 
 
-def test_a_merge_that_is_killed_shows_no_model_and_is_made_anew(ready: Project) -> None:
+def test_a_merge_that_is_killed_shows_no_model_and_is_made_anew(
+    ready: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 18."""
     fakes.model(MERGED)
     process = ready.start("stages.merge", PYTHONPATH=os.environ["PYTHONPATH"], FAKE_SWIFT="sleep")
@@ -74,10 +78,12 @@ def test_a_merge_that_is_killed_shows_no_model_and_is_made_anew(ready: Project) 
         "chat_template.jinja",
         "model.safetensors",
     }
-    part = os.path.relpath("models/sft/merged.part", ROOT)
-    findings = dict(verify._task("toy", Path(".dvc/cache"), {}))
+    subprocess.run(["git", "init", "-q"], check=True)
+    ready.write(".dvc/config", "")
+    monkeypatch.setattr(places, "ROOT", ready.dir)  # `verify` looks at all tasks of a repository
+    part = "models/sft/merged.part"
     said = f"{part}: half-written, left by a run that was killed"
-    assert findings[said] == f"rm -rf {part}"
+    assert dict(verify.findings())[said] == f"rm -rf {part}"
     assert merge(ready)[0] == 0
     assert not Path("models/sft/merged.part").exists()
 

@@ -284,7 +284,7 @@ def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     declared = set(params.parse(params.PATH.read_text(), params.PATH))
     given = config(num_train_epochs=3)  # what task.yaml says
     plain = {name for name in declared & set(given) if name not in run.OURS}
-    assert {*run.PARAMS, *run.SFT_PARAMS} - {*run.OURS} <= plain
+    assert {*params.declared("sft")} - {*run.OURS} <= plain
     changed = config(**dict.fromkeys(plain, "changed"))
     assert {name for name in plain if changed[name] != "changed"} == set()
     with pytest.raises(UserError):
