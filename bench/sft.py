@@ -25,7 +25,7 @@ DATA = ("data/4-train.jsonl", "data/4-valid.jsonl")
 
 
 def main(rounds: int = 1) -> None:
-    p = params.load("model", "model_revision", *run.PARAMS, *run.SFT_PARAMS)
+    p = params.load(*params.declared("sft"))
     config = run.config(settings.load().settled(p), *map(Path, DATA))
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):

@@ -67,7 +67,7 @@ def main() -> None:
     module, _, function = COMMANDS[words[0]].partition(":")
     found = importlib.import_module(module)
     if words[1:] in (["-h"], ["--help"]):
-        print(found.__doc__.strip())
+        print((found.__doc__ or "").strip())
         return
     sys.argv = [f"potstill {words[0]}", *words[1:]]
     from potstill.core import stage

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from potstill.core import params
+from potstill.core import jsonl, params
 from tests.conftest import ROOT, Project
 
 TRAIN = '''
@@ -150,6 +150,11 @@ class Clone(Project):
             shutil.copy(self.dir / path, home / path)
         text = (self.dir / "dvc.yaml").read_text(encoding="utf-8")
         self.write(f"tasks/{name}/dvc.yaml", text.replace("{root: .}", "{root: ../..}"))
+        texts = (row["text"] for row in self.read("seeds.jsonl"))
+        rows = [{"text": text.replace("line", name)} for text in texts]
+        jsonl.write_jsonl(
+            home / "data/seeds.jsonl", ({"id": jsonl.row_id(row), **row} for row in rows)
+        )
         text = (self.dir / "task.yaml").read_text(encoding="utf-8")
         self.write(f"tasks/{name}/task.yaml", text.replace("name: toy", f"name: {name}"))
 

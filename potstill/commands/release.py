@@ -183,9 +183,6 @@ def release(version: str) -> str:
     print(gate.judge(task, params.load("gate").gate.min_accuracy, "HEAD"))
     model = task.models / "student"
     model_folder.check_folder(model, "`make pull`, or `make repro`")
-    made = [lockfile.made(entry).get(str(model)) for entry in lockfile.read().values()]
-    if lockfile.md5(model) not in made:
-        raise UserError(f"{model}: not the model that dvc.lock names: `make verify` says more")
     part = run.part(FOLDER)
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(model, part)

@@ -27,6 +27,7 @@ from potstill.core.models import MODELS
 LOG = Path(".cache/repro.log")
 EVERY = 60  # seconds between two lines of progress where there is no terminal
 WIDTH = 20  # characters of the bar
+COLUMNS = 100  # of a line
 # What a stage says of its progress: of a training's steps, the teacher's answers, vLLM's prompts.
 COUNT = re.compile(r"(?:step |: )(\d[\d,]*)(?:/| of )(\d[\d,]*\d|\d)")
 LEFT = re.compile(r"(?:about )?([\dhms ]+?) left")
@@ -54,6 +55,7 @@ class Progress:
     def __init__(self, names: list[str]) -> None:
         self.names, self.live = names, sys.stdout.isatty()
         self.stage: str | None = None
+        self.done = 0  # stages that are up to date, those that did not run included
         self.started = self.shown = time.monotonic()
         self.ran: list[str] = []
         self.said: deque[str] = deque(maxlen=40)  # of the stage that runs, for an error
@@ -69,6 +71,9 @@ class Progress:
             self.state = self.last = ""
             self.draw()
             return
+        if re.match(r"Stage '.*' (didn't change|is cached)", line):
+            self.done += 1
+            return
         if not line or line.startswith((">", "Updating lock file", "Generating lock file")):
             return
         self.said.append(line)
@@ -80,10 +85,9 @@ class Progress:
             self.last = line.partition(": ")[2]
 
     def place(self) -> str:
-        """The stage's number and name, such as `[ 5/19] sft`."""
-        number = self.names.index(self.stage) + 1 if self.stage in self.names else 0
+        """The stage's number, in the order in which DVC runs them, and name: `[ 5/19] sft`."""
         total = str(len(self.names))
-        return f"[{number:{len(total)}}/{total}] {self.stage or '':16}"
+        return f"[{self.done + 1:{len(total)}}/{total}] {self.stage or '':16}"
 
     def draw(self, share: float | None = None) -> None:
         """Shows how far the stage is: a bar on a terminal, elsewhere a line once a minute."""
@@ -103,7 +107,9 @@ class Progress:
         if self.stage and ended:
             self.ran.append(self.stage)
             seconds = time.monotonic() - self.started
-            print(f"{self.place()} {duration(seconds):>9}  {self.last}".rstrip()[:160], flush=True)
+            line = f"{self.place()} {duration(seconds):>9}  {self.last}".rstrip()
+            print(line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "…", flush=True)
+            self.done += 1
         self.stage = None
 
 

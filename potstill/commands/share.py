@@ -11,6 +11,7 @@ import contextlib
 import logging
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +30,10 @@ def push() -> None:
     parts = []
     with _repo() as repo:
         remote = repo.cloud.get_remote_odb(command="share")
-        for name, stages in _by_task(repo):
-            objects = _objects(repo, stages)
-            lost = [one for one in objects if not repo.cache.local.exists(one.value)]
-            if len(lost) == len(objects):
+        by_task = _by_task(repo)
+        for name, lost in _missing(repo, by_task).items():
+            objects = by_task[name]
+            if lost is None:
                 print(f"share: {name}: has not run here, nothing to send")
                 continue
             done = repo.cloud.push([one for one in objects if one not in lost], odb=remote)
@@ -59,26 +60,24 @@ def pull() -> None:
             Exception
         ):  # a remote behind HTTP; it saves work, it proves nothing
             repo.stage_cache.pull(None)
-        for name, stages in _by_task(repo):
-            folders = {
-                out.hash_info for stage in stages for out in stage.outs if out.hash_info.isdir
-            }
-            _fetch(repo, remote, folders)
-            objects = _objects(repo, stages)
-            new = sum(not repo.cache.local.exists(one.value) for one in objects)
-            _fetch(repo, remote, set(objects))
-            lost = [one for one in objects if not repo.cache.local.exists(one.value)]
-            if len(lost) == len(objects):
+        new: Counter[str] = Counter()
+        for folders in (True, False):  # first the lists of the folders' files
+            by_task = _by_task(repo)
+            for name, objects in by_task.items():
+                wanted = [one for one in objects if one.isdir or not folders]
+                new[name] += _fetch(repo, remote, wanted)
+        for name, lost in _missing(repo, by_task).items():
+            objects = by_task[name]
+            if lost is None:
                 print(f"pull: {name}: nobody has shared it, `make repro TASK={name}` makes it")
-                continue
-            if lost:
+            elif lost:
                 parts.append(_part(name, lost, objects))
-                continue
-            with repo.lock:
-                failed = [str(path) for one in stages for path in one.checkout().get("failed", ())]
-            if failed:
-                raise UserError(f"{failed[0]} could not be checked out: `make verify` says why")
-            print(f"pull: {name}: {len(objects):,} objects, {new:,} of them new")
+            else:
+                with repo.lock:
+                    done = [stage.checkout() for stage in _stages(repo)[name]]
+                if failed := [str(path) for one in done for path in one.get("failed", ())]:
+                    raise UserError(f"{failed[0]} could not be checked out: see `make verify`")
+                print(f"pull: {name}: {len(objects):,} objects, {new[name]:,} of them new")
     for home in settings.tasks().values():
         with contextlib.chdir(home):
             fill.main()
@@ -118,8 +117,9 @@ def _repo() -> Iterator[Any]:
         raise UserError(" ".join(str(error).split()) + " (docs/team.md)") from None
 
 
-def _by_task(repo: Any) -> Iterator[tuple[str, list[Any]]]:
-    """The stages that have run, with outputs in DVC's cache, by task; a release is its task's."""
+def _stages(repo: Any) -> dict[str, list[Any]]:
+    """The stages that have run, with their outputs in DVC's cache, by task; a release is its
+    task's."""
     names = {str(home): name for name, home in settings.tasks().items()}
     by_task: dict[str, list[Any]] = {}
     for stage in repo.index.stages:
@@ -127,26 +127,44 @@ def _by_task(repo: Any) -> Iterator[tuple[str, list[Any]]]:
         if stage.outs:
             home = str(Path(stage.path).resolve().parent)
             by_task.setdefault(names.get(home, home), []).append(stage)
-    yield from sorted(by_task.items())
+    return dict(sorted(by_task.items()))
 
 
-def _objects(repo: Any, stages: list[Any]) -> list[Any]:
-    """The objects that the stages made, with a folder's files where the cache has their list."""
-    found = {}
-    for out in (out for stage in stages for out in stage.outs):
-        out.hash_info.obj_name = str(out)
-        found[out.hash_info.value] = out.hash_info
-        if out.hash_info.isdir and repo.cache.local.exists(out.hash_info.value):
-            found |= {one.value: one for some in out.get_used_objs().values() for one in some}
-    return list(found.values())
+def _by_task(repo: Any) -> dict[str, list[Any]]:
+    """The objects that each task's stages made, with a folder's files where the cache has their
+    list."""
+    by_task = {}
+    for name, stages in _stages(repo).items():
+        objects = {}
+        for out in (out for stage in stages for out in stage.outs):
+            out.hash_info.obj_name = str(out)
+            objects[out.hash_info.value] = out.hash_info
+            if out.hash_info.isdir and repo.cache.local.exists(out.hash_info.value):
+                objects |= {one.value: one for used in out.get_used_objs().values() for one in used}
+        by_task[name] = list(objects.values())
+    return by_task
 
 
-def _fetch(repo: Any, remote: Any, objects: set[Any]) -> None:
-    """Fetches the objects that the remote has; what it lacks is told by the cache afterwards."""
-    here = {one for one in objects if repo.cache.local.exists(one.value)}
-    there = {one for one in objects - here if remote.exists(one.value)}
+def _missing(repo: Any, by_task: dict[str, list[Any]]) -> dict[str, list[Any] | None]:
+    """For each task the objects that the cache lacks; None where it has none of the task's own.
+    What two tasks have alike, such as a short report, says nothing of either."""
+    counts = Counter(one.value for objects in by_task.values() for one in objects)
+    missing: dict[str, list[Any] | None] = {}
+    for name, objects in by_task.items():
+        lost = [one for one in objects if not repo.cache.local.exists(one.value)]
+        own = {one.value for one in objects if counts[one.value] == 1}
+        nothing_here = own <= {one.value for one in lost} and lost
+        missing[name] = None if nothing_here else lost
+    return missing
+
+
+def _fetch(repo: Any, remote: Any, objects: list[Any]) -> int:
+    """Fetches the objects that the remote has and the cache lacks; how many."""
+    lost = [one for one in objects if not repo.cache.local.exists(one.value)]
+    there = {one for one in lost if remote.exists(one.value)}
     if there:
         repo.cloud.pull(there, odb=remote)
+    return len(there)
 
 
 def _part(name: str, lost: list[Any], objects: list[Any]) -> str:

@@ -69,13 +69,14 @@ def findings() -> Iterator[Finding]:
     for file in sorted(path for path in cache.rglob("*") if path.is_file()):
         object_name = file.parent.name + file.name
         if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", object_name):
-            yield f"{file}: half an object, left by a killed `dvc` or a full disk", f"rm {file}"
+            name = os.path.relpath(file)
+            yield f"{name}: half an object, left by a killed `dvc` or a full disk", f"rm {name}"
         elif lockfile.md5(file) != object_name.removesuffix(".dir"):
-            user = users.get(object_name)
+            user, name = users.get(object_name), os.path.relpath(file)
             yield (
-                f"{file}: damaged, its bytes are not those of its name; it is "
+                f"{name}: damaged, its bytes are not those of its name; it is "
                 f"{user or 'of another commit or experiment'}",
-                f"rm -rf {file} {user or ''}".rstrip()
+                f"rm -rf {name} {user or ''}".rstrip()
                 + " && make pull, or where no remote has it `make repro`",
             )
     for path in sorted((project.cache() / "teacher").glob("*.jsonl")):
@@ -87,15 +88,18 @@ def findings() -> Iterator[Finding]:
 def _task(name: str, cache: Path, users: dict[str, str]) -> Iterator[Finding]:
     """What is wrong with a task; adds to `users` what each object of the cache belongs to."""
     home = os.path.relpath(Path.cwd(), project.ROOT)
-    where = "" if home == "." else f"{home}/"
+    where, cd = ("", "") if home == "." else (f"{home}/", f"cd {home} && ")
     try:
         entries, before = lockfile.read(), lockfile.read("HEAD")
     except UserError as error:
-        yield where + str(error).partition(": `")[0], f"cd {home} && {lockfile.AGAIN}"
+        yield where + str(error).partition(": `")[0], cd + lockfile.AGAIN
         return
+    if (release := Path("release.dvc")).is_file():
+        md5 = lockfile.read_yaml(release)["outs"][0]["md5"]
+        entries = entries | {"release": {"outs": [{"path": "release", "md5": md5}]}}
     if lost := before.keys() - entries:
         what = f"{where}dvc.lock lacks {len(lost)} stages that the last commit has, as {min(lost)}"
-        yield what, lockfile.AGAIN
+        yield what, cd + lockfile.AGAIN
     running = {path.name: stage.running(path) for path in sorted(stage.LOCKS.glob("*"))}
     for stage_name, who in running.items():
         if who:
@@ -105,24 +109,28 @@ def _task(name: str, cache: Path, users: dict[str, str]) -> Iterator[Finding]:
             for part in sorted(Path(top).rglob("*.part")):
                 what = f"{where}{part}: half-written, left by a run that was killed"
                 yield what, f"rm -rf {where}{part}"
-    gone, uncached = [], []
+    gone, uncached, cached = [], [], 0
     for entry in entries.values():
         for path, md5 in lockfile.made(entry).items():
             in_git = path.startswith("reports/") and not path.endswith(".html")
             parts = dict(lockfile.objects(cache, md5))
-            users |= dict.fromkeys((md5, *parts.values()), where + path)
+            names = {f"{where}{path}/{part}".removesuffix("/."): sum for part, sum in parts.items()}
+            users |= {sum: full for full, sum in names.items()} | {md5: where + path}
+            cached += not in_git
             if not Path(path).exists():
-                gone.append(path)
+                gone += [path] * (not in_git)
             elif lockfile.md5(Path(path)) != md5:
-                mends = f"git checkout {path}" if in_git else f"rm -rf {path} && make pull"
+                mends = f"rm -rf {where}{path} && make pull"
+                if in_git:
+                    mends = f"git checkout {where}{path}"
                 yield (
                     f"{where}{path}: not as it was made, its bytes are others",
                     f"{mends}, or `make repro TASK={name}`, which makes it anew",
                 )
-            names = {md5, *parts.values()}
-            if not in_git and not all((cache / one[:2] / one[2:]).is_file() for one in names):
+            objects = [cache / sum[:2] / sum[2:] for sum in {md5, *parts.values()}]
+            if not in_git and not all(path.is_file() for path in objects):
                 uncached.append(path)
-    if not gone or len(gone) < sum(len(lockfile.made(entry)) for entry in entries.values()):
+    if len(gone) < cached:  # else the task has not run here, which is nothing wrong
         for paths, lack in ((gone, "not here"), (uncached, "not in DVC's cache")):
             if paths:
                 more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
@@ -151,9 +159,12 @@ def _leftovers() -> Iterator[Finding]:
         yield f"{index}: git runs, or was killed", f"rm {index} when no git runs"
     running = project.git("for-each-ref", "--format=%(refname)", "refs/exps/exec")
     if running and project.git("rev-parse", "--abbrev-ref", "HEAD") == "HEAD":
+        branch = "BRANCH"
+        with contextlib.suppress(UserError):
+            branch = project.git("rev-parse", "--abbrev-ref", "@{-1}")
         yield (
             "HEAD is detached: a `dvc exp run` was killed (or runs)",
-            "git checkout -; `git diff params.yaml` shows what the experiment had set",
+            f"git checkout {branch}; `git diff params.yaml` shows what the experiment had set",
         )
 
 

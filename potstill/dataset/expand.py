@@ -4,17 +4,16 @@ is to be added (expand.rows is 0), growth.py is not even imported.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
 
-DRY = 8  # calls of a category with no new input after which no more are made
-# (kind, rows) → the teacher's answers: kind `teacher` is the task's own question, any other one a
-# prompt of that name
-Ask = Callable[[str, list[Row]], Iterable[Row]]
+if TYPE_CHECKING:
+    from potstill.dataset.growth import Ask
 
 
 def asking(
@@ -39,7 +38,7 @@ def read(task: Task, params: SimpleNamespace) -> tuple[list[Row], list[Row]]:
 
 
 def grow(
-    task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace, ask: Ask
+    task: Task, seeds: list[Row], gold: list[Row], params: SimpleNamespace, ask: "Ask"
 ) -> tuple[list[Row], Row]:
     """The seeds and what was grown from them, each with its `family`, and the report.
 
@@ -70,7 +69,7 @@ def table(report: Row) -> Iterator[str]:
     if short:
         yield (
             f"{report['rows']:,} rows, not all that were wanted: {', '.join(short)} stopped by the "
-            f"ceiling expand.calls (calls), or after {DRY} calls with nothing new (dry)"
+            f"ceiling expand.calls (calls), or after a run of calls with nothing new (dry)"
         )
     if refused:
         reasons = (f"{count:,} {reason}" for reason, count in refused.most_common())

@@ -8,17 +8,22 @@ import json
 import math
 import random
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from potstill.checks import registry
 from potstill.core.jsonl import Row, row_id, squeeze
-from potstill.dataset.expand import DRY, Ask
 from potstill.dataset.expand_rules import Category, categories, reply_items, unusable, writable
 from potstill.dataset.near_duplicates import Seen
 from potstill.task.settings import Task
 
 GOLD = "gold:"  # what keys and families of gold rows begin with; no seed's family does
+
+DRY = 8  # calls of a category with no new input after which no more are made
+# (kind, rows) → the teacher's answers: kind `teacher` is the task's own question, any other one a
+# prompt of that name
+Ask = Callable[[str, list[Row]], Iterable[Row]]
 
 
 @dataclass

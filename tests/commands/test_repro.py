@@ -55,7 +55,7 @@ def test_a_long_stage_says_once_a_minute_how_far_it_is(
         progress.take(f"sft: step {step}/1287, loss 0.0036, about 1m 46s left")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"[2/4] sft              {step} of 1287, 1m 46s left" for step in (50, 110, 170)
+        f"[1/4] sft              {step} of 1287, 1m 46s left" for step in (50, 110, 170)
     ]
 
 
