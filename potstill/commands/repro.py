@@ -150,6 +150,7 @@ def run(*arguments: str) -> Progress:
     if stopped.is_set():
         raise KeyboardInterrupt
     if code:
+        params.load()  # says of a bad params.yaml in one sentence what DVC says in ten
         said = [
             one for one in progress.said if not COUNT.search(one) and not one.startswith("WARN")
         ]
@@ -163,21 +164,20 @@ def run(*arguments: str) -> Progress:
 def verdict(progress: Progress, seconds: float) -> str:
     """The result of the pipeline in a few lines, from the files that score and report left."""
     from potstill.evaluation import score
-    from potstill.task import settings
 
-    task = settings.load()
-    metrics = json.loads(params.read_text(task.reports / "metrics.json"))
-    cost = json.loads(params.read_text(task.reports / "cost.json"))
+    config = lockfile.read_yaml(Path("task.yaml"))
+    metrics = json.loads(params.read_text(Path("reports/metrics.json")))
+    cost = json.loads(params.read_text(Path("reports/cost.json")))
     model = score.student(metrics)
     before, after = metrics["base"], metrics[model]
-    rows = task.config.get("headline_slice")
+    rows = config.get("headline_slice")
     home = os.path.relpath(Path.cwd(), project.ROOT)
     count = len(progress.ran)
     ran = f"{count} of {len(progress.names)} stages ran" if count else "nothing was to do"
     where = "" if home == "." else f"{home}/"
     lines = [
         "",
-        f"{task.name}: {score.headline(before):.1%} → {score.headline(after):.1%} "
+        f"{params.task_name()}: {score.headline(before):.1%} → {score.headline(after):.1%} "
         f"{score.WORD_SAYS[score.word_of(after)]} "
         f"(95 % interval {after['low']:.1%} to {after['high']:.1%})",
         f"  {'model':<10}{'share':>8}  95 % interval     right of {metrics['rows']:,} test rows"
@@ -191,7 +191,7 @@ def verdict(progress: Progress, seconds: float) -> str:
             f"{MODELS[name].says}"
         )
     lines += [
-        f"report: {where}{task.reports}/report.html (all tasks: `make report`)",
+        f"report: {where}reports/report.html (all tasks: `make report`)",
         score.cost_line(cost),
         f"time: {duration(seconds)}; {ran}; the log is {where}{LOG}",
         "next: open the report; `make review` to judge answers; `make new-task NAME=…`",
@@ -202,7 +202,6 @@ def verdict(progress: Progress, seconds: float) -> str:
 def main() -> None:
     """`make repro`. Raises UserError as `run` does."""
     start = time.monotonic()
-    params.load()  # says what is wrong in one sentence, before DVC says it in ten
     progress = run(*pull_option(), *sys.argv[1:])
     print(verdict(progress, time.monotonic() - start))
 
