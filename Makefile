@@ -103,6 +103,6 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(SETUP)
 
-.PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share \
-  pull release serve bench-serve quantize quote fill validate import review trace new-task \
-  pipelines profile test base lock
+.PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
+.PHONY: pull release serve bench-serve quantize quote fill validate import review trace new-task
+.PHONY: pipelines profile test base lock
