@@ -179,10 +179,10 @@ def release(version: str) -> str:
     if changed := project.git("status", "--porcelain", "--untracked-files=no"):
         path = changed.splitlines()[0].strip().partition(" ")[2]
         raise UserError(f"{path} is not committed, expected a clean checkout: commit, then release")
-    print(verify.check_task(task.name))
-    print(gate.judge(task, params.load("gate").gate.min_accuracy, "HEAD"))
     model = task.models / "student"
     model_folder.check_folder(model, "`make pull`, or `make repro`")
+    print(verify.check_task(task.name))
+    print(gate.judge(task, params.load("gate").gate.min_accuracy, "HEAD"))
     part = run.part(FOLDER)
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(model, part)
