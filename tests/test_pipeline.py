@@ -225,7 +225,9 @@ def test_experiments_and_metrics_read_well(checkout: Checkout) -> None:
     page = checkout.read("plots/index.html")
     assert "training loss" in page
     assert "validation loss" in page
-    assert not re.findall(r'src="(?!(?:\.\./)+potstill/report/vega\.js)', page)  # nothing from elsewhere
+    assert not re.findall(
+        r'src="(?!(?:\.\./)+potstill/report/vega\.js)', page
+    )  # nothing from elsewhere
 
 
 def test_the_gate_holds_the_last_commit(checkout: Checkout) -> None:
