@@ -34,8 +34,10 @@ def check_task(name: str) -> str:
     with Repo() as repo, repo.lock:
         stages = repo.stage.collect(str(lockfile.PIPELINE))
         stale = [one for one in stages if one.changed(allow_missing=True, upstream=stages)]
+        ran = lockfile.read()
         for one in stale:
-            print(f"{one.addressing}: {', '.join(_reasons(one)) or 'has not run yet'}")
+            reasons = ", ".join(_reasons(one)) if one.name in ran else "has not run yet"
+            print(f"{one.name}: {reasons}")
     if stale:
         some = f"{len(stale)} stage{'s' if len(stale) > 1 else ''}"
         raise UserError(

@@ -39,6 +39,9 @@ def run(main: Callable[[], None]) -> None:
         reason = str(stop) or "what was finished is kept; run the same command again"
         print(f"stopped: {reason}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # who read what is printed, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
