@@ -77,12 +77,13 @@ class Progress:
         if not line or line.startswith((">", "Updating lock file", "Generating lock file")):
             return
         self.said.append(line)
-        if count := COUNT.search(line):
-            left = LEFT.search(line)
-            self.state = f"{count[1]} of {count[2]}" + (f", {left[1].strip()} left" if left else "")
+        count, left = COUNT.search(line), LEFT.search(line)
+        if count and left:
+            self.state = f"{count[1]} of {count[2]}, {left[1].strip()} left"
             self.draw(float(count[1].replace(",", "")) / float(count[2].replace(",", "")))
-        elif self.stage and line.startswith(f"{self.stage.partition('@')[0]}:"):
-            self.last = line.partition(": ")[2]
+        elif self.stage:
+            own = rf"(?:{self.stage.partition('@')[0]}|predict)(?: \S+)?: (.*)"
+            self.last = match[1] if (match := re.match(own, line)) else self.last
 
     def place(self) -> str:
         """The stage's number, in the order in which DVC runs them, and name: `[ 5/19] sft`."""
@@ -151,9 +152,7 @@ def run(*arguments: str) -> Progress:
         raise KeyboardInterrupt
     if code:
         params.load()  # says of a bad params.yaml in one sentence what DVC says in ten
-        said = [
-            one for one in progress.said if not COUNT.search(one) and not one.startswith("WARN")
-        ]
+        said = [one for one in progress.said if not LEFT.search(one) and not one.startswith("WARN")]
         own = [one for one in said if not one.startswith("ERROR: failed to reproduce")]
         print(*(own if failed else said), sep="\n", file=sys.stderr)
         what = f"stage {failed}" if failed else "`dvc repro`"

@@ -43,6 +43,21 @@ def test_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"\[3/4\] predict@sft +\d+\.\d s  500 rows, 0 cut off .*", second)
 
 
+@pytest.mark.parametrize(
+    ("stage", "line", "said"),
+    [
+        ("parity", "parity: 0 of 100 training rows have other tokens", "0 of 100 training rows"),
+        ("ask_teacher", "predict: 500 rows, 0 cut off", "500 rows, 0 cut off"),
+        ("choose", "choose sft: models has no dpo → models/student", "models has no dpo"),
+    ],
+)
+def test_the_line_says_what_a_stage_did(
+    stage: str, line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [shown_line] = shown([f"Running stage '{stage}':", line], capsys)
+    assert f"s  {said}" in shown_line
+
+
 def test_a_long_stage_says_once_a_minute_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
