@@ -130,6 +130,12 @@ def run(*arguments: str) -> Progress:
         child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
+        try:  # while DVC starts, which takes longer: a stage's outputs are removed before it runs
+            params.load()
+        except UserError:
+            child.kill()
+            child.wait()
+            raise
 
         def stop(signum: int, frame: FrameType | None) -> None:
             stopped.set()
@@ -151,10 +157,12 @@ def run(*arguments: str) -> Progress:
     if stopped.is_set():
         raise KeyboardInterrupt
     if code:
-        params.load()  # says of a bad params.yaml in one sentence what DVC says in ten
         said = [one for one in progress.said if not LEFT.search(one) and not one.startswith("WARN")]
         own = [one for one in said if not one.startswith("ERROR: failed to reproduce")]
         print(*(own if failed else said), sep="\n", file=sys.stderr)
+        if match := re.search(r"unable to read: '([^']+)'", "\n".join(said)):
+            path = match[1]  # DVC reads the files of every task, whichever is asked for
+            raise UserError(f"{path}: not YAML, see above: mend the line, or `git checkout {path}`")
         what = f"stage {failed}" if failed else "`dvc repro`"
         raise UserError(f"{what} failed, see above; all that was said is in {LOG}")
     return progress

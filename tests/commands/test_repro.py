@@ -120,6 +120,32 @@ def test_the_verdict(project: Project) -> None:
     assert "1 of 4 stages ran" in repro.verdict(progress, 1.5)
 
 
+def test_a_file_of_another_task_that_dvc_cannot_read_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("dvc/__init__.py", "")
+    said = "ERROR: unable to read: 'tasks/x/params.yaml', YAML file structure is corrupted"
+    project.write("dvc/__main__.py", f'import sys\nprint("{said}")\nsys.exit(255)\n')
+    monkeypatch.setenv("PYTHONPATH", str(project.dir))
+    with pytest.raises(
+        UserError, match=r"^tasks/x/params\.yaml: not YAML, .* `git checkout tasks/x"
+    ):
+        repro.run()
+
+
+def test_a_bad_parameter_stops_the_run_before_a_stage_begins(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("dvc/__init__.py", "")
+    late = "import pathlib, time\ntime.sleep(30)\npathlib.Path('began').touch()\n"
+    project.write("dvc/__main__.py", late)
+    monkeypatch.setenv("PYTHONPATH", str(project.dir))
+    project.set(lora_rank=320)
+    with pytest.raises(UserError, match=r"^params\.yaml:\d+: lora_rank is 320"):
+        repro.run()
+    assert not Path("began").exists()
+
+
 def test_a_failure_is_shown_without_what_dvc_says_of_it(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
