@@ -42,7 +42,7 @@ SAID = re.compile(r"vLLM: started in ([0-9.]+) s, ([0-9,]+) rows, ([0-9,]+) toke
 
 def main() -> None:
     t = settings.load()
-    p = t.settled(params.load("predict")).predict
+    p = params.load("predict").predict
     tests, model = t.data / "4-test.jsonl", t.models / "sft/merged"
     chats = [t.messages("student", row) for row in jsonl.read_jsonl(tests)]
     options = engine.OPTIONS | {"dtype": p.dtype, "max_model_len": p.max_model_len}

@@ -156,7 +156,7 @@ def main() -> None:
         target.write_text(json.dumps(found), encoding="utf-8")
         return
     t = settings.load()
-    p = t.settled(params.load("model", "model_revision", "predict"))
+    p = params.load("model", "model_revision", "predict")
     if options.words:
         print(words(t, options.words))
         return

@@ -18,7 +18,6 @@ from statistics import median
 
 from bench.poisoned import TASK, link
 from potstill.core import params, project
-from potstill.task import settings
 from potstill.training import model_folder, run, swift
 
 DATA = ("data/4-train.jsonl", "data/4-valid.jsonl")
@@ -26,7 +25,7 @@ DATA = ("data/4-train.jsonl", "data/4-valid.jsonl")
 
 def main(rounds: int = 1) -> None:
     p = params.load(*params.declared("sft"))
-    config = run.config(settings.load().settled(p), *map(Path, DATA))
+    config = run.config(p, *map(Path, DATA))
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -11,19 +11,18 @@ import time
 
 from potstill.core import errors, jsonl, params, stage
 from potstill.core.jsonl import Row
-from potstill.task import settings
+from potstill.core.project import DATA, MODELS
 from potstill.training import dpo, model_folder, run
 
 
 def main() -> None:
     p = params.load(*params.declared("align"))
-    t = settings.load()
-    start, out = time.monotonic(), run.part(t.models / "dpo")
+    start, out = time.monotonic(), run.part(MODELS / "dpo")
     shutil.rmtree(out, ignore_errors=True)
     says = "nothing to do, models has no dpo"
     log: list[Row] = []
     if "dpo" in p.models:
-        merged, path = t.models / "sft" / "merged", t.data / "4-pairs/pairs.jsonl"
+        merged, path = MODELS / "sft" / "merged", DATA / "4-pairs/pairs.jsonl"
         model_folder.check_folder(merged, "run `dvc repro merge`")
         if not path.is_file():
             raise errors.UserError(
@@ -40,9 +39,9 @@ def main() -> None:
             run.merge(str(merged), "", out / "adapter", out / "merged", work)
         log = jsonl.read_jsonl(out / "adapter" / "logging.jsonl")
         seconds = f"{time.monotonic() - start:.1f} s, {trained:.1f} of them in the trainer"
-        says = f"{len(pairs):,} pairs, {steps:,} steps, {seconds} → {t.models}/dpo"
+        says = f"{len(pairs):,} pairs, {steps:,} steps, {seconds} → {MODELS}/dpo"
     dpo.write_curves(out / "curves.csv", log)
-    run.replace(t.models / "dpo")
+    run.replace(MODELS / "dpo")
     print(f"align: {says}")
 
 

@@ -18,7 +18,6 @@ from potstill.teacher import asking
 def main() -> None:
     p = params.load("near_duplicate", "expand", "teacher", "generate")
     t = settings.load()
-    p = t.settled(p)
     if p.expand.hard:
         registry.validate(t)
     seeds, gold = expand.read(t, p)

@@ -18,7 +18,6 @@ from potstill.teacher import asking
 def main() -> None:
     p = params.load("teacher", "generate")
     t = settings.load()
-    p = t.settled(p)
     registry.validate(t)
     path = t.data / "1-inputs.jsonl"
     inputs = t.inputs(path)

@@ -17,7 +17,7 @@ LESSONS = 100  # training rows whose tokens are compared
 def main() -> None:
     p = params.load("model", "model_revision", "predict.max_tokens", "predict.dtype")
     t = settings.load()
-    p, tests = t.settled(p), predictions.tests(t)
+    tests = predictions.tests(t)
     merged = t.models / "sft" / "merged"
     model_folder.check_folder(merged, "run `dvc repro merge`")
     asked = [t.messages("student", row) for row in tests]

@@ -26,7 +26,7 @@ def untrained(name: str) -> None:
     shots = MODELS[name].few_shot
     p = params.load("model", "model_revision", "predict", *(["few_shot"] if shots else []))
     t = settings.load()
-    p, tests = t.settled(p), predictions.tests(t)
+    tests = predictions.tests(t)
     asked = [t.messages(MODELS[name].prompt, row) for row in tests]
     batches, files = [asked], ["test.jsonl"]
     if shots:
@@ -52,7 +52,6 @@ def trained(name: str, weights: Path) -> None:
     """Predicts with a model of the folder models/."""
     p = params.load("models", "predict")
     t = settings.load()
-    p = t.settled(p)
     rows = {"test.jsonl": predictions.tests(t), "valid.jsonl": []}
     chats = {"test.jsonl": [t.messages(MODELS[name].prompt, row) for row in rows["test.jsonl"]]}
     if "dpo" in p.models:

@@ -16,7 +16,6 @@ from potstill.training import model_folder
 def main() -> None:
     p = params.load("models", "seed", "pairs", "predict")
     t = settings.load()
-    p = t.settled(p)
     found: list[Row] = []
     asked: list[Row] = []
     if "dpo" in p.models:

@@ -7,31 +7,29 @@ A line of adapter/logging.jsonl: {"step": 100, "epoch": 0.41, "loss": 0.0213}, o
 import time
 
 from potstill.core import errors, jsonl, params, stage
-from potstill.task import settings
+from potstill.core.project import DATA, MODELS
 from potstill.training import run
 
 
 def main() -> None:
     p = params.load(*params.declared("sft"))
-    t = settings.load()
-    p = t.settled(p)
     start = time.monotonic()
-    config = run.config(p, t.data / "4-train.jsonl", t.data / "4-valid.jsonl")
+    config = run.config(p, DATA / "4-train.jsonl", DATA / "4-valid.jsonl")
     train, valid = (
-        jsonl.read_jsonl(t.data / f"4-{side}.jsonl", ("id", "messages"))
+        jsonl.read_jsonl(DATA / f"4-{side}.jsonl", ("id", "messages"))
         for side in ("train", "valid")
     )
     if twice := {row["id"] for row in train} & {row["id"] for row in valid}:
-        path = t.data / "4-train.jsonl"
+        path = DATA / "4-train.jsonl"
         raise errors.UserError(
             f"{path}: id {min(twice)} is in 4-valid.jsonl, too: run `dvc repro split`"
         )
     with run.exclusive_folder("sft", config) as work:
-        steps, trained = run.train(config, work, t.models / "sft" / "adapter", base=p.model)
+        steps, trained = run.train(config, work, MODELS / "sft" / "adapter", base=p.model)
     seconds = time.monotonic() - start
     print(
         f"sft: {len(train):,} rows, {len(valid):,} to validate on, {steps:,} steps, "
-        f"{seconds:.1f} s, {trained:.1f} of them in the trainer → {t.models}/sft/adapter"
+        f"{seconds:.1f} s, {trained:.1f} of them in the trainer → {MODELS}/sft/adapter"
     )
 
 

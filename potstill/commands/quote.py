@@ -79,7 +79,6 @@ def expansion(
 
 def quote(t: settings.Task, p: SimpleNamespace) -> str:
     """The quote as text. Raises UserError when the teacher has no name or a row does not fit."""
-    p = t.settled(p)
     model = asking.model_name(p.teacher)
     journal = asking.open_journal(t)
     used = journal.used[model]

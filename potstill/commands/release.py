@@ -14,7 +14,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from potstill.commands import gate, verify
@@ -94,8 +93,11 @@ def card(task: Task, version: str, commit: str) -> str:
         library_name="transformers",
         tags=["distillation", task.name],
     )
-    given = entries["sft"].get("params", {}).get("params.yaml", {})
-    recipe = vars(task.settled(SimpleNamespace(**given)))
+    read = entries["sft"].get("params", {})
+    recipe = {
+        name: read.get("task.yaml", {}).get(name) if value is None else value
+        for name, value in read.get("params.yaml", {}).items()
+    }
     used = {dep["path"]: dep["md5"] for dep in entries["sft"]["deps"]}
     made = {path: md5 for one in entries.values() for path, md5 in lockfile.made(one).items()}
     hashes = {

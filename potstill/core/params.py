@@ -13,16 +13,30 @@ from potstill.core import lockfile
 from potstill.core.errors import UserError
 from potstill.core.project import ROOT
 
-PATH = Path("params.yaml")
+PATH, TASK = Path("params.yaml"), Path("task.yaml")
 SCHEMA = ROOT / "schemas/params.json"
+# The parameters of which null means what task.yaml says: its key there, and the default
+OF_TASK = {
+    "expand.rows": ("expand.rows", 0),
+    "generate.samples": ("samples", 1),
+    "num_train_epochs": ("num_train_epochs", 3),
+    "swift_args": ("swift_args", {}),
+    "predict.max_tokens": ("predict_max_tokens", 512),
+}
 HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
 
 
 def load(*names: str) -> SimpleNamespace:
     """The named parameters; a section (`teacher`) is a namespace, `predict.dtype` is one of its
-    values. Raises UserError when any parameter of params.yaml does not fit schemas/params.json."""
+    values. One of OF_TASK that is null has the value of task.yaml. Raises UserError when any
+    parameter of params.yaml does not fit schemas/params.json."""
     params, rules = parse(read_text(PATH), PATH), schema()
     validate(params)
+    of_task = lockfile.read_yaml(TASK) or {}
+    for name, (key, default) in OF_TASK.items():
+        values, given = _holder(params, name), _holder(of_task, key)
+        if values[last := name.rpartition(".")[2]] is None:
+            values[last] = given.get(key.rpartition(".")[2], default)
     chosen: dict[str, Any] = {}
     for name in names:
         section, _, key = name.partition(".")
@@ -33,6 +47,12 @@ def load(*names: str) -> SimpleNamespace:
             value, is_section = params[name], "properties" in rules[name]
             chosen[name] = SimpleNamespace(**value) if is_section else value
     return SimpleNamespace(**chosen)
+
+
+def _holder(given: dict[str, Any], name: str) -> dict[str, Any]:
+    """The mapping that holds a value: of `predict.dtype` the section predict, {} without one."""
+    section = name.rpartition(".")[0]
+    return given.get(section, {}) if section else given
 
 
 def declared(stage: str) -> list[str]:
@@ -49,7 +69,7 @@ def schema() -> dict[str, Any]:
 
 def task_name(folder: Path = Path()) -> str:
     """The name of the task in a folder: what its task.yaml says, else the folder's own."""
-    config = lockfile.read_yaml(folder / "task.yaml")
+    config = lockfile.read_yaml(folder / TASK)
     return str((config if isinstance(config, dict) else {}).get("name") or folder.resolve().name)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from potstill.core.errors import UserError
 
+DATA, MODELS, REPORTS = Path("data"), Path("models"), Path("reports")  # of a task
 ROOT = Path(__file__).resolve().parents[2]  # of the code that runs: an experiment has its own
 
 

@@ -31,7 +31,7 @@ def fit(train: Curve, valid: Curve) -> dict[str, str]:
     """{"verdict", "advice"}: the fit, from how both losses end, and what to change."""
     if len(valid) < 3 or len(train) < 6:
         counts = f"{len(train)} training and {len(valid)} validation losses"
-        advice = f"{counts}: lower logging_steps and eval_steps"
+        advice = f"{counts}: more rows or epochs, or smaller logging_steps and eval_steps"
         return {"verdict": "too short to tell", "advice": advice}
     lowest, step = min((loss, step) for step, loss in valid)
     if valid[-1][1] > lowest * (1 + RISEN) and _fall(train) > 0:

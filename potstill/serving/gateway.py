@@ -43,7 +43,7 @@ class Gateway:
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.task = app, settings.load()
         self.key = api_key().encode()
-        self.max_tokens = self.task.settled(params.load("predict")).predict.max_tokens
+        self.max_tokens = params.load("predict").predict.max_tokens
         self.format = response_format(self.task)
         self.under_way = 0
         self.ending: asyncio.Task[None] | None = None

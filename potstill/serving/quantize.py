@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("format", nargs="*", choices=FORMATS, default=["int8"])
     given = parser.parse_args()
     t = settings.load()
-    p = t.settled(params.load("predict", "max_length"))
+    p = params.load("predict", "max_length")
     model = serve.student_folder(t)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     before = evaluated(t)

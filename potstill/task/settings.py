@@ -1,11 +1,9 @@
 """The settings of a task: one folder whose task.yaml drives prompts, schema, checks and metric."""
 
-import copy
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from potstill.core import params, project
@@ -16,7 +14,7 @@ from potstill.core.params import found_text, near, parse, read_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-PATH = Path("task.yaml")
+PATH = params.TASK
 SCHEMA = project.ROOT / "schemas/task.json"
 ANSWER = Path("schema.json")  # the JSON schema of an answer
 KNOWLEDGE = Path("prompts/knowledge.jsonl")
@@ -29,9 +27,9 @@ class Task:
 
     name: str
     config: dict[str, Any]
-    data: Path = Path("data")
-    models: Path = Path("models")
-    reports: Path = Path("reports")
+    data: Path = project.DATA
+    models: Path = project.MODELS
+    reports: Path = project.REPORTS
     _templates: dict[str, "Template | str"] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -46,23 +44,6 @@ class Task:
     def knowledge(self) -> list[Row]:
         """The rules of prompts/knowledge.jsonl; none where it is missing."""
         return read_some(KNOWLEDGE, "label", "text")
-
-    def settled(self, given: SimpleNamespace) -> SimpleNamespace:
-        """A copy of the parameters, with task.yaml's value where one is null: params.yaml wins."""
-        own = {
-            "expand.rows": self.config.get("expand", {}).get("rows", 0),
-            "generate.samples": self.config.get("samples", 1),
-            "num_train_epochs": self.config.get("num_train_epochs", 3),
-            "swift_args": self.config.get("swift_args", {}),
-            "predict.max_tokens": self.config.get("predict_max_tokens", 512),
-        }
-        settled = copy.deepcopy(given)
-        for name, value in own.items():
-            section, _, key = name.rpartition(".")
-            values = getattr(settled, section, None) if section else settled
-            if getattr(values, key, value) is None:
-                setattr(values, key, value)
-        return settled
 
     def messages(self, kind: str, row: Row) -> list[dict[str, str]]:
         """The chat messages that ask for `row`: the system prompt prompts/<kind>.md (`teacher`,

@@ -50,6 +50,7 @@ def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.
         **swift.model_config(p.model, p.model_revision),
         "dataset": [str(train)],
         **({"val_dataset": [str(valid)]} if valid else {}),
+        **intervals(p, train),
         **{name: value for name, value in plain.items() if value is not None},
         "data_seed": p.seed,
         "target_modules": p.target_modules.split(),
@@ -67,6 +68,21 @@ def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.
             "leave it out, and see params.yaml"
         )
     return own | more
+
+
+def intervals(p: SimpleNamespace, train: Path) -> swift.Config:
+    """Steps between two points of the curves and two checkpoints, for those of `p` that are null:
+    about 100 losses, 8 validations and 20 checkpoints in a training of any length."""
+    with train.open("rb") as lines:
+        rows = sum(1 for _ in lines)
+    batch = p.per_device_train_batch_size * p.gradient_accumulation_steps
+    steps = -(-rows // batch) * p.num_train_epochs
+    wanted = {"logging_steps": 100, "eval_steps": 8, "save_steps": 20}
+    return {
+        name: max(1, steps // times)
+        for name, times in wanted.items()
+        if getattr(p, name, 0) is None
+    }
 
 
 def key(config: swift.Config) -> str:

@@ -137,7 +137,7 @@ def test_a_task_s_own_profile_wins(project: Project, monkeypatch: pytest.MonkeyP
     project.write("profiles/fast.yaml", "lora_rank: 2\n")
     run(monkeypatch, "fast")
     p = params.load("lora_rank", "num_train_epochs")
-    assert (p.lora_rank, p.num_train_epochs) == (2, None)
+    assert (p.lora_rank, p.num_train_epochs) == (2, 3)
 
 
 @pytest.mark.parametrize(

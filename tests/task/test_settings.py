@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -43,35 +42,24 @@ def test_an_empty_system_prompt_is_left_out(project: Project) -> None:
 
 
 def test_what_params_yaml_leaves_open_is_as_task_yaml_says(project: Project) -> None:
-    given = SimpleNamespace(
-        num_train_epochs=None,
-        swift_args=None,
-        predict=SimpleNamespace(max_tokens=None, dtype="auto"),
-        generate=SimpleNamespace(samples=2),
-        seed=1,
-    )
+    names = ("num_train_epochs", "swift_args", "predict.max_tokens", "generate.samples")
 
-    def settled(epochs: int, arguments: object, longest: int) -> SimpleNamespace:
-        return SimpleNamespace(
-            num_train_epochs=epochs,
-            swift_args=arguments,
-            predict=SimpleNamespace(max_tokens=longest, dtype="auto"),
-            generate=SimpleNamespace(samples=2),
-            seed=1,
-        )
+    def read() -> tuple[object, ...]:
+        p = params.load(*names, "expand.rows")
+        rest = (p.predict.max_tokens, p.generate.samples, p.expand.rows)
+        return (p.num_train_epochs, p.swift_args, *rest)
 
-    assert settings.load().settled(given) == settled(3, {}, 512)
+    project.set(**dict.fromkeys(("num_train_epochs", "swift_args")))
+    project.set(predict_max_tokens=None, generate_samples=None, expand_rows=None)
+    assert read() == (3, {}, 512, 1, 0)
     project.write(
-        "task.yaml", "num_train_epochs: 5\nswift_args: {a: 1}\npredict_max_tokens: 99\nsamples: 4\n"
+        "task.yaml",
+        "num_train_epochs: 5\nswift_args: {a: 1}\npredict_max_tokens: 99\nsamples: 4\n"
+        "expand: {rows: 50}\n",
     )
-    assert settings.load().settled(given) == settled(5, {"a": 1}, 99)
-    assert given.predict.max_tokens is None  # the given ones stay as they are
-    project.write("task.yaml", "samples: 4\nexpand: {rows: 50}\n")
-    unset = SimpleNamespace(
-        generate=SimpleNamespace(samples=None), expand=SimpleNamespace(rows=None)
-    )
-    p = settings.load().settled(unset)
-    assert (p.generate.samples, p.expand.rows) == (4, 50)
+    assert read() == (5, {"a": 1}, 99, 4, 50)
+    project.set(num_train_epochs=2)
+    assert params.load("num_train_epochs").num_train_epochs == 2
 
 
 @pytest.fixture

@@ -42,7 +42,9 @@ def sft(project: Project, **env: str) -> tuple[int, str]:
 
 def config(**changes: Any) -> swift.Config:
     """ms-swift's arguments for the toy project."""
-    p = SimpleNamespace(**{**params.parse(params.PATH.read_text(), params.PATH), **changes})
+    listed = lockfile.read_yaml(ROOT / "dvc.yaml")["stages"]["sft"]["params"]
+    names = [name for name in listed if isinstance(name, str)]
+    p = SimpleNamespace(**vars(params.load(*names)) | changes)
     return run.config(p, Path("data/4-train.jsonl"), Path("data/4-valid.jsonl"))
 
 
@@ -285,8 +287,8 @@ def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     given = config(num_train_epochs=3)  # what task.yaml says
     plain = {name for name in declared & set(given) if name not in run.OURS}
     assert {*params.declared("sft")} - {*run.OURS} <= plain
-    changed = config(**dict.fromkeys(plain, "changed"))
-    assert {name for name in plain if changed[name] != "changed"} == set()
+    changed = config(**dict.fromkeys(plain, 77))
+    assert {name for name in plain if changed[name] != 77} == set()
     with pytest.raises(UserError):
         config(model="models/none")
 
@@ -317,12 +319,20 @@ def test_what_needs_a_gpu_is_refused_without_one(
 
 def test_quant_bits_is_bitsandbytes(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_folder, "on_cuda", lambda: True)
-    listed = lockfile.read_yaml(ROOT / "dvc.yaml")["stages"]["sft"]["params"]
     for bits, expected in ((None, (None, None)), (4, ("bnb", 4))):
         ready.set(quant_bits=bits)
-        config = run.config(
-            params.load(*(name for name in listed if isinstance(name, str))),
-            Path("data/4-train.jsonl"),
-            Path("data/4-valid.jsonl"),
-        )
-        assert (config.get("quant_method"), config.get("quant_bits")) == expected
+        given = config()
+        assert (given.get("quant_method"), given.get("quant_bits")) == expected
+
+
+def test_steps_between_losses_validations_and_checkpoints_follow_from_the_length(
+    ready: Project,
+) -> None:
+    names = ("logging_steps", "eval_steps", "save_steps")
+    ready.set(**dict.fromkeys(names), per_device_train_batch_size=8, num_train_epochs=3)
+    for rows, expected in ((632, [2, 29, 11]), (8, [1, 1, 1])):
+        Path("data/4-train.jsonl").write_text("{}\n" * rows)
+        given = config()
+        assert [given[name] for name in names] == expected
+    ready.set(eval_steps=7)
+    assert config()["eval_steps"] == 7
