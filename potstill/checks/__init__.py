@@ -3,7 +3,6 @@
 In: a task, an input row and the text of an answer. Out: for each check a verdict, passed, failed
 with a reason, or unscored (registry.py). The rules stand in schema.py (JSON), text.py (any text),
 grounded.py (names and numbers of the input) and facts.py (rules of prompts/knowledge.jsonl).
-text_overlap.py measures the likeness of two texts and decides nothing.
 
 The stages expand, generate, filter, pairs, choose, judge, score and report use them.
 """

@@ -83,6 +83,11 @@ def _finite(number: str) -> float:
     return value
 
 
+def is_json(task: Task) -> bool:
+    """Whether the task's answers are JSON: its checks have json_schema."""
+    return any("json_schema" in entry for entry in task.config["checks"])  # a name, or a mapping
+
+
 def validate(task: Task) -> None:
     """Raises UserError when task.yaml names an unknown check or gives a check a wrong option: a
     stage that asks the teacher calls this first."""
@@ -99,7 +104,6 @@ def _compiled(task: Task) -> tuple[bool, _Rules]:
     listed = task.config["checks"]
     if id(task) in _READY and _READY[id(task)][1] is listed:
         return _READY[id(task)][2:]
-    is_json = any("json_schema" in entry for entry in listed)  # a name, or a mapping with that key
     rules: _Rules = [], []
     for entry in listed:
         name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
@@ -107,23 +111,22 @@ def _compiled(task: Task) -> tuple[bool, _Rules]:
             raise UserError(f"{PATH}: unknown check {name!r}, known are {', '.join(CHECKS)}")
         try:
             if not isinstance(options, dict):
-                raise ValueError(
-                    f"options are {options!r}, expected a mapping such as {{field: title}}"
-                )
-            given = {option: value for option, value in options.items() if option != "train"}
-            train = options.get("train", {})
+                expected = "expected a mapping such as {field: title}"
+                raise ValueError(f"options are {options!r}, {expected}")
+            given = dict(options)
+            train = given.pop("train", {})
             if not isinstance(train, dict):
                 raise ValueError(f"option train is {train!r}, expected a mapping of options")
-            rule = _rule(task, name, given, is_json)
+            rule = _rule(task, name, given)
             rules[False].append((name, rule))
-            rules[True].append((name, _rule(task, name, given | train, is_json) if train else rule))
+            rules[True].append((name, _rule(task, name, given | train) if train else rule))
         except ValueError as error:
             raise UserError(f"{PATH}: {name}: {error}") from None
-    _READY[id(task)] = task, listed, is_json, rules
-    return is_json, rules
+    _READY[id(task)] = task, listed, is_json(task), rules
+    return is_json(task), rules
 
 
-def _rule(task: Task, name: str, given: dict[str, Any], is_json: bool) -> Rule:
+def _rule(task: Task, name: str, given: dict[str, Any]) -> Rule:
     """The rule of a check with the options given. Raises ValueError for an option that is wrong,
     unknown or missing."""
     make = CHECKS[name]
@@ -134,9 +137,9 @@ def _rule(task: Task, name: str, given: dict[str, Any], is_json: bool) -> Rule:
         known = ", ".join([*kinds, "train"])
         raise ValueError(f"unknown option {unknown[0]!r}, known are {known}")
     options = {option: _value(option, value, kinds[option]) for option, value in given.items()}
-    _check_names(task, options, is_json)
-    needed = [p.name for p in parameters if p.name in kinds and p.default is p.empty]
-    if missing := set(needed) - {*given, "input"}:
+    _check_names(task, options)
+    needed = {p.name for p in parameters if p.name in kinds and p.default is p.empty}
+    if missing := needed - {*given, "input"}:
         raise ValueError(f"option {min(missing)} is missing")
     if name not in _TEXT:
         return make(task, **options)
@@ -175,12 +178,12 @@ def _value(option: str, value: Any, kind: Any) -> Any:
     return compiled(value) if kind == re.Pattern[str] else value
 
 
-def _check_names(task: Task, options: dict[str, Any], is_json: bool) -> None:
+def _check_names(task: Task, options: dict[str, Any]) -> None:
     """Raises ValueError for an option that names a field which the rows or the answers lack."""
     for option in {"input", "field", "fields", "label"} & options.keys():
         if option == "input":
             known, what = task.config["input"], "one of the task's input fields"
-        elif is_json:
+        elif is_json(task):
             known, what = task.schema.get("properties", {}), f"a property of {ANSWER}"
         else:
             remedy = "the answers are plain text: list json_schema among the checks"

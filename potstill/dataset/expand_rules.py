@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.checks import registry
+from potstill.checks.rule import compiled
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import PATH, Task
@@ -72,16 +74,12 @@ def categories(task: Task, seeds: list[Row]) -> tuple[list[Category], int]:
             "or set it to 0"
         )
     settings, data = task.config["expand"], task.data / "seeds.jsonl"
-    by_name = {
-        name: _category(name, given) for name, given in settings.get("categories", {"": {}}).items()
-    }
-    checks = [next(iter(one)) if isinstance(one, dict) else one for one in task.config["checks"]]
+    listed = settings.get("categories", {"": {}})
+    by_name = {name: _category(name, given) for name, given in listed.items()}
     rewrite = any(category.vary and category.vary.rewrite for category in by_name.values())
-    if rewrite and "json_schema" in checks:
-        raise UserError(
-            f"{PATH}: rewrite counts the characters of a whole answer, but json_schema says it is "
-            "JSON: remove one"
-        )
+    if rewrite and registry.is_json(task):
+        counts = "rewrite counts the characters of a whole answer"
+        raise UserError(f"{PATH}: {counts}, but json_schema says it is JSON: remove one")
     for number, row in enumerate(seeds, 1):
         name = row.get("category", "")
         if not isinstance(name, str) or name not in by_name:
@@ -95,11 +93,10 @@ def categories(task: Task, seeds: list[Row]) -> tuple[list[Category], int]:
                 f"{data}:{number}: {text[:40]!r} has nothing that `match` of category {name!r} in "
                 f"{PATH} finds: mend one of the two"
             )
-    with_seeds = {row.get("category", "") for row in seeds}
-    for name in (name for name in by_name if name not in with_seeds):
+    if unused := by_name.keys() - {row.get("category", "") for row in seeds}:
+        remedy = "add one, or remove the category"
         raise UserError(
-            f"{data}: no seed of category {name!r}, which {PATH} names: add one, or remove the "
-            "category"
+            f"{data}: no seed of category {min(unused)!r}, which {PATH} names: {remedy}"
         )
     return list(by_name.values()), settings.get("max_chars", 2000)
 
@@ -154,25 +151,20 @@ def writable(text: str) -> bool:
 
 
 def _category(name: str, given: dict[str, Any]) -> Category:
-    where = f"{PATH}: expand.categories.{name}"
+    try:
+        match = compiled(given["match"]) if "match" in given else None
+        vary = _vary(given["vary"]) if "vary" in given else None
+    except ValueError as error:
+        raise UserError(f"{PATH}: expand.categories.{name}: {error}") from None
+    return Category(name, given.get("share", 1), match, vary, given.get("material", ""))
 
-    def compiled(pattern: str) -> re.Pattern[str]:
-        try:
-            return re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"{where}: {pattern!r} is no regular expression: {error}") from None
 
-    match, vary, options = given.get("match"), None, given.get("vary")
-    if options:
-        values = options["values"]
-        if isinstance(values, str):
-            low, high = map(int, values.split("-"))
-            if low > high:
-                raise UserError(
-                    f"{where}.vary: values is {values}, expected the lower number first"
-                )
-            values = range(low, high + 1)
-        pattern, times = compiled(options["pattern"]), options.get("times", 2)
-        vary = Vary(pattern, values, times, options.get("rewrite", False))
-    share, material = given.get("share", 1), given.get("material", "")
-    return Category(name, share, compiled(match) if match else None, vary, material)
+def _vary(given: dict[str, Any]) -> Vary:
+    values = given["values"]
+    if isinstance(values, str):
+        low, high = map(int, values.split("-"))
+        if low > high:
+            raise ValueError(f"values is {values}, expected the lower number first")
+        values = range(low, high + 1)
+    times, rewrite = given.get("times", 2), given.get("rewrite", False)
+    return Vary(compiled(given["pattern"]), values, times, rewrite)

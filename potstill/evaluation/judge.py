@@ -19,43 +19,34 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 HUMAN = "human"  # stands for the models in rows that people have ranked
-Texts = dict[str, tuple[str, str]]  # two texts by the id of their input
 
 
 def all_questions(task: Task, predictions: dict[str, list[Row]]) -> list[Row]:
     """What the judge is asked of the student against the base and the teacher, on the test rows,
-    and of the answers that people have ranked."""
+    and of the answers that people have ranked: a row for each order of two texts that differ, which
+    are `a` and `b`."""
     texts = {
         model: {row["id"]: row["answer"] or "" for row in answers}
         for model, answers in predictions.items()
     }
-    student = score.student(predictions)
-    pairs = {
-        (student, other): {id: (text, texts[other][id]) for id, text in texts[student].items()}
+    student, people = score.student(predictions), ranked(task)
+    inputs = task.inputs(task.data / "1-inputs.jsonl") if people else []
+    pairs = [
+        (row, student, other, (texts[student][row["id"]], texts[other][row["id"]]))
+        for row in task.inputs(task.data / "4-test.jsonl")
         for other in ("base", "teacher")
-    }
-    asked = questions(task, task.inputs(task.data / "4-test.jsonl"), pairs)
-    if people := ranked(task):
-        inputs = task.inputs(task.data / "1-inputs.jsonl")
-        asked += questions(task, inputs, {(HUMAN, HUMAN): people})
-    return asked
-
-
-def questions(task: Task, inputs: list[Row], pairs: dict[tuple[str, str], Texts]) -> list[Row]:
-    """A row for each input, each two models whose texts differ there, and each order of the two
-    texts, which are `a` and `b`."""
+    ]
+    pairs += [(row, HUMAN, HUMAN, people[row["id"]]) for row in inputs if row["id"] in people]
     asked = []
-    for row in inputs:
-        given = {name: row[name] for name in ("id", *task.config["input"])} | {"draw": 0}
-        for (model, against), texts in pairs.items():
-            one, other = texts.get(row["id"], ("", ""))
-            for order, (a, b) in enumerate([(one, other), (other, one)] if one != other else []):
-                names = {"model": model, "against": against, "order": order}
-                asked.append(given | names | {"a": a, "b": b})
+    for row, model, against, (one, other) in pairs:
+        given = {name: row[name] for name in ("id", *task.config["input"])}
+        given |= {"draw": 0, "model": model, "against": against}
+        for order, (a, b) in enumerate([(one, other), (other, one)] if one != other else []):
+            asked.append(given | {"order": order, "a": a, "b": b})
     return asked
 
 
-def ranked(task: Task) -> Texts:
+def ranked(task: Task) -> dict[str, tuple[str, str]]:
     """The two answers of the teacher that people have ranked, by the id of their input; the last
     ranking of an input counts."""
     answers = jsonl.read_jsonl(task.data / "2-answers.jsonl", ("id", "answer"))

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from potstill.checks import registry
 from potstill.core import params
 from potstill.core.errors import UserError
 from potstill.task import settings
@@ -179,8 +180,7 @@ def api_key() -> str:
 
 def response_format(t: Task) -> dict[str, Any] | None:
     """OpenAI's response_format with the task's schema; None where answers are plain text."""
-    checks = (next(iter(one)) if isinstance(one, dict) else one for one in t.config["checks"])
-    if "json_schema" not in checks:
+    if not registry.is_json(t):
         return None
     schema = {"name": t.name, "schema": t.schema, "strict": True}
     return {"type": "json_schema", "json_schema": schema}

@@ -1,15 +1,15 @@
-"""potstill.checks.text_overlap: known values, and what must hold for any texts."""
+"""potstill.evaluation.score.overlap: known values, and what must hold for any texts."""
 
 import pytest
 
-from potstill.checks import text_overlap
+from potstill.evaluation import score
 
 LONG = ["春风送暖入屠苏，千门万户曈曈日", "总把新桃换旧符"]
 
 
 def test_equal_texts_overlap_wholly_and_strange_ones_not_at_all() -> None:
-    assert text_overlap.overlap(LONG, LONG) == {"rouge_l": 1.0, "bleu": 1.0, "chrf": 1.0}
-    found = text_overlap.overlap(["甲乙丙丁戊己", "庚辛"], LONG)
+    assert score.overlap(LONG, LONG) == {"rouge_l": 1.0, "bleu": 1.0, "chrf": 1.0}
+    found = score.overlap(["甲乙丙丁戊己", "庚辛"], LONG)
     assert (found["rouge_l"], found["chrf"]) == (0.0, 0.0)
     assert found["bleu"] < 0.05  # smoothed
 
@@ -25,17 +25,17 @@ def test_equal_texts_overlap_wholly_and_strange_ones_not_at_all() -> None:
     ],
 )
 def test_rouge_l_on_characters(answer: str, expected: str, rouge: float) -> None:
-    assert text_overlap.overlap([answer], [expected])["rouge_l"] == rouge
+    assert score.overlap([answer], [expected])["rouge_l"] == rouge
 
 
 def test_bleu_by_hand() -> None:
     """All precisions (of 1, 2, 3 and 4 characters) are 1, the brevity penalty is exp(1 - 6/5)."""
-    assert text_overlap.overlap(["今天天气好"], ["今天天气好吗"])["bleu"] == pytest.approx(
+    assert score.overlap(["今天天气好"], ["今天天气好吗"])["bleu"] == pytest.approx(
         0.8187, abs=1e-4
     )
 
 
 def test_the_less_alike_the_lower() -> None:
-    values = [text_overlap.overlap([LONG[0][:n]], [LONG[0]]) for n in (15, 11, 7, 5)]
+    values = [score.overlap([LONG[0][:n]], [LONG[0]]) for n in (15, 11, 7, 5)]
     for name in ("rouge_l", "bleu", "chrf"):
         assert [one[name] for one in values] == sorted((one[name] for one in values), reverse=True)
