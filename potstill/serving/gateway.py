@@ -94,10 +94,9 @@ class Gateway:
 
     def _admit(self, scope: Scope) -> None:
         path, method = scope["path"], scope["method"]
-        public = (path, method) == (HEALTH, "GET")
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), self.key)
-        if not public and not (right and kind.lower() == "bearer"):
+        right = hmac.compare_digest(given.strip().encode(), self.key) and kind.lower() == "bearer"
+        if not right and (path, method) != (HEALTH, "GET"):
             expected = "expected the header `Authorization: Bearer <key>`"
             raise HTTPException(401, f"wrong or missing key: {expected}")
         if path not in ROUTES:
@@ -105,8 +104,9 @@ class Gateway:
         if method != ROUTES[path]:
             raise HTTPException(405, f"{path} takes {ROUTES[path]}", {"allow": ROUTES[path]})
         if self.ending and path != "/metrics":
-            what = "ask another one, or again in a while"
-            raise HTTPException(503, f"the server is shutting down: {what}")
+            raise HTTPException(
+                503, "the server is shutting down: ask another, or again in a while"
+            )
 
     def _rewritten(self, path: str, body: bytes) -> bytes:
         """The body that vLLM gets. Raises HTTPException for one that is no request."""
@@ -131,10 +131,9 @@ class Gateway:
         HTTPException for an input that is not the task's."""
         given = {name: value for name, value in body.items() if value is not None}
         row = given.pop("input", None)
-        if row is None:
-            match given.get("messages"):
-                case [{"role": "user", "content": content}]:
-                    row = _text(content)
+        match row, given.get("messages"):
+            case None, [{"role": "user", "content": content}]:
+                row = _text(content)
         if row is not None:
             try:
                 given["messages"] = self.task.messages("student", self._row(row))
@@ -217,12 +216,10 @@ def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Rece
     headers = MutableHeaders(raw=list(scope["headers"]))
     headers.update({"content-length": str(len(body)), "content-type": "application/json"})
     del headers["transfer-encoding"]
-    waiting = [body]
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        return await receive()
+        return waiting.pop() if waiting else await receive()
 
     return {**scope, "headers": headers.raw}, replay
 

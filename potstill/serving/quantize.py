@@ -44,7 +44,6 @@ Twice = tuple[list[str], list[str]]  # what two equal runs answer to the same ro
 FORMATS = ("int8", "gptq", "awq", "gguf")
 VENV = project.ROOT / ".venv-quantize"
 GGUF = "model.gguf"
-HOP = ("differ", "flips", "p", "passed")
 
 
 def export_config(
@@ -193,8 +192,8 @@ def same(t: Task, tests: list[Row], before: list[str], after: list[str], twice: 
     marks = score.marked(t, tests, {name: texts[name] for name in ("base", "sft", "adapter")})
     floor, hop, _ = compare.hops(t, tests, marks, texts, {"lessons": 0, "other_tokens": []})
     right = sum(mark["right"] for mark in marks["adapter"])
-    counts = {name: hop[name] for name in HOP}
-    return {"rows": len(tests), "right": right, **counts, "floor": floor["flips"]}
+    del hop["hop"], hop["rows"]
+    return {"rows": len(tests), "right": right, **hop, "floor": floor["flips"]}
 
 
 def table(t: Task, tests: list[Row], evaluated: list[str], measured: dict[str, Row]) -> list[Row]:
@@ -205,15 +204,13 @@ def table(t: Task, tests: list[Row], evaluated: list[str], measured: dict[str, R
     for name, model in measured.items():
         twice = evaluated, measured["student"]["answers"]
         hop = same(t, tests, evaluated, model["answers"], twice)
-        low, high = statistics.wilson(hop["right"], len(tests))
-        share = {"share": hop["right"] / len(tests), "low": low, "high": high}
-        rows.append(
-            {"model": name, "size_mib": round(model["size"] / (1 << 20), 1)}
-            | {key: model[key] for key in ("memory_mib", "tokens_per_second")}
-            | {"rows": len(tests), "right": hop["right"]}
-            | {key: round(value, 4) for key, value in share.items()}
-            | {key: hop[key] for key in HOP}
-        )
+        del hop["floor"]
+        row = {"model": name, "size_mib": round(model["size"] / (1 << 20), 1)}
+        row |= {key: model[key] for key in ("memory_mib", "tokens_per_second")}
+        row |= {key: hop[key] for key in ("rows", "right")}
+        low, high = statistics.wilson(hop["right"], hop["rows"])
+        share = {"share": hop["right"] / hop["rows"], "low": low, "high": high}
+        rows.append(row | {key: round(value, 4) for key, value in share.items()} | hop)
     return rows
 
 

@@ -47,9 +47,8 @@ def speculation(t: Task, given: str) -> str:
     """The kind of speculation; "auto" is what bench.serve measured as faster for this task, "off"
     where it has not run."""
     path = t.reports / "serving.json"
-    if given != "auto":
-        return given
-    return str(jsonl.read_json(path)["speculative"]) if path.is_file() else "off"
+    measured = jsonl.read_json(path) if path.is_file() else {"speculative": "off"}
+    return str(measured["speculative"]) if given == "auto" else given
 
 
 def arguments(t: Task, model: Path, dtype: str, max_model_len: int, speculative: str) -> list[str]:
@@ -141,8 +140,8 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        message = f"port {given.port} is in use: `make serve PORT={given.port + 1}`"
-        raise UserError(message) from None
+        remedy = f"`make serve PORT={given.port + 1}`"
+        raise UserError(f"port {given.port} is in use: {remedy}") from None
 
 
 if __name__ == "__main__":
