@@ -169,13 +169,13 @@ def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
     for number, answer in enumerate(jsonl.read_jsonl(source, FIELDS), 1):
         id, text = answer["id"], answer["answer"]
         if id not in inputs:
-            what = f"id {id} is none of the inputs': run `dvc repro filter`"
-            raise UserError(f"{source}:{number}: {what}")
+            remedy = "run `dvc repro filter`"
+            raise UserError(f"{source}:{number}: id {id} is none of the inputs': {remedy}")
         if not answer["error"]:
             answers.setdefault(id, {}).setdefault(reviews.answer_hash(text), answer)
-    keys = [(id, hash) for id, texts in answers.items() for hash in texts]
-    if not keys:
+    if not answers:
         raise UserError(f"{source}: the teacher refused every input: there is nothing to review")
+    keys = [(id, hash) for id, texts in answers.items() for hash in texts]
     keys.sort(key=lambda key: order(seed, *key))
     path, sample = t.data / reviews.FILE, [answers[id][hash] for id, hash in keys[:count]]
     made = Desk(t, path, reviews.load(path), inputs, sample, by)
@@ -263,19 +263,18 @@ def application(made: Desk, token: str) -> web.Application:
             ):
                 message = "Not open: use the URL that `make review` printed."
                 raise web.HTTPForbidden(text=message)
-            response = await handler(request)
-        except web.HTTPException as refusal:
-            refusal.headers.update(HEADERS)
-            raise
+            return await handler(request)
         except UnicodeEncodeError:
             message = "Not kept: half a character (\\ud800 to \\udfff alone)."
-            response = web.Response(text=message, status=422)
+            raise web.HTTPUnprocessableEntity(text=message) from None
         except (UserError, OSError) as error:  # a damaged file, a full disk
-            response = web.Response(text=f"Not kept: {error}.", status=409)
+            raise web.HTTPConflict(text=f"Not kept: {error}.") from None
+
+    async def with_headers(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)
-        return response
 
     app = web.Application(middlewares=[guard])
+    app.on_response_prepare.append(with_headers)
     calls = [web.post(f"/{token}/{call.__name__}", call) for call in (check, verdict, rank, undo)]
     files = [web.get(f"/{token}/{name}", page) for name in PAGE]
     app.add_routes([*files, web.get(f"/{token}/state", state), *calls])
@@ -321,10 +320,10 @@ def has_display() -> bool:
 
 def who() -> str:
     """The name of the person at the keyboard: git's user.name or, without one, the account's."""
-    try:
-        return project.git("config", "user.name") or getpass.getuser()
-    except (UserError, OSError):
-        return getpass.getuser()
+    name = ""
+    with suppress(UserError, OSError):
+        name = project.git("config", "user.name")
+    return name or getpass.getuser()
 
 
 def main() -> None:
@@ -333,8 +332,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.rows < 1:
-        expected = "expected the number of answers to review, such as N=100"
-        raise UserError(f"N is {options.rows}, {expected}")
+        expected = "the number of answers to review, such as N=100"
+        raise UserError(f"N is {options.rows}, expected {expected}")
     made = desk(settings.load(), options.rows, options.seed, who())
     token = secrets.token_urlsafe(16)
     with socket.create_server(("127.0.0.1", 0)) as listening, suppress(KeyboardInterrupt):
@@ -349,9 +348,8 @@ def main() -> None:
         web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=1)
     tally = made.tally()
     have = "{accept:,} accepted, {reject:,} rejected, {edit:,} edited, {rankings:,} rankings"
-    agree = "; {agree:,} of {known:,} agree with the checks" if tally["known"] else ""
-    have = (have + agree).format(**tally)
-    print(f"\nreview: {len(made.done):,} new; {made.path} has {have}")
+    have += "; {agree:,} of {known:,} agree with the checks" if tally["known"] else ""
+    print(f"\nreview: {len(made.done):,} new; {made.path} has {have.format(**tally)}")
 
 
 if __name__ == "__main__":
