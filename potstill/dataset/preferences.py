@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from potstill.checks import registry
 from potstill.core.jsonl import Row, squeeze
-from potstill.dataset.reviews import RANKS, Reviews, answer_hash
+from potstill.dataset.reviews import Reviews, answer_hash
 from potstill.task.settings import Task
 
 PROMPT = "rejected"  # prompts/rejected.md asks for the bad answers
@@ -77,13 +77,12 @@ def from_person(said: Reviews, answers: list[Row]) -> list[Candidate]:
     ranked = [row for row in answers if row["id"] in ids]
     texts = {(row["id"], answer_hash(row["answer"])): row["answer"] for row in ranked}
     candidates = []
-    for (id, _, _), row in said.rankings.items():
-        tie = row["verdict"] == "tie"
-        better = 0 if tie else RANKS.index(row["verdict"])
-        chosen, rejected = (texts.get((id, row["answers"][i])) for i in (better, 1 - better))
-        lost = "no longer there" if chosen is None or rejected is None else None
-        fault = "tie" if tie else lost
-        candidates.append(Candidate(id, rejected or "", chosen, fault, ranked=True))
+    for row in said.rankings.values():
+        a, b = (texts.get((row["id"], hash)) for hash in row["answers"])
+        chosen, rejected = (b, a) if row["verdict"] == "b" else (a, b)
+        lost = "no longer there" if a is None or b is None else None
+        fault = "tie" if row["verdict"] == "tie" else lost
+        candidates.append(Candidate(row["id"], rejected or "", chosen, fault, ranked=True))
     return candidates
 
 
@@ -107,21 +106,17 @@ def made(
     for source, candidates in sources.items():
         paired: set[str] = set()  # ids
         for candidate in candidates:
-            id = candidate.id
+            id, better = candidate.id, candidate.chosen
             texts = rejected.setdefault(id, set())
             worse = _as_trained(task, candidate.rejected)
             fault = candidate.fault or ("not trained on" if id not in trained else None)
-            if not fault and id not in inputs:
-                fault = "own row"
+            fault = fault or ("own row" if id not in inputs else None)
             if not fault:
                 *prompt, best = trained[id]
-                better = candidate.chosen
                 chosen = best["content"] if better is None else _as_trained(task, better)
                 fault = _against(task, inputs[id], chosen, worse, candidate.ranked)
-            if not fault and id in paired:
-                fault = "spare"
-            if not fault and squeeze(worse) in texts:
-                fault = "twice"
+            fault = fault or ("spare" if id in paired else None)
+            fault = fault or ("twice" if squeeze(worse) in texts else None)
             if fault:
                 dropped[source][fault] += 1
                 continue
