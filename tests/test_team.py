@@ -318,7 +318,7 @@ def test_a_truncated_lock_is_named(mine: Clone) -> None:
     for size in (len(whole) // 2, len(whole) // 3, whole.index(b"  score:")):
         path.write_bytes(whole[:size])
         out = mine.fail("potstill", "verify")
-        assert "mend it: `git checkout dvc.lock`, then `make repro`" in out
+        assert "mend it: `git checkout dvc.lock`, then `make repro TASK=toy`" in out
         mine.git("checkout", "-q", "dvc.lock")
         assert "Running stage" not in mine.do("dvc", "repro")
 
@@ -412,10 +412,9 @@ def test_a_killed_experiment_leaves_a_detached_head_that_is_named(mine: Clone) -
     while "stage sft is running" in (out := mine.fail("potstill", "verify")):
         time.sleep(1)
     assert "HEAD is detached: a `dvc exp run` was killed" in out
-    assert "mend it: git checkout main" in out
-    assert f".dvc/tmp/rwlock: held by process {run.pid}, which is gone" in out
-    (mine.dir / ".dvc/tmp/rwlock").unlink()
-    mine.git("checkout", "-q", "main")
+    assert "mend it: git checkout -; " in out
+    mine.git("checkout", "-q", "-")
+    assert mine.git("rev-parse", "--abbrev-ref", "HEAD") == "main"
     mine.git("checkout", "-q", "--", ".")
     mine.do("dvc", "repro")
     assert "is as it was made" in mine.do("potstill", "verify")
@@ -469,7 +468,6 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
 def test_share_speaks_for_itself(mine: Clone, tmp_path: Path) -> None:
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     assert "nosuch" in mine.fail("potstill", "share", "nosuch")
-    assert "expected at most one experiment" in mine.fail("potstill", "share", "one", "two")
 
 
 def files(clone: Clone, folder: str) -> set[str]:

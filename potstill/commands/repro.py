@@ -8,19 +8,16 @@ elsewhere a line a minute, says how far it is. All that DVC and the libraries sa
 .cache/repro.log.
 """
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from pathlib import Path
-from types import FrameType
 
-from potstill.core import lockfile, params, project
+from potstill.core import jsonl, lockfile, params, project
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS
 
@@ -59,47 +56,42 @@ class Progress:
         self.started = self.shown = time.monotonic()
         self.ran: list[str] = []
         self.said: deque[str] = deque(maxlen=40)  # of the stage that runs, for an error
-        self.state = self.last = ""
+        self.last = ""  # what the stage said it did
 
     def take(self, line: str) -> None:
         """Takes in a line of output."""
         if match := re.match(r"Running stage '(?:.*:)?([\w@-]+)':", line):
             self.close()
-            self.stage, self.started = match[1], time.monotonic()
-            self.shown = self.started
+            self.stage, self.last = match[1], ""
+            self.started = self.shown = time.monotonic()
             self.said.clear()
-            self.state = self.last = ""
-            self.draw()
-            return
-        if re.match(r"Stage '.*' (didn't change|is cached)", line):
+            self.draw(0, "")
+        elif re.match(r"Stage '.*' (didn't change|is cached)", line):
             self.done += 1
-            return
-        if not line or line.startswith((">", "Updating lock file", "Generating lock file")):
-            return
-        self.said.append(line)
-        count, left = COUNT.search(line), LEFT.search(line)
-        if count and left:
-            self.state = f"{count[1]} of {count[2]}, {left[1].strip()} left"
-            self.draw(float(count[1].replace(",", "")) / float(count[2].replace(",", "")))
-        elif self.stage:
-            own = rf"(?:{self.stage.partition('@')[0]}|predict)(?: \S+)?: (.*)"
-            self.last = match[1] if (match := re.match(own, line)) else self.last
+        elif line and not line.startswith((">", "Updating lock file", "Generating lock file")):
+            self.said.append(line)
+            count, left = COUNT.search(line), LEFT.search(line)
+            if count and left:
+                done, total = (float(number.replace(",", "")) for number in count.groups())
+                self.draw(done / total, f"{count[1]} of {count[2]}, {left[1].strip()} left")
+            elif self.stage:
+                own = rf"(?:{self.stage.partition('@')[0]}|predict)(?: \S+)?: (.*)"
+                self.last = match[1] if (match := re.match(own, line)) else self.last
 
     def place(self) -> str:
         """The stage's number, in the order in which DVC runs them, and name: `[ 5/19] sft`."""
         total = str(len(self.names))
         return f"[{self.done + 1:{len(total)}}/{total}] {self.stage or '':16}"
 
-    def draw(self, share: float | None = None) -> None:
+    def draw(self, share: float, state: str) -> None:
         """Shows how far the stage is: a bar on a terminal, elsewhere a line once a minute."""
         now = time.monotonic()
         if self.live:
-            filled = round(WIDTH * (share or 0))
-            bar = "█" * filled + "░" * (WIDTH - filled)
-            print(f"\r{self.place()} {bar} {self.state}\x1b[K", end="", flush=True)
-        elif share is not None and now - self.shown >= EVERY:
+            bar = ("█" * round(WIDTH * share)).ljust(WIDTH, "░")
+            print(f"\r{self.place()} {bar} {state}\x1b[K", end="", flush=True)
+        elif now - self.shown >= EVERY:
             self.shown = now
-            print(f"{self.place()} {self.state}", flush=True)
+            print(f"{self.place()} {state}", flush=True)
 
     def close(self, ended: bool = True) -> None:
         """The line of a stage that is done; what is drawn goes when it was not `ended`."""
@@ -121,45 +113,41 @@ def duration(seconds: float) -> str:
 
 
 def run(*arguments: str) -> Progress:
-    """Runs `dvc repro` with these arguments and shows its progress. Raises UserError with what the
-    stage said, or DVC, when it fails; KeyboardInterrupt when it was stopped."""
+    """Runs `dvc repro` with these arguments and shows its progress. Raises UserError for a bad
+    parameter, and with what the stage said, or DVC, when it fails."""
     LOG.parent.mkdir(exist_ok=True)
+    progress = Progress(stage_names())
     command = [sys.executable, "-m", "dvc", "repro", *arguments]
-    progress, stopped = Progress(stage_names()), threading.Event()
-    with LOG.open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
-        try:  # while DVC starts, which takes longer: a stage's outputs are removed before it runs
-            params.load()
-        except UserError:
-            child.kill()
-            child.wait()
-            raise
-
-        def stop(signum: int, frame: FrameType | None) -> None:
-            stopped.set()
-            if signum == signal.SIGTERM:  # Ctrl-C reaches the child by itself
-                child.terminate()
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    with (
+        LOG.open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that one signal reaches DVC and its stage once
+        ) as child,
+    ):
+        output = child.stdout or ()
         try:
-            for line in child.stdout or ():
+            params.load()  # while DVC starts: it removes a stage's outputs before the stage runs
+            for line in output:
                 log.write(line)
                 log.flush()
                 progress.take(line.rstrip())
-            code = child.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        except BaseException:  # a stop, too: DVC and its stage end as by Ctrl-C
+            progress.close(ended=False)
+            os.killpg(child.pid, signal.SIGINT)
+            log.writelines(output)
+            raise
     failed = progress.stage
-    progress.close(ended=not code)
-    if stopped.is_set():
-        raise KeyboardInterrupt
-    if code:
-        said = [one for one in progress.said if not LEFT.search(one) and not one.startswith("WARN")]
-        own = [one for one in said if not one.startswith("ERROR: failed to reproduce")]
-        print(*(own if failed else said), sep="\n", file=sys.stderr)
+    progress.close(ended=not child.returncode)
+    if child.returncode:
+        noise = "WARN|ERROR: failed to reproduce" if failed else "WARN"
+        said = [one for one in progress.said if not LEFT.search(one) and not re.match(noise, one)]
+        print(*said, sep="\n", file=sys.stderr)
         if match := re.search(r"unable to read: '([^']+)'", "\n".join(said)):
             path = match[1]  # DVC reads the files of every task, whichever is asked for
             raise UserError(f"{path}: not YAML, see above: mend the line, or `git checkout {path}`")
@@ -172,60 +160,61 @@ def verdict(progress: Progress, seconds: float) -> str:
     """The result of the pipeline in a few lines, from the files that score and report left."""
     from potstill.evaluation import score
 
-    config = lockfile.read_yaml(Path("task.yaml"))
-    metrics = json.loads(params.read_text(Path("reports/metrics.json")))
-    cost = json.loads(params.read_text(Path("reports/cost.json")))
-    model = score.student(metrics)
-    before, after = metrics["base"], metrics[model]
-    rows = config.get("headline_slice")
-    home = os.path.relpath(Path.cwd(), project.ROOT)
-    count = len(progress.ran)
+    metrics, cost = (
+        jsonl.read_json(Path("reports", f"{name}.json")) for name in ("metrics", "cost")
+    )
+    before, after = metrics["base"], metrics[score.student(metrics)]
+    of = lockfile.read_yaml(Path("task.yaml")).get("headline_slice")
+    count, where = len(progress.ran), project.prefix()
     ran = f"{count} of {len(progress.names)} stages ran" if count else "nothing was to do"
-    where = "" if home == "." else f"{home}/"
     lines = [
         "",
         f"{params.task_name()}: {score.headline(before):.1%} → {score.headline(after):.1%} "
         f"{score.WORD_SAYS[score.word_of(after)]} "
         f"(95 % interval {after['low']:.1%} to {after['high']:.1%})",
         f"  {'model':<10}{'share':>8}  95 % interval     right of {metrics['rows']:,} test rows"
-        + (f" ({rows})" if rows else ""),
+        + (f" ({of})" if of else ""),
     ]
-    for name in (name for name in MODELS if name in metrics):
-        found = metrics[name]
-        interval = f"{found['low']:.1%} to {found['high']:.1%}"
-        lines.append(
-            f"  {name:<10}{score.headline(found):>8.1%}  {interval:<16}  {found['right']:5,}  "
-            f"{MODELS[name].says}"
-        )
-    lines += [
-        f"report: {where}reports/report.html (all tasks: `make report`)",
-        score.cost_line(cost),
-        f"time: {duration(seconds)}; {ran}; the log is {where}{LOG}",
-        "next: open the report; `make review` to judge answers; `make new-task NAME=…`",
-    ]
-    return "\n".join(lines)
+    for name, model in MODELS.items():
+        if found := metrics.get(name):
+            interval = f"{found['low']:.1%} to {found['high']:.1%}"
+            lines.append(
+                f"  {name:<10}{score.headline(found):>8.1%}  {interval:<16}  {found['right']:5,}  "
+                f"{model.says}"
+            )
+    return "\n".join(
+        [
+            *lines,
+            f"report: {where}reports/report.html (all tasks: `make report`)",
+            score.cost_line(cost),
+            f"time: {duration(seconds)}; {ran}; the log is {where}{LOG}",
+            "next: open the report; `make review` to judge answers; `make new-task NAME=…`",
+        ]
+    )
+
+
+def finish(*arguments: str) -> None:
+    """Runs `dvc repro` with these arguments and prints the verdict. Raises UserError as `run`."""
+    start = time.monotonic()
+    progress = run(*arguments)
+    print(verdict(progress, time.monotonic() - start))
 
 
 def main() -> None:
     """`make repro`. Raises UserError as `run` does."""
-    start = time.monotonic()
-    progress = run(*pull_option(), *sys.argv[1:])
-    print(verdict(progress, time.monotonic() - start))
+    finish(*pull_option(), *sys.argv[1:])
 
 
 def evaluate() -> None:
     """`make eval`. Raises UserError when no model has been trained, and as `run` does."""
-    start = time.monotonic()
     if not Path("models/sft/merged").is_dir():
         raise UserError("no trained model at models/sft/merged: run `make repro` first")
     names = [name for name in stage_names() if name.partition("@")[0] in AFTER_TRAINING]
-    progress = run("--single-item", *names)
-    print(verdict(progress, time.monotonic() - start))
+    finish("--single-item", *names)
 
 
 def report() -> None:
     """`make report`: this task's page, with what it needs first, then the index of all tasks."""
-    from potstill.core import jsonl
     from potstill.report import pages
 
     run("report")

@@ -6,13 +6,12 @@ Only split.train_rows of params.yaml differs, and is as before at the end; the s
 on the first rows of the longer. DVC keeps each, so a second run trains nothing.
 """
 
-import subprocess
 import sys
 from itertools import pairwise
 from math import inf
 
 from potstill.commands import profile
-from potstill.core import jsonl, params
+from potstill.core import jsonl, params, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.evaluation import compare, loss_curves, score, statistics
@@ -20,7 +19,6 @@ from potstill.inference import predictions
 from potstill.task import settings
 from potstill.task.settings import Task
 
-COLOURS = ("#1f5fa8", "#c0562f", "#3d8b5f")
 Measured = dict[str, list[bool]]  # by measure, a value for each test row
 
 
@@ -34,12 +32,6 @@ def measured(task: Task, model: str) -> Measured:
         return {"right": [mark["right"] for mark in marks]}
     off = [inf if mark["off"] is None else mark["off"] for mark in marks]
     return {f"within {most}": [value <= most for value in off] for most in score.WITHIN}
-
-
-def repro() -> None:
-    """Runs the pipeline. Raises UserError when it fails."""
-    if code := subprocess.call([sys.executable, "-m", "dvc", "repro"]):
-        raise UserError(f"`dvc repro` ended with {code}; its own message stands above")
 
 
 def report(found: dict[int, Measured]) -> Row:
@@ -64,10 +56,9 @@ def write(task: Task, made: Row) -> None:
     png, title = path.with_suffix(".png"), f"More training rows, {task.name}"
     labels = "training rows (0 = untrained, long prompt)", "share of test rows"
     with loss_curves.picture(png, title, *labels) as axes:
-        rows, *measures = points[0]
-        for name, colour in zip(measures, COLOURS, strict=False):
-            xs, ys = ([point[key] for point in points] for key in (rows, name))
-            axes.plot(xs, ys, color=colour, marker="o", linewidth=1.6, label=name)
+        measures = list(points[0])[1:]
+        shares = [[point[name] for name in measures] for point in points]
+        axes.plot([point["train_rows"] for point in points], shares, marker="o", label=measures)
         axes.set_ylim(0, 1)
         axes.legend(frameon=False)
     print(path.read_text(encoding="utf-8"), end="")
@@ -90,7 +81,7 @@ def main() -> None:
     try:
         for count in sorted(map(int, given)):
             profile.apply({"split.train_rows": count}, params.PATH)
-            repro()
+            project.dvc("repro")
             rows = len(jsonl.read_jsonl(task.data / "4-train.jsonl"))
             if rows < count:
                 there = f"there are {rows} rows to train on, give no more than that"
@@ -98,5 +89,5 @@ def main() -> None:
             found |= {count: measured(task, "sft"), 0: measured(task, "base")}
     finally:
         profile.apply({"split.train_rows": before}, params.PATH)
-    repro()  # the task's own training again, from DVC's cache where it was run before
+    project.dvc("repro")  # the task's own training again, from DVC's cache where it ran before
     write(task, report(found))

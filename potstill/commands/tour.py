@@ -1,12 +1,10 @@
 """Runs `dvc repro` for every task, one after the other, then prints a table of them all."""
 
-import subprocess
-import sys
+import contextlib
 import time
 from pathlib import Path
 
-from potstill.core import jsonl
-from potstill.core.errors import UserError
+from potstill.core import jsonl, project
 from potstill.evaluation import score
 from potstill.task import settings
 
@@ -30,8 +28,8 @@ def main() -> None:
     for name, folder in tasks.items():
         start = time.monotonic()
         print(f"tour: {name}", flush=True)
-        if code := subprocess.call([sys.executable, "-m", "dvc", "repro"], cwd=folder):
-            raise UserError(f"{name}: `dvc repro` ended with {code}; its own message stands above")
+        with contextlib.chdir(folder):
+            project.dvc("repro")
         print(f"tour: {name} took {time.monotonic() - start:.0f} s", flush=True)
     heads = "".join(f"{column:>10}" for column in COLUMNS)
     print(f"{'task':14}{'rows':>6}{heads}  tokens, before and after")

@@ -8,9 +8,9 @@ verify   `make verify`: hashes every output of every task and every object of DV
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from potstill.core import lockfile, project, stage
 from potstill.core.errors import UserError
@@ -19,6 +19,7 @@ from potstill.teacher.journal import Journal
 
 Finding = tuple[str, str]  # what is wrong, and the command that mends it
 SHOWN = 3  # paths named where many are missing
+MISSING = ("deleted", "not in cache")  # what DVC says of a file in a checkout without data
 
 
 def check() -> None:
@@ -39,7 +40,7 @@ def check_task(name: str) -> str:
             reasons = ", ".join(_reasons(one)) if one.name in ran else "has not run yet"
             print(f"{one.name}: {reasons}")
     if stale:
-        some = f"{len(stale)} stage{'s' if len(stale) > 1 else ''}"
+        some = "1 stage" if len(stale) == 1 else f"{len(stale)} stages"
         raise UserError(
             f"{lockfile.LOCK}: {some} of task {name} would run, see above: "
             f"`make repro TASK={name}`, then commit dvc.lock and reports"
@@ -47,135 +48,113 @@ def check_task(name: str) -> str:
     return f"check: {name}: all {len(stages)} stages are up to date"
 
 
-def _reasons(one: object) -> Iterator[str]:
-    """What changed for a stage, such as `potstill/checks: modified`."""
-    for entry in one.status().get(one.addressing, []):  # type: ignore[attr-defined]
-        for kind, what in entry.items() if isinstance(entry, dict) else [(str(entry), {})]:
-            if not what:
-                yield kind
-            for name, state in what.items() if isinstance(what, dict) else ():
-                changes = state.items() if isinstance(state, dict) else [(name, state)]
-                yield from (f"{key} {how}" for key, how in changes if how not in MISSING)
-
-
-MISSING = ("deleted", "not in cache")  # in a checkout without data
+def _reasons(one: Any) -> Iterator[str]:
+    """What changed for a stage of DVC's, such as `potstill/checks modified`."""
+    for entry in one.status().get(one.addressing, []):
+        if isinstance(entry, str):
+            yield entry  # such as `changed command`
+            continue
+        for name, how in (item for changed in entry.values() for item in changed.items()):
+            parts = how if isinstance(how, dict) else {name: how}  # of a file of parameters, each
+            yield from (f"{part} {state}" for part, state in parts.items() if state not in MISSING)
 
 
 def findings() -> Iterator[Finding]:
     """All that is wrong, each with what mends it."""
+    from dvc.repo import Repo
+
     yield from _leftovers()
-    cache, users = _cache_folder(), dict[str, str]()
+    with Repo() as repo:  # the cache may be shared with others (`dvc cache dir`)
+        cache = Path(os.path.relpath(repo.cache.local.path)).resolve()
+    users = dict[str, str]()
     for name, home in settings.tasks().items():
         with contextlib.chdir(home):
             yield from _task(name, cache, users)
     for file in sorted(path for path in cache.rglob("*") if path.is_file()):
-        object_name = file.parent.name + file.name
-        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", object_name):
-            name = os.path.relpath(file)
-            yield f"{name}: half an object, left by a killed `dvc` or a full disk", f"rm {name}"
-        elif lockfile.md5(file) != object_name.removesuffix(".dir"):
-            user, name = users.get(object_name), os.path.relpath(file)
+        md5, path = file.parent.name + file.name, os.path.relpath(file)
+        if not lockfile.MD5.fullmatch(md5):
+            yield f"{path}: half an object, left by a killed `dvc` or a full disk", f"rm {path}"
+        elif lockfile.md5(file) != md5.removesuffix(".dir"):
+            user = users.get(md5, "")
+            whose = user or "of another commit or experiment"
+            remove = f"rm -rf {path} {user}".rstrip()
             yield (
-                f"{name}: damaged, its bytes are not those of its name; it is "
-                f"{user or 'of another commit or experiment'}",
-                f"rm -rf {name} {user or ''}".rstrip()
-                + " && make pull, or where no remote has it `make repro`",
+                f"{path}: damaged, its bytes are not those of its name; it is {whose}",
+                f"{remove} && make pull, or where no remote has it `make repro`",
             )
-    for path in sorted((project.cache() / "teacher").glob("*.jsonl")):
-        if damaged := Journal(path).damaged:
-            what = f"{path}: {damaged} damaged lines, whose answers would be asked for again"
+    for journal in sorted((project.cache() / "teacher").glob("*.jsonl")):
+        if damaged := Journal(journal).damaged:
+            what = f"{journal}: {damaged} damaged lines, whose answers would be asked for again"
             yield what, "make pull fills in what the data have of them"
 
 
 def _task(name: str, cache: Path, users: dict[str, str]) -> Iterator[Finding]:
     """What is wrong with a task; adds to `users` what each object of the cache belongs to."""
-    home = os.path.relpath(Path.cwd(), project.ROOT)
-    where, cd = ("", "") if home == "." else (f"{home}/", f"cd {home} && ")
+    where, repro = project.prefix(), f"`make repro TASK={name}`"
+    restore = f"`git checkout {where}{lockfile.LOCK}`, then {repro}"
     try:
         entries, before = lockfile.read(), lockfile.read("HEAD")
     except UserError as error:
-        yield where + str(error).partition(": `")[0], cd + lockfile.AGAIN
+        yield where + str(error).partition(": `")[0], restore
         return
-    if (release := Path("release.dvc")).is_file():
-        md5 = lockfile.read_yaml(release)["outs"][0]["md5"]
-        entries = entries | {"release": {"outs": [{"path": "release", "md5": md5}]}}
     if lost := before.keys() - entries:
-        what = f"{where}dvc.lock lacks {len(lost)} stages that the last commit has, as {min(lost)}"
-        yield what, cd + lockfile.AGAIN
+        what = f"lacks {len(lost)} stages that the last commit has, such as {min(lost)}"
+        yield f"{where}{lockfile.LOCK} {what}", restore
     running = {path.name: stage.running(path) for path in sorted(stage.LOCKS.glob("*"))}
     for stage_name, who in running.items():
         if who:
             yield f"{where}stage {stage_name} is running ({who})", "wait for its end, or end it"
     if not any(running.values()):
-        for top in ("data", "models", "reports"):
-            for part in sorted(Path(top).rglob("*.part")):
+        for top in (project.DATA, project.MODELS, project.REPORTS):
+            for part in sorted(top.rglob("*.part")):
                 what = f"{where}{part}: half-written, left by a run that was killed"
                 yield what, f"rm -rf {where}{part}"
-    gone, uncached, cached = [], [], 0
-    for entry in entries.values():
-        for path, md5 in lockfile.made(entry).items():
-            in_git = path.startswith("reports/") and not path.endswith(".html")
-            parts = dict(lockfile.objects(cache, md5))
-            names = {f"{where}{path}/{part}".removesuffix("/."): sum for part, sum in parts.items()}
-            users |= {sum: full for full, sum in names.items()} | {md5: where + path}
-            cached += not in_git
-            if not Path(path).exists():
-                gone += [path] * (not in_git)
-            elif lockfile.md5(Path(path)) != md5:
-                mends = f"rm -rf {where}{path} && make pull"
-                if in_git:
-                    mends = f"git checkout {where}{path}"
-                yield (
-                    f"{where}{path}: not as it was made, its bytes are others",
-                    f"{mends}, or `make repro TASK={name}`, which makes it anew",
-                )
+    made = {path: md5 for entry in entries.values() for path, md5 in lockfile.made(entry).items()}
+    made |= lockfile.made(lockfile.read_yaml(Path("release.dvc")) or {"outs": []})
+    has_run, missing = False, []
+    for path, md5 in made.items():
+        parts, there = dict(lockfile.objects(cache, md5)), Path(path).exists()
+        users |= {sum: f"{where}{path}/{part}".removesuffix("/.") for part, sum in parts.items()}
+        users[md5] = where + path
+        in_git = path.startswith("reports/") and not path.endswith(".html")
+        if there and lockfile.md5(Path(path)) != md5:
+            back = f"git checkout {where}{path}"
+            if not in_git:
+                back = f"rm -rf {where}{path} && make pull"
+            yield (
+                f"{where}{path}: not as it was made, its bytes are others",
+                f"{back}, or {repro}, which makes it anew",
+            )
+        if not in_git:
+            has_run |= there
             objects = [cache / sum[:2] / sum[2:] for sum in {md5, *parts.values()}]
-            if not in_git and not all(path.is_file() for path in objects):
-                uncached.append(path)
-    if len(gone) < cached:  # else the task has not run here, which is nothing wrong
-        for paths, lack in ((gone, "not here"), (uncached, "not in DVC's cache")):
-            if paths:
-                more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-                yield (
-                    f"task {name}: {', '.join(paths[:SHOWN])}{more}: {lack}",
-                    f"make pull, or where no remote has them `make repro TASK={name}`",
-                )
+            if not there or not all(path.is_file() for path in objects):
+                missing.append(path)
+    if has_run and missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        yield (
+            f"task {name}: {', '.join(missing[:SHOWN])}{more}: not here, or not in DVC's cache",
+            f"make pull, or where no remote has them {repro}",
+        )
 
 
 def _leftovers() -> Iterator[Finding]:
-    """What a killed dvc, git or `dvc exp run` leaves behind."""
-    holders = project.root() / ".dvc/tmp/rwlock"
+    """What a killed dvc, git or `dvc exp run` leaves behind. DVC itself releases the locks of a
+    process that is gone."""
+    locks = project.root() / ".dvc/tmp/rwlock"
     try:
-        listed = json.loads(holders.read_text() or "{}") if holders.is_file() else {}
-        locks = [held for paths in listed.values() for held in paths.values()]
-        entries = [one for held in locks for one in (held if isinstance(held, list) else [held])]
-        pids = {int(entry["pid"]) for entry in entries}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        yield f"{holders}: not whole", f"rm {holders}"
-        return
-    if Path("/proc/self").exists():
-        for pid in sorted(pid for pid in pids if not Path(f"/proc/{pid}").exists())[:1]:
-            yield f"{holders}: held by process {pid}, which is gone", f"rm {holders}"
+        json.loads(locks.read_bytes() or "{}" if locks.is_file() else "{}")
+    except ValueError:
+        yield f"{locks}: not whole", f"rm {locks}"
     index = Path(project.git("rev-parse", "--git-path", "index.lock"))
     if index.exists():
         yield f"{index}: git runs, or was killed", f"rm {index} when no git runs"
     running = project.git("for-each-ref", "--format=%(refname)", "refs/exps/exec")
     if running and project.git("rev-parse", "--abbrev-ref", "HEAD") == "HEAD":
-        branch = "BRANCH"
-        with contextlib.suppress(UserError):
-            branch = project.git("rev-parse", "--abbrev-ref", "@{-1}")
         yield (
             "HEAD is detached: a `dvc exp run` was killed (or runs)",
-            f"git checkout {branch}; `git diff params.yaml` shows what the experiment had set",
+            "git checkout -; `git diff params.yaml` shows what the experiment had set",
         )
-
-
-def _cache_folder() -> Path:
-    """DVC's cache of files, which may be shared with others (`dvc cache dir`)."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        return Path(os.path.relpath(repo.cache.local.path)).resolve()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from potstill.core.errors import UserError
@@ -13,6 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]  # of the code that runs: an experime
 def root() -> Path:
     """The repository's root as seen from the working folder, such as `../..`: short in messages."""
     return Path(os.path.relpath(ROOT))
+
+
+def prefix() -> str:
+    """The working folder as seen from the root, such as `tasks/support/`; at the root nothing."""
+    home = os.path.relpath(Path.cwd(), ROOT)
+    return "" if home == "." else f"{home}/"
 
 
 def cache() -> Path:
@@ -34,6 +41,14 @@ def git(*command: str) -> str:
     if done.returncode:
         raise UserError(f"`git {' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout.rstrip()
+
+
+def dvc(*command: str) -> None:
+    """Runs a command of DVC in the working folder. Raises UserError when it fails."""
+    if code := subprocess.call([sys.executable, "-m", "dvc", *command]):
+        where = f" in {prefix()}" if prefix() else ""
+        said = f"`dvc {' '.join(command)}`{where} ended with {code}"
+        raise UserError(f"{said}; its own message stands above")
 
 
 def committed(revision: str, path: str | Path) -> bytes | None:

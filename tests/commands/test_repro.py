@@ -1,7 +1,10 @@
 """`make repro`: what is shown of a run, and the verdict at its end."""
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,41 @@ def test_a_bad_parameter_stops_the_run_before_a_stage_begins(
     with pytest.raises(UserError, match=r"^params\.yaml:\d+: lora_rank is 320"):
         repro.run()
     assert not Path("began").exists()
+
+
+STAGE = """
+import pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path("kept").touch()
+    sys.exit("stopped: 3 answers kept")
+signal.signal(signal.SIGINT, stop)
+print("Running stage 'generate':", flush=True)
+pathlib.Path("began").touch()
+time.sleep(60)
+"""
+DVC = """
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as DVC does while a stage runs
+sys.exit(subprocess.call([sys.executable, "-c", open("stage").read()]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_reaches_the_stage(project: Project, sent: signal.Signals) -> None:
+    project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
+    project.write("dvc/__init__.py", "")
+    project.write("dvc/__main__.py", DVC)
+    project.write("stage", STAGE)
+    run = project.start("potstill", "repro", PYTHONPATH=f"{project.dir}{os.pathsep}{ROOT}")
+    deadline = time.monotonic() + 60
+    while not Path("began").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.send_signal(sent)
+    out = run.communicate(timeout=60)[0]
+    assert (run.returncode, "stopped: what was finished is kept" in out) == (130, True), out
+    assert Path("kept").exists()
+    assert "stopped: 3 answers kept" in Path(".cache/repro.log").read_text()
 
 
 def test_a_failure_is_shown_without_what_dvc_says_of_it(

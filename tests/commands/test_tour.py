@@ -21,11 +21,11 @@ def test_every_task_runs_in_its_folder_and_a_failure_ends_it(
     model = {"accuracy": 0.5, "prompt_tokens": 553}
     ran: list[Path] = []
 
-    def repro(command: list[str], cwd: Path) -> int:
+    def repro(command: list[str]) -> int:
         assert command == [sys.executable, "-m", "dvc", "repro"]
-        ran.append(cwd)
+        ran.append(Path.cwd())
         metrics = {"rows": 400} | dict.fromkeys(("base", "sft", "teacher"), model)
-        project.write(f"{cwd}/reports/metrics.json", json.dumps(metrics))
+        project.write(f"{Path.cwd()}/reports/metrics.json", json.dumps(metrics))
         return 0 if len(ran) < 4 else 7
 
     monkeypatch.setattr(subprocess, "call", repro)
@@ -38,7 +38,7 @@ def test_every_task_runs_in_its_folder_and_a_failure_ends_it(
     assert lines[::2][:2] == ["tour: toy", "tour: other"]
     assert [line.split()[0] for line in lines[-3:]] == ["task", "toy", "other"]
     assert lines[-1].split() == ["other", "400", "50.0%", "50.0%", "50.0%", "553", "553"]
-    with pytest.raises(UserError, match="other: `dvc repro` ended with 7"):
+    with pytest.raises(UserError, match="^`dvc repro` in tasks/other/ ended with 7"):
         tour.main()
     assert ran == folders * 2
 
