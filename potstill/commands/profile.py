@@ -5,7 +5,6 @@ A profile is a file profiles/NAME.yaml of the task or, for every task, of the ro
 
 import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
     columns = [items[2].column for items in document.ca.items.values() if items[2]]
     usual = max(columns, key=columns.count, default=0)
     lines = []
-    for name, value in _flat(changes):
+    for name, value in params.flat(changes).items():
         section, _, key = name.rpartition(".")
         mapping = document.get(section)
         if not isinstance(mapping, dict):
@@ -51,16 +50,6 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
 
 def _null(representer: Any, value: None) -> Any:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")  # not the empty text
-
-
-def _flat(changes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each parameter by its full name, such as predict.dtype, with its value."""
-    rules = params.schema()
-    for name, value in changes.items():
-        if isinstance(value, dict) and "properties" in rules.get(name, {}):
-            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
-        else:
-            yield str(name), value
 
 
 def main() -> None:

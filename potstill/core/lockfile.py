@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,8 @@ def md5(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    return tree(path, (file for file in path.rglob("*") if file.is_file()))
-
-
-def tree(folder: Path, files: Iterable[Path]) -> str:
-    """The MD5 that DVC has for a folder with these files."""
-    listed = sorted((file.relative_to(folder).as_posix(), md5(file)) for file in files)
+    files = (file for file in path.rglob("*") if file.is_file())
+    listed = sorted((file.relative_to(path).as_posix(), md5(file)) for file in files)
     text = json.dumps([{"md5": sum, "relpath": name} for name, sum in listed])
     return hashlib.md5(text.encode()).hexdigest() + ".dir"
 
@@ -94,36 +90,3 @@ def objects(cache: Path, name: str) -> Iterator[tuple[str, str]]:
             yield from ((file["relpath"], file["md5"]) for file in json.loads(path.read_bytes()))
         except (ValueError, KeyError, TypeError):
             return  # damaged: who hashes it says so
-
-
-def is_current(entry: Entry, made_by_stages: dict[str, str]) -> bool:
-    """Whether a stage would give the result of its entry again: the same parameters and the same
-    inputs, of which `made_by_stages` need not be there."""
-    for file, then in entry.get("params", {}).items():
-        now = read_yaml(Path(file)) or {}
-        if any(_at(now, name) != value for name, value in then.items()):
-            return False
-    for dep in entry.get("deps", []):
-        path = Path(dep["path"])
-        now = made_by_stages.get(dep["path"]) or (_md5_in_git(path) if path.exists() else None)
-        if now is not None and now != dep["md5"]:
-            return False
-    return True
-
-
-def _at(params: Any, name: str) -> Any:
-    """The value of `lora_rank` or `predict.dtype` in a file of parameters."""
-    for key in name.split("."):
-        params = params.get(key) if isinstance(params, dict) else None
-    return params
-
-
-def _md5_in_git(path: Path) -> str:
-    """The MD5 of an input that no stage makes; of a folder without what .dvcignore names."""
-    if path.is_file():
-        return md5(path)
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        there = repo.dvcignore.find(repo.fs, str(path.resolve()))
-        return tree(path.resolve(), map(Path, there))

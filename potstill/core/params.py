@@ -4,10 +4,12 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import yaml
 
 from potstill.core import lockfile
 from potstill.core.errors import UserError
@@ -34,9 +36,11 @@ def load(*names: str) -> SimpleNamespace:
     validate(params)
     of_task = lockfile.read_yaml(TASK) or {}
     for name, (key, default) in OF_TASK.items():
-        values, given = _holder(params, name), _holder(of_task, key)
-        if values[last := name.rpartition(".")[2]] is None:
-            values[last] = given.get(key.rpartition(".")[2], default)
+        section, _, last = name.rpartition(".")
+        values = params[section] if section else params
+        if values[last] is None:
+            own = flat(of_task).get(key)
+            values[last] = default if own is None else own
     chosen: dict[str, Any] = {}
     for name in names:
         section, _, key = name.partition(".")
@@ -47,12 +51,6 @@ def load(*names: str) -> SimpleNamespace:
             value, is_section = params[name], "properties" in rules[name]
             chosen[name] = SimpleNamespace(**value) if is_section else value
     return SimpleNamespace(**chosen)
-
-
-def _holder(given: dict[str, Any], name: str) -> dict[str, Any]:
-    """The mapping that holds a value: of `predict.dtype` the section predict, {} without one."""
-    section = name.rpartition(".")[0]
-    return given.get(section, {}) if section else given
 
 
 def declared(stage: str) -> list[str]:
@@ -101,50 +99,45 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     return loaded
 
 
+def flat(params: dict[Any, Any]) -> dict[str, Any]:
+    """Values by the parameters' full names, such as predict.dtype for one of a section."""
+    known, found = schema(), dict[str, Any]()
+    for name, value in params.items():
+        if "properties" in known.get(name, {}) and isinstance(value, dict):
+            found |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            found[str(name)] = value
+    return found
+
+
 def validate(params: dict[str, Any], path: Path = PATH) -> None:
     """Raises UserError for the first unknown, missing, mistyped or out-of-range parameter."""
-    for name, value, rule in _walk(params, schema(), path):
-        if not _fits(value, rule):
-            found, expected = found_text(value), _expected(rule)
-            raise UserError(f"{_line(path, name)}: {name} is {found}, expected {expected}")
+    from jsonschema import Draft202012Validator
+
+    known, values = schema(), flat(params)
+    rules = flat({name: rule.get("properties", rule) for name, rule in known.items()})
+    for name in (name for name in values if name not in rules):
+        section, _, key = name.partition(".")
+        keys = known.get(section, {}).get("properties", {})
+        if keys and not key:
+            wrong = f"{name} is {found_text(values[name])}, expected a section"
+            raise UserError(f"{_line(path, name)}: {wrong}: indented lines {', '.join(keys)}")
+        hint = near(key, keys, f"{section}.") if keys else near(name, known)
+        raise UserError(f"{_line(path, name)}: unknown parameter {name!r}: {hint}")
+    for name, rule in rules.items():
+        if name not in values:
+            raise UserError(f"{path}: parameter {name} is missing, expected {_expected(rule)}")
+        value = values[name]
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if endless or not Draft202012Validator(rule).is_valid(value):
+            wrong = f"{name} is {found_text(value)}, expected {_expected(rule)}"
+            raise UserError(f"{_line(path, name)}: {wrong}")
     model, revision = params["model"], params["model_revision"]
     local = not HUB.fullmatch(model) or (ROOT / model).exists()
     if not local and not re.fullmatch("[0-9a-f]{40}", revision):
         wrong = f"{_line(path, 'model_revision')}: model_revision is {revision}"
         right = f"the commit of {model} on the hub, 40 hex digits"
         raise UserError(f"{wrong}, expected {right}: what a branch or tag stands for may change")
-
-
-def _walk(
-    params: dict[str, Any], known: dict[str, Any], path: Path, section: str = ""
-) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Each parameter with its full name, value and rule. Raises UserError when one is unknown or
-    missing."""
-    for name in params:
-        if name not in known:
-            full, hint = section + str(name), near(name, known, section)
-            raise UserError(f"{_line(path, full)}: unknown parameter {full!r}: {hint}")
-    for name, rule in known.items():
-        full = section + name
-        if "properties" in rule:
-            inner = params.get(name, {})
-            if not isinstance(inner, dict):
-                wrong = f"{_line(path, full)}: {full} is {found_text(inner)}"
-                keys = ", ".join(rule["properties"])
-                raise UserError(f"{wrong}, expected a section: indented lines {keys}")
-            yield from _walk(inner, rule["properties"], path, f"{full}.")
-        elif name not in params:
-            raise UserError(f"{path}: parameter {full} is missing, expected {_expected(rule)}")
-        else:
-            yield full, params[name], rule
-
-
-def _fits(value: object, rule: dict[str, Any]) -> bool:
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    from jsonschema import Draft202012Validator
-
-    return bool(Draft202012Validator(rule).is_valid(value))
 
 
 def near(name: object, known: Iterable[str], prefix: str = "") -> str:
@@ -162,17 +155,15 @@ def found_text(value: object) -> str:
 
 def _line(path: Path, name: str) -> str:
     """file:line of a parameter; the file alone where it does not stand there."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    section, _, key = name.partition(".")
-    inside = False
-    for number, line in enumerate(lines, 1):
-        if line[:1] not in ("", " ", "#"):
-            inside = line.startswith(f"{section}:")
-            if inside and (not key or re.search(rf"[{{,]\s*{re.escape(key)}:", line)):
-                return f"{path}:{number}"
-        elif inside and key and line.lstrip().startswith(f"{key}:"):
-            return f"{path}:{number}"
-    return str(path)
+    node: Any = yaml.compose(path.read_text(encoding="utf-8"), lockfile.Loader)
+    line = 0
+    for part in name.split("."):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        line, node = next(
+            ((key.start_mark.line + 1, value) for key, value in pairs if key.value == part),
+            (0, None),
+        )
+    return f"{path}:{line}" if line else str(path)
 
 
 def _expected(rule: dict[str, Any]) -> str:
@@ -180,16 +171,14 @@ def _expected(rule: dict[str, Any]) -> str:
     if "enum" in rule:
         texts = (value if isinstance(value, str) else found_text(value) for value in rule["enum"])
         return "one of " + ", ".join(texts)
-    if "pattern" in rule:
+    if "description" in rule:
         return str(rule["description"])
     types = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
-    kinds = {"integer": "a whole number", "number": "a number", "string": "a text"}
-    kinds["object"] = "a mapping such as {top_p: 0.9}"
-    kind, empty = kinds[types[0]], " or null" if "null" in types else ""
-    low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum")
-    above = "exclusiveMinimum" in rule
-    if low is None:
-        return kind + empty
-    if high is None:
-        return f"{kind} above {low}{empty}" if above else f"{kind} from {low} up{empty}"
-    return f"{kind} {f'above {low}, at most' if above else f'from {low} to'} {high}{empty}"
+    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    text = kinds[types[0]]
+    high = rule.get("maximum")
+    if "exclusiveMinimum" in rule:
+        text += f" above {rule['exclusiveMinimum']}" + (f", at most {high}" if high else "")
+    elif "minimum" in rule:
+        text += f" from {rule['minimum']} " + (f"to {high}" if high else "up")
+    return text + (" or null" if "null" in types else "")

@@ -106,7 +106,7 @@ def verify_inputs(command: str) -> None:
             if inside and Path(path).exists() and lockfile.md5(Path(path)) != md5:
                 wrong = f"{path}: not as {makers[path]} made it (dvc.lock has another MD5)"
                 raise UserError(f"{wrong}: `make verify` finds the damage and says what mends it")
-        if _was_paid(mine) and lockfile.is_current(mine, made):
+        if _was_paid(mine) and unchanged(name):
             wrong = f"{name}: dvc.lock has its result, which was paid for and is not here"
             again = f"to pay again, delete the entry of {name} from dvc.lock"
             raise UserError(f"{wrong}: `make pull` fetches it ({again})")
@@ -117,3 +117,13 @@ def _was_paid(entry: lockfile.Entry) -> bool:
     asked = entry.get("params", {}).get("params.yaml", {}).get("teacher")
     journal = project.journals() / f"{params.task_name()}.jsonl"
     return bool(asked) and asked["model"] != "scripted" and not journal.exists()
+
+
+def unchanged(name: str) -> bool:
+    """Whether DVC finds a stage's parameters, and the inputs that are here, as they were when the
+    stage ran."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        deps = repo.stage.load_one(name=name).deps
+        return not any(dep.exists and dep.status() for dep in deps)

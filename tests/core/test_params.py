@@ -63,6 +63,7 @@ def test_load_returns_only_the_named_parameters(project: Project) -> None:
         ("split.valid_share", 0.6, "expected a number from 0.01 to 0.5"),
         ("teacher.extra_body", "x", 'teacher.extra_body is "x", expected a mapping such as'),
         ("serve.speculative", "", "serve.speculative is"),
+        ("group_by_length", "on", 'group_by_length is "on", expected true or false'),
         (
             "torch_dtype",
             "int4",
