@@ -119,8 +119,8 @@ def read_json(path: File) -> Row:
         raise UserError(f"{path} is missing: run `dvc repro`")
     document = _parse_json(Path(path).read_text(encoding="utf-8"), str(path))
     if not isinstance(document, dict):
-        kind = type(document).__name__
-        raise UserError(f"{path}: found a {kind}, expected one JSON object: run `dvc repro`")
+        found = f"found a {type(document).__name__}"
+        raise UserError(f"{path}: {found}, expected one JSON object: run `dvc repro`")
     return document
 
 
@@ -133,15 +133,14 @@ def _parse_json(text: str, where: str) -> Any:
             json.dumps(document, ensure_ascii=False).encode()
         return document
     except json.JSONDecodeError as error:
-        place = f"{error.msg} at character {error.pos + 1}"
-        raise UserError(f"{where}: not JSON ({place}): {text[:40]!r}") from None
+        wrong = f"not JSON ({error.msg} at character {error.pos + 1}): {text[:40]!r}"
     except UnicodeEncodeError:
-        half = "half a surrogate pair (\\ud800 to \\udfff alone)"
-        raise UserError(f"{where}: {half}, expected whole characters") from None
+        wrong = "half a surrogate pair (\\ud800 to \\udfff alone), expected whole characters"
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        wrong = str(error)
     except RecursionError:
-        raise UserError(f"{where}: JSON nested too deep: {text[:40]!r}") from None
+        wrong = f"JSON nested too deep: {text[:40]!r}"
+    raise UserError(f"{where}: {wrong}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Row:
@@ -190,15 +189,7 @@ def dump_lines(rows: Iterable[Row], path: File) -> Iterator[str]:
 
 def write_jsonl(path: File, rows: Iterable[Row]) -> int:
     """Writes one JSON object a line, in the order given, all or nothing; returns how many."""
-    count = 0
-
-    def counted() -> Iterator[str]:
-        nonlocal count
-        for count, line in enumerate(dump_lines(rows, path), 1):  # noqa: B007
-            yield line
-
-    write_parts(path, counted())
-    return count
+    return write_parts(path, dump_lines(rows, path))
 
 
 def write_some(path: File, rows: list[Row]) -> None:
@@ -217,18 +208,21 @@ def write_text(path: File, text: str) -> None:
     write_parts(path, [text])
 
 
-def write_parts(path: File, parts: Iterable[str]) -> None:
-    """Writes text to a temporary name and renames it last: a file that exists is complete."""
-    path = Path(path)
+def write_parts(path: File, parts: Iterable[str]) -> int:
+    """Writes text to a temporary name and renames it last: a file that exists is complete. Returns
+    how many parts it has."""
+    path, count = Path(path), 0
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(parts)
+            for count, text in enumerate(parts, 1):  # noqa: B007
+                file.write(text)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    return count
 
 
 def fresh_folder(path: Path) -> Path:

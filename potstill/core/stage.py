@@ -62,17 +62,14 @@ def running_once() -> Iterator[None]:
     path = LOCKS / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
-        deadline = time.monotonic() + 1  # `running` holds the lock for a moment, too
-        while True:
-            try:
+        for _ in range(20):  # `running` holds the lock for a moment, too
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    remedy = "wait for its end, or end it, then run this again"
-                    who = running(path) or "a process"
-                    raise UserError(f"{name} runs here already ({who}): {remedy}") from None
-                time.sleep(0.05)
+            time.sleep(0.05)
+        else:
+            who, remedy = running(path) or "a process", "wait for its end, or end it"
+            raise UserError(f"{name} runs here already ({who}): {remedy}, then run this again")
         os.set_inheritable(lock.fileno(), True)  # a training that outlives its stage holds it, too
         lock.truncate(0)
         print(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}", file=lock, flush=True)
@@ -95,17 +92,18 @@ def verify_inputs(command: str) -> None:
     another stage made and that has other bytes now (DVC makes anew what was edited, so it is
     damage), and for a result that was paid for, but not fetched."""
     entries = lockfile.read()
-    makers = {path: name for name, entry in entries.items() for path in lockfile.made(entry)}
-    made = {path: md5 for entry in entries.values() for path, md5 in lockfile.made(entry).items()}
     for name, mine in entries.items():
         if not mine["cmd"].endswith(command):
             continue
         needed = [Path(dep["path"]) for dep in mine.get("deps", [])]
-        for path, md5 in made.items():
-            inside = any(Path(path) == dep or dep in Path(path).parents for dep in needed)
-            if inside and Path(path).exists() and lockfile.md5(Path(path)) != md5:
-                wrong = f"{path}: not as {makers[path]} made it (dvc.lock has another MD5)"
-                raise UserError(f"{wrong}: `make verify` finds the damage and says what mends it")
+        for maker, entry in entries.items():
+            for made, md5 in lockfile.made(entry).items():
+                path = Path(made)
+                inside = any(dep in (path, *path.parents) for dep in needed)
+                if inside and path.exists() and lockfile.md5(path) != md5:
+                    wrong = f"{path}: not as {maker} made it (dvc.lock has another MD5)"
+                    remedy = "`make verify` finds the damage and says what mends it"
+                    raise UserError(f"{wrong}: {remedy}")
         if _was_paid(mine) and unchanged(name):
             wrong = f"{name}: dvc.lock has its result, which was paid for and is not here"
             again = f"to pay again, delete the entry of {name} from dvc.lock"
