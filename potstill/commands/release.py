@@ -44,40 +44,30 @@ def card(task: Task, version: str, commit: str) -> str:
         tags=["distillation", task.name],
     )
     own = tomllib.loads(read_text(project.ROOT / "pyproject.toml"))
-    funnel = task.data / "3-funnel.json"
-    sides = {side: task.data / f"4-{side}.jsonl" for side in ("train", "valid", "test")}
+    sides = {name: task.data / f"4-{name}.jsonl" for name in ("train", "valid", "test")}
     hashes = {dep["path"]: dep["md5"] for dep in entries["sft"]["deps"]}
     for entry in entries.values():
         hashes |= lockfile.made(entry)
-    return str(
-        ModelCard.from_template(
-            front,
-            str(TEMPLATE),
-            task=task.name,
-            version=version,
-            commit=commit,
-            model=p.model,
-            teacher="the scripted teacher of the task" if scripted else p.teacher.model,
-            base=f"{p.model} ({f'commit {p.model_revision}' if hub else 'in the repository'})",
-            student=read_text(Path("prompts/student.md")).strip(),
-            prompt=read_text(Path("prompts/teacher.md")).strip(),
-            funnel=jsonl.read_json(funnel) if funnel.is_file() else None,
-            sides={
-                side: sum(1 for _ in jsonl.read_lines(path))
-                for side, path in sides.items()
-                if path.is_file()
-            },
-            results=_results(task, jsonl.read_json(task.reports / "metrics.json")),
-            recipe=vars(params.load(*params.declared("sft"))),
-            licence=licence,
-            own=own["project"]["license"],
-            hashes={
-                path: md5
-                for path, md5 in hashes.items()
-                if "models/" in path or path.startswith("data/4-")
-            },
-        )
+    filled = ModelCard.from_template(
+        front,
+        str(TEMPLATE),
+        task=task.name,
+        version=version,
+        commit=commit,
+        model=p.model,
+        teacher="the scripted teacher of the task" if scripted else p.teacher.model,
+        base=f"{p.model} ({f'commit {p.model_revision}' if hub else 'in the repository'})",
+        student=read_text(Path("prompts/student.md")).strip(),
+        prompt=read_text(Path("prompts/teacher.md")).strip(),
+        funnel=jsonl.read_json(task.data / "3-funnel.json"),
+        sides={name: len(jsonl.read_some(path)) for name, path in sides.items()},
+        results=_results(task, jsonl.read_json(task.reports / "metrics.json")),
+        recipe=vars(params.load(*params.declared("sft"))),
+        licence=licence,
+        own=own["project"]["license"],
+        hashes=hashes,
     )
+    return str(filled)
 
 
 def _results(task: Task, metrics: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -152,7 +152,9 @@ def run(*arguments: str) -> Progress:
             path = match[1]  # DVC reads the files of every task, whichever is asked for
             raise UserError(f"{path}: not YAML, see above: mend the line, or `git checkout {path}`")
         what = f"stage {failed}" if failed else "`dvc repro`"
-        raise UserError(f"{what} failed, see above; all that was said is in {LOG}")
+        raise UserError(
+            f"{what} failed, see above; all that was said is in {project.prefix()}{LOG}"
+        )
     return progress
 
 

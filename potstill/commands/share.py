@@ -45,7 +45,7 @@ def push() -> None:
     homes = settings.tasks().values()
     made_by_repro = [home / name for home in homes for name in ("dvc.lock", "reports")]
     if project.git("status", "--porcelain", "--", *map(str, made_by_repro)):
-        print("share: dvc.lock or reports are not committed: colleagues see what git has")
+        print("share: dvc.lock or reports are not committed: colleagues see only what git has")
 
 
 def pull() -> None:

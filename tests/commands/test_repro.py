@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.commands import repro
+from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
 
@@ -205,9 +206,8 @@ def test_a_failure_is_shown_without_what_dvc_says_of_it(
         repro.run()
     said = capsys.readouterr()
     assert said.err == "error: data/2-answers.jsonl: no answer passes\n"
-    assert str(error.value) == (
-        "stage filter failed, see above; all that was said is in .cache/repro.log"
-    )
+    log = core_project.prefix() + ".cache/repro.log"  # from the root, where make is called
+    assert str(error.value) == f"stage filter failed, see above; all that was said is in {log}"
     assert "failed to reproduce" in Path(".cache/repro.log").read_text()
     assert said.out == ""
 
