@@ -28,7 +28,6 @@ COLUMNS = 100  # of a line
 # What a stage says of its progress: of a training's steps, the teacher's answers, vLLM's prompts.
 COUNT = re.compile(r"(?:step |: )(\d[\d,]*)(?:/| of )(\d[\d,]*\d|\d)")
 LEFT = re.compile(r"(?:about )?([\dhms ]+?) left")
-AFTER_TRAINING = "predict ask_teacher parity choose judge score report".split()
 
 
 def pull_option() -> list[str]:
@@ -211,8 +210,8 @@ def evaluate() -> None:
     """`make eval`. Raises UserError when no model has been trained, and as `run` does."""
     if not Path("models/sft/merged").is_dir():
         raise UserError("no trained model at models/sft/merged: run `make repro` first")
-    names = [name for name in stage_names() if name.partition("@")[0] in AFTER_TRAINING]
-    finish("--single-item", *names)
+    names = stage_names()
+    finish("--single-item", *names[names.index("predict@base") :])  # and all that follow it
 
 
 def report() -> None:
