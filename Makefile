@@ -7,6 +7,8 @@ POTSTILL = $(PY) -m potstill $(if $(TASK),--task $(TASK))
 SETUP = $(PYTHON) -m potstill.commands.setup
 LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
+AS = # not make's own, the assembler
+ROWS_AS = $(foreach option,AS MAP SEVERAL DRY,$(if $($(option)),--$(option)='$($(option))'))
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -70,11 +72,11 @@ quote: .venv/ready ## what the teacher would cost, before a call is made
 fill: .venv/ready ## fill the journal from the answers that came with the data
 	@$(POTSTILL) fill
 
-validate: .venv/ready ## your own rows, every violation with its line: FILE=rows.jsonl
-	@$(POTSTILL) validate '$(FILE)'
+validate: .venv/ready ## your own rows, every violation with its line: FILE=rows.csv, as for import
+	@$(POTSTILL) validate '$(FILE)' $(ROWS_AS)
 
-import: .venv/ready ## your own rows become the task's: FILE=inputs.json
-	@$(POTSTILL) import '$(FILE)'
+import: .venv/ready ## your own rows become the task's: FILE=rows.csv AS=gold MAP="text=a" DRY=1
+	@$(POTSTILL) import '$(FILE)' $(ROWS_AS)
 
 review: .venv/ready ## judge answers yourself on a local page; N=200 draws more, SEED=1 others
 	@$(POTSTILL) review $(N:%=--rows %) $(SEED:%=--seed %)

@@ -1,26 +1,20 @@
-"""A user's own rows, read against the rules of schemas/; every violation with file, line and value.
+"""A chat as somebody else's tool wrote it (OpenAI's messages, sharegpt's conversations) → messages
+as the trainer takes them: role, content and, where a turn is not to be learnt, `loss`."""
 
-.jsonl  {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
-.jsonl  {"prompt": "…", "chosen": "…", "rejected": "…"}
-.json   [{"instruction": "…", "output": "…"}, {"instruction": "…"}]
-"""
-
-import codecs
 import json
-import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from potstill.core import params
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, parse_row, squeeze
+from potstill.core.jsonl import Row, squeeze
 from potstill.core.project import ROOT
+from potstill.dataset import own_files
 
-MESSAGES, PREFERENCES, INSTRUCTIONS = "messages", "preferences", "instructions"
+MESSAGES, PREFERENCES = "messages", "preferences"
 LAST = {  # of each kind: the key of the chat, whose the last message is, and the rule
     MESSAGES: (
         "messages",
@@ -29,135 +23,154 @@ LAST = {  # of each kind: the key of the chat, whose the last message is, and th
     ),
     PREFERENCES: ("prompt", "user", "the last message of a prompt is the user's"),
 }
-SIGN = re.compile(r"[ \t\r\n]*(.?)[ \t\r\n]*", re.DOTALL)
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
+# Keys that change what a row or a message means and cannot be honoured
+_MEDIA = "image images video videos audio audios objects".split()
+ROW_KEYS = [*_MEDIA, *"tools functions tool_calls function_call loss_scale".split()]
+ROW_KEYS += "rejected_response rejected_messages".split()
+KEYS = [*_MEDIA, *"tool_calls function_call tool_call_id loss_scale refusal".split()]
+KEYS += "reasoning_content reasoning reasoning_details thinking thinking_blocks".split()
+KEYS += "prefix partial mask masked train_detail".split()
+LOSS = "loss weight train training trainable".split()  # ways to say whether a turn is learnt
+REMEDY = "delete the key, or leave the row out"
+_NOTHING: tuple[object, ...] = (None, False, "", "[]", "{}", "null", "None", [], {})
+
+
+class Chat(NamedTuple):
+    """Messages as the trainer takes them (or what stood there in their place), what is wrong, each
+    with place, rule and value, and the keys that are not used."""
+
+    messages: Any
+    faults: list[tuple[str, str, object]]
+    unused: list[str]
 
 
 class File(NamedTuple):
-    """A user's file: its kind, its rows (all of them where there are no problems), one sentence a
-    problem."""
+    """A user's messages file: its rows (all of them where there are no problems), each with id and
+    family where they are given, and one sentence a problem."""
 
-    kind: str
     rows: list[Row]
     problems: list[str]
-    mark: bool  # whether it begins with a byte order mark
-    crlf: bool  # whether lines end in CRLF
 
 
 def read(path: str | Path) -> File:
-    """A user's file, with every violation in it. Raises UserError when there is no such file, or
-    its name ends otherwise."""
-    path = Path(path)
-    if path.suffix not in (".jsonl", ".json"):
+    """A user's messages file, with every violation in it. Raises UserError when there is no such
+    file, and when it is no JSON Lines."""
+    found = own_files.read(Path(path))
+    if found.records and (
+        found.what != "JSON Lines" or found.marks[:1] and "UTF" in found.marks[0]
+    ):
+        what = ", ".join([found.what, *found.marks])
         raise UserError(
-            f"{path}: expected a name in .jsonl (messages, preferences) or .json (a list of "
-            "instructions)"
+            f"{path}: found {what}, expected JSON Lines in UTF-8: move the file away, and "
+            "`make import FILE=…` takes it in"
         )
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give the path of your file, FILE=…")
-    raw = path.read_bytes()
-    rows: list[tuple[int, Row]] = []  # each with its line
-    problems: list[tuple[int, str]] = []
-    try:
-        for number, part in _parts(path, raw):
-            try:
-                rows.append((number, parse_row(part, f"{path}:{number}")))
-            except UserError as error:
-                problems.append((number, str(error)))
-    except UserError as error:  # nothing after it can be read
-        problems.append((len(raw), str(error)))
-    kind = MESSAGES if path.suffix == ".jsonl" else INSTRUCTIONS
-    first = rows[0][1].keys() if rows else set()
-    if kind == MESSAGES and "messages" not in first and {"prompt", "chosen", "rejected"} & first:
-        kind = PREFERENCES
-    lines: dict[str, int] = {}  # by id
-    for number, row in rows:
-        faults, id = violations(kind, row), row.get("id")
-        if isinstance(id, str) and (line := lines.setdefault(id, number)) != number:
-            faults.append(f"id: no id stands there twice; found {id}, as in line {line}")
-        problems += [(number, f"{path}:{number}: {fault}") for fault in faults]
-    if not rows and not problems:
-        problems.append((1, f"{path}:1: the file is empty, expected at least one row"))
-    problems.sort(key=lambda problem: problem[0])
-    said, mark = [text for _, text in problems], raw.startswith(codecs.BOM_UTF8)
-    return File(kind, [row for _, row in rows], said, mark, b"\r\n" in raw)
+    problems, rows, lines = [], list[Row](), dict[str, int]()
+    for line, row, _, fault in found.records:
+        faults = [fault] if fault else violations(MESSAGES, row)
+        if "messages" not in row and {"prompt", "chosen", "rejected"} & row.keys():
+            faults = ["found a row of preferences, expected the key messages"]
+        if isinstance(id := row.get("id"), str) and lines.setdefault(id, line) != line:
+            faults.append(f"id: no id stands there twice; found {id}, as in line {lines[id]}")
+        problems += [f"{path}:{line}: {fault}" for fault in faults]
+        if not faults:
+            given: Row = {key: row[key] for key in ("id", "family") if key in row}
+            rows.append(given | {"messages": chat(row["messages"]).messages})
+    if found.blank:
+        problems.append(f"{path}: {found.blank:,} lines are blank: delete them")
+    return File(rows, [*problems, found.broken] if found.broken else problems)
 
 
 def messages_rows(path: str | Path) -> list[Row]:
     """The rows of a user's messages file, row i from line i + 1. Raises UserError with the first
-    violations and how many there are, and when it holds preferences."""
-    kind, rows, problems, *_ = read(path)
+    violations and how many there are."""
+    rows, problems = read(path)
     if problems:
         more = len(problems) - 3
         rest = f"; {more:,} more: see `make validate FILE={path}`" if more > 0 else ""
         raise UserError("; ".join(problems[:3]) + rest)
-    if kind != MESSAGES:
-        raise UserError(f"{path}:1: found a row of {kind}, expected the key messages")
     return rows
 
 
-def _parts(path: Path, raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines of a .jsonl file, or the elements of a .json list, each with the number of the
-    line it begins in."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{path}:1: the file is UTF-16, expected UTF-8: save it as UTF-8")
-    if not raw.removeprefix(codecs.BOM_UTF8).strip():
-        return
-    if path.suffix == ".jsonl":
-        yield from enumerate(raw.removesuffix(b"\n").split(b"\n"), 1)
-        return
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: byte {error.start + 1} is not UTF-8: save the file as UTF-8"
-        ) from None
-    yield from _elements(path, text)
+def chat(value: object, name: str = "messages") -> Chat:
+    """The messages that stand under the key `name` of a row. What only the rules of
+    schemas/messages.json are against stays as it was found."""
+    if not isinstance(value, list):
+        return Chat(value, [], [])
+    messages: list[Any] = []
+    faults: list[tuple[str, str, object]] = []
+    unused: list[str] = []
+    for i, one in enumerate(value):
+        if not isinstance(one, dict):
+            messages.append(one)
+            continue
+        place, message = f"{name}[{i}]", dict(one)
+        for key, other in (("role", "from"), ("content", "value")):
+            if other in message:
+                message.setdefault(key, message.pop(other))
+        role = message.get("role")
+        new = {"role": ROLES.get(role, role) if isinstance(role, str) else role}
+        new |= {"content": _content(message, place, faults)} if "content" in message else {}
+        faults += said(message, KEYS, f"{place}.")
+        loss = _loss(message, place, new["role"] == "assistant", faults)
+        if new["role"] == "assistant" and isinstance(text := new.get("content"), str):
+            new["content"] = text.strip() or text  # as a check sees it
+        unused += [key for key in message if key not in ("role", "content", *KEYS, *LOSS)]
+        message = {key: new[key] for key in new if key in message or key == "content"}
+        messages.append(message if loss else {**message, "loss": False})
+    answers = [one for one in messages if isinstance(one, dict) and one.get("role") == "assistant"]
+    if answers and all("loss" in one for one in answers):
+        faults.append((name, "at least one turn of the assistant is learnt", "loss: false in all"))
+    return Chat(messages, faults, unused)
 
 
-def _elements(path: Path, text: str) -> Iterator[tuple[int, bytes]]:
-    """The elements of a JSON list, each with the number of its line. Raises UserError where the
-    list itself is broken."""
-    breaks = [match.start() for match in re.finditer("\n", text)]
+def _content(message: Row, place: str, faults: list[tuple[str, str, object]]) -> Any:
+    """The text of a message, whose content may be parts of text."""
+    content = message["content"]
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    for j, part in enumerate(content):
+        if part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
+            faults.append((f"{place}.content[{j}]", "a part of a content is a text", part))
+            return "…"  # said already
+    return "".join(part["text"] for part in content)
 
-    def fault(at: int, says: str) -> UserError:
-        return UserError(f"{path}:{bisect_left(breaks, at) + 1}: {says}")
 
-    at, expected = 0, ["["]
-    while expected:
-        sign = cast(re.Match[str], SIGN.match(text, at))
-        start, at = sign.start(1), sign.end()
-        if sign[1] not in expected:
-            found = repr(text[start : start + 20]) if sign[1] else "the end of the file"
-            options = " or ".join(expected)
-            raise fault(start, f"not a JSON list: found {found}, expected {options}")
-        if sign[1] == "]":
-            expected = []
-        elif sign[1] == "[" and text.startswith("]", at):
-            expected = ["]"]
-        else:
-            try:
-                _, stop = json.JSONDecoder().raw_decode(text, at)
-            except json.JSONDecodeError as error:
-                found = repr(text[error.pos : error.pos + 40])
-                raise fault(error.pos, f"not JSON ({error.msg}): {found}") from None
-            except RecursionError:
-                raise fault(at, f"JSON nested too deep: {text[at : at + 40]!r}") from None
-            yield bisect_left(breaks, at) + 1, text[at:stop].encode()
-            at, expected = stop, [",", "]"]
-    if rest := text[at:].strip():
-        raise fault(start, f"not a JSON list: found more after its end: {rest[:20]!r}")
+def _loss(message: Row, place: str, learnt: bool, faults: list[tuple[str, str, object]]) -> bool:
+    """Whether a turn may be learnt by all that its keys say. Only the assistant's are."""
+    loss = True
+    for key in LOSS:
+        value = message.get(key)
+        if value is None:
+            continue
+        if value not in (0, 1):
+            faults.append((f"{place}.{key}", "0, 1, false or true", value))
+        elif value and not learnt:
+            faults.append((f"{place}.{key}", "only the assistant's turns are learnt", value))
+        elif learnt:
+            loss = loss and bool(value)
+    return loss
+
+
+def said(row: Row, keys: list[str], place: str = "") -> Iterator[tuple[str, str, object]]:
+    """Those of the `keys` that say something in a row or a message, which cannot be honoured."""
+    for key in keys:
+        if key in row and row[key] not in _NOTHING:
+            yield f"{place}{key}", f"it changes what the row means: {REMEDY}", row[key]
 
 
 def violations(kind: str, row: Row) -> list[str]:
-    """What is wrong with a row of a file of this kind: place, rule and value found of each
-    violation."""
+    """What is wrong with a row of this kind: place, rule and value found of each violation."""
+    name = LAST[kind][0]
+    found = chat(row.get(name), name)
     faults: dict[tuple[str, str], object] = {}
+    for place, rule, value in [*said(row, ROW_KEYS), *found.faults]:
+        faults[place, rule] = value
+    row = row | ({name: found.messages} if name in row else {})
     for error in _validator(kind).iter_errors(row):
         place = error.json_path.removeprefix("$").removeprefix(".")
         faults[place, str(error.schema["description"])] = error.instance
-    if kind != INSTRUCTIONS:
-        faults |= {(place, rule): value for place, rule, value in _unsaid(kind, row)}
+    faults |= {(place, rule): value for place, rule, value in _unsaid(kind, row)}
     return [
         f"{place}: {rule}; found {params.found_text(value)}".removeprefix(": ")
         for (place, rule), value in faults.items()

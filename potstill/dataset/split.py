@@ -98,7 +98,7 @@ def chats(t: Task, path: Path) -> tuple[list[Item], int]:
     rows, ask = own_rows.messages_rows(path), _asks(t)
     items: dict[str, Item] = {}
     for number, row in enumerate(rows, 1):
-        messages = [{key: turn[key] for key in ("role", "content")} for turn in row["messages"]]
+        messages = row["messages"]  # each with role, content and perhaps loss
         asked = [ask(turn["content"]) for turn in messages if turn["role"] == "user"]
         id = row.get("id", jsonl.row_id({"messages": messages}))
         family = row.get("family", jsonl.row_id(asked[0][0]))

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.commands import validate
 from potstill.core.errors import UserError
 from potstill.dataset import own_rows
 from tests.conftest import Project
@@ -117,9 +116,6 @@ def test_the_rules_of_messages(project: Project, messages: Any, expected: list[s
 def test_the_rules_of_preferences(project: Project, change: Any, expected: list[str]) -> None:
     row = {"prompt": "q", "chosen": "a", "rejected": "b"} | change
     assert sorted(own_rows.violations("preferences", row)) == sorted(expected)
-    assert said(json.dumps(row, ensure_ascii=False)) == [
-        f"1: {one}" for one in own_rows.violations("preferences", row)
-    ]
 
 
 def test_every_line_is_looked_at_and_every_rule(project: Project) -> None:
@@ -132,8 +128,17 @@ def test_every_line_is_looked_at_and_every_rule(project: Project) -> None:
         '{"messa',
     ]
     found = said("\n".join([json.dumps(GOOD), *bad, json.dumps(GOOD)]))
-    assert [one.split(":")[0] for one in found] == ["2", "3", "4", "5", "5", "6", "7"]
-    assert found[-2] == "6: a row is an object with the key messages; found {}"
+    assert [one.split(":")[0] for one in found] == [
+        "2",
+        "4",
+        "5",
+        "5",
+        "6",
+        "7",
+        " 1 lines are blank",
+    ]
+    assert found[-1] == " 1 lines are blank: delete them"
+    assert found[-3] == "6: a row is an object with the key messages; found {}"
 
 
 @pytest.mark.parametrize(
@@ -141,10 +146,6 @@ def test_every_line_is_looked_at_and_every_rule(project: Project) -> None:
     [
         (b"", ["1: the file is empty, expected at least one row"]),
         (b" \n", ["1: the file is empty, expected at least one row"]),
-        (
-            json.dumps(GOOD).encode("utf-16"),
-            ["1: the file is UTF-16, expected UTF-8: save it as UTF-8"],
-        ),
         (
             '{"messages": "中文"}\n{}'.encode("gbk"),
             [
@@ -179,58 +180,6 @@ def test_what_is_no_good_json(project: Project, content: bytes, expected: list[s
     assert said(content) == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ('[{"instruction": "a"},\n {"instruction": "b", "output": "c", "input": ""}]', []),
-        (
-            '[\n{"instruction": ""},\n{"output": "c"}, 7\n]',
-            [
-                f'2: instruction: {EMPTY}; found ""',
-                "3: found a int, expected one JSON object a line",
-                '3: an element is an object with the key instruction; found {"output": "c"}',
-            ],
-        ),
-        (
-            '[{"instruction": "a", "input": "b"}]',
-            [
-                "1: input: input is empty or left out: what it says belongs into the instruction; "
-                'found "b"'
-            ],
-        ),
-        ("[\n{\"instruction\":\n 'a'}]", ["3: not JSON (Expecting value): \"'a'}]\""]),
-        (
-            '[{"instruction": "a"}\n {"instruction": "b"}]',
-            ['2: not a JSON list: found \'{"instruction": "b"}\', expected , or ]'],
-        ),
-        ('[{"instruction": "a"},\n]', ["2: not JSON (Expecting value): ']'"]),
-        (
-            '[{"instruction": "a"}',
-            ["1: not a JSON list: found the end of the file, expected , or ]"],
-        ),
-        ('[{"instruction": "a"}] []', ["1: not a JSON list: found more after its end: '[]'"]),
-        (
-            '{"instruction": "a"}',
-            ['1: not a JSON list: found \'{"instruction": "a"}\', expected ['],
-        ),
-        (
-            '[{"instruction": "a", "instruction": "b"}]',
-            ["1: key 'instruction' stands there twice, expected once: delete one of the two"],
-        ),
-        ("[]", ["1: the file is empty, expected at least one row"]),
-        ('\ufeff[{"instruction": "a"}]', []),
-        (
-            '[{"instruction": "中"}]'.encode("gbk"),
-            ["1: byte 19 is not UTF-8: save the file as UTF-8"],
-        ),
-    ],
-)
-def test_a_list_of_instructions(
-    project: Project, content: str | bytes, expected: list[str]
-) -> None:
-    assert sorted(said(content, "f.json")) == sorted(expected)
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=7))
 def test_messages_pass_exactly_when_their_roles_are_right(roles: list[str]) -> None:
@@ -241,76 +190,87 @@ def test_messages_pass_exactly_when_their_roles_are_right(roles: list[str]) -> N
     assert (found == []) == right
 
 
-def run(project: Project, content: str, name: str = "f.jsonl") -> tuple[int, str]:
-    project.write(name, content)
-    return project.run("potstill", "validate", name)
+def answered(**more: object) -> list[dict[str, object]]:
+    return [U, {**A, **more}]
+
+
+def honoured(messages: list[dict[str, object]]) -> list[dict[str, object]]:
+    """A chat as it is trained on, of which nothing is wrong."""
+    assert own_rows.violations("messages", {"messages": messages}) == []
+    return list(own_rows.chat(messages).messages)
+
+
+PARTS = [{"type": "text", "text": "assi"}, {"text": "stant"}]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "expected"),
+    ("messages", "expected"),
     [
-        (
-            "f.jsonl",
-            json.dumps({"messages": [S, U, A]}) + "\n" + json.dumps({**GOOD, "source": 1}),
-            "2 rows of messages, 32 characters, 1 system, 2 user, 2 assistant, "
-            "key source in 1 rows is not used",
-        ),
-        (
-            "f.jsonl",
-            "\ufeff" + json.dumps(GOOD) + "\r\n",
-            "1 rows of messages, 13 characters, 1 user, 1 assistant, it begins with a byte order "
-            "mark, which does no harm here, its lines end in CRLF, which does no harm here",
-        ),
-        (
-            "f.jsonl",
-            json.dumps({"prompt": [U], "chosen": "a", "rejected": "b"}),
-            "1 rows of preferences, 6 characters, 1 user",
-        ),
-        (
-            "f.json",
-            '[{"instruction": "a"}, {"instruction": "b", "output": "c"}]',
-            "2 rows of instructions, 3 characters, 1 with an output",
-        ),
+        (answered(content=PARTS), [U, A]),
+        (answered(content=" \n assistant\u3000\n"), [U, A]),
+        ([{"from": "human", "value": "user"}, {"from": "gpt", "value": "assistant"}], [U, A]),
+        ([{"role": "developer", "content": "system"}, U, A], [S, U, A]),
+        (answered(name="x", tool_calls=None, weight=1, loss=True, refusal="", images=[]), [U, A]),
+        ([*answered(loss=False), U, A], [U, {**A, "loss": False}, U, A]),
+        ([*answered(weight=0), U, A], [U, {**A, "loss": False}, U, A]),
+        ([*answered(loss=True, weight=0.0), U, A], [U, {**A, "loss": False}, U, A]),
+        ([{**U, "loss": False}, A], [U, A]),
     ],
 )
-def test_a_good_file_is_one_line(project: Project, name: str, content: str, expected: str) -> None:
-    assert run(project, content, name) == (0, f"validate: {name}: {expected}\n")
+def test_what_a_message_says_is_honoured(messages: Any, expected: Any) -> None:
+    assert honoured(messages) == expected
+    assert honoured(expected) == expected
 
 
-def test_a_bad_file_is_all_its_violations_and_exit_code_1(project: Project) -> None:
-    code, out = run(project, '{"messages": []}\n' * 60)
-    lines = out.splitlines()
-    assert code == 1
-    assert (
-        lines[-1]
-        == "error: f.jsonl: 60 violations, the first 50 are above: mend them and validate again"
-    )
-    assert lines[49] == "f.jsonl:50: messages: messages is an array that is not empty; found []"
-    assert len(lines) == 51
+CHANGES = "it changes what the row means: delete the key, or leave the row out"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("row", "says"),
     [
-        ([], "expected a file: make validate FILE="),
-        ([""], "expected a file: make validate FILE="),
-        (["none.jsonl"], "none.jsonl is missing: give the path"),
-        (["params.yaml"], "params.yaml: expected a name in .jsonl"),
+        ({"messages": answered(tool_calls=[{"id": "c"}])}, f"messages[1].tool_calls: {CHANGES}"),
+        ({"messages": answered(reasoning_content="hm")}, "messages[1].reasoning_content: it"),
+        ({"messages": answered(loss="no")}, "messages[1].loss: 0, 1, false or true; found"),
+        ({"messages": answered(weight=0.5)}, "messages[1].weight: 0, 1, false or true; found 0.5"),
+        ({"messages": answered(loss=False)}, "messages: at least one turn of the assistant is"),
+        ({"messages": [{**U, "loss": 1}, A]}, "messages[0].loss: only the assistant's turns are"),
+        (
+            {"messages": answered(content=[{"type": "image_url", "image_url": {}}])},
+            "messages[1].content[0]: a part of a content is a text; found",
+        ),
+        ({"messages": [U, A], "tools": '[{"name": "find"}]'}, f"tools: {CHANGES}; found"),
+        ({"messages": [U, A], "images": ["a.jpg"]}, f"images: {CHANGES}; found"),
+        ({"messages": [U, A], "rejected_response": "no"}, f"rejected_response: {CHANGES}"),
     ],
 )
-def test_no_such_file(
-    project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str
+def test_a_key_that_cannot_be_honoured_is_named(
+    project: Project, row: dict[str, Any], says: str
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["validate", *arguments])
-    with pytest.raises(UserError, match=re.escape(expected)):
-        validate.main()
+    faults = own_rows.violations("messages", row)
+    assert len(faults) == 1
+    assert faults[0].startswith(says)
+    assert said(json.dumps(row)) == [f"1: {faults[0]}"]
 
 
-def test_the_path_is_as_seen_from_where_the_command_was_started(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    project.write("elsewhere/f.jsonl", json.dumps(GOOD))
-    monkeypatch.setenv("POTSTILL_START", str(project.dir / "elsewhere"))
-    monkeypatch.setattr("sys.argv", ["validate", "f.jsonl"])
-    validate.main()
-    assert "validate: f.jsonl: 1 rows of messages" in capsys.readouterr().out
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["role", "content", "from", "value", "loss", "weight", "tool_calls", "x"])
+MESSAGE = st.dictionaries(KEYS, JSON | st.sampled_from(["user", "assistant", "hi"]), max_size=4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(JSON | st.lists(MESSAGE | JSON, max_size=4))
+def test_any_value_for_messages_is_refused_or_can_be_trained_on(value: Any) -> None:
+    if not own_rows.violations("messages", {"messages": value}):
+        for one in own_rows.chat(value).messages:
+            assert set(one) <= {"role", "content", "loss"}
+            assert isinstance(one["content"], str)
+
+
+@pytest.mark.parametrize("content", [json.dumps([GOOD]), json.dumps(GOOD).encode("utf-16")])
+def test_only_json_lines_may_lie_in_the_task(project: Project, content: str | bytes) -> None:
+    with pytest.raises(UserError, match=r"f.jsonl: found .*, expected JSON Lines in UTF-8"):
+        said(content)
