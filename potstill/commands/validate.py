@@ -150,7 +150,3 @@ def main() -> None:
         raise UserError(
             f"{way.file}: {len(found):,} violations{more}: mend them and validate again"
         )
-
-
-if __name__ == "__main__":
-    main()

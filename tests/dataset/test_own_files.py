@@ -217,7 +217,7 @@ def test_no_such_file(path: str) -> None:
         own_files.read(Path(path))
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 NAME = st.text("abcxyz", min_size=1, max_size=5)
 
 

@@ -158,7 +158,7 @@ def test_what_cannot_be_taken_has_its_reason(plain: Task, target: str, row: Row,
 
 def test_answers_that_are_json_come_from_a_cell_or_from_columns(project: Project) -> None:
     t = settings.load()
-    rows = [
+    rows: list[Row] = [
         {"text": "q b", "output": '{"word": "b", "length": 1}'},
         {"text": "q b", "word": "b ", "length": "1"},
         {"text": "q b", "output": {"word": "b", "length": 1}},

@@ -191,7 +191,7 @@ def test_messages_pass_exactly_when_their_roles_are_right(roles: list[str]) -> N
 
 
 def answered(**more: object) -> list[dict[str, object]]:
-    return [U, {**A, **more}]
+    return [dict(U), {**A, **more}]
 
 
 def honoured(messages: list[dict[str, object]]) -> list[dict[str, object]]:
