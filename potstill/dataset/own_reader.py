@@ -42,8 +42,7 @@ def names(t: Task) -> list[str]:
 
 def properties(t: Task) -> dict[str, Any]:
     """The fields of an answer by schema.json; {} where answers are plain text."""
-    is_json = registry.parse(t, "-")[1] is not None
-    return dict(t.schema.get("properties", {})) if is_json else {}
+    return dict(t.schema.get("properties", {})) if registry.is_json(t) else {}
 
 
 @dataclass
