@@ -27,7 +27,7 @@ def main() -> None:
     def ask(kind: str, asked: list[Row]) -> list[Row]:
         if kind == "teacher":
             share = 0.0 if calls else p.generate.good_share
-            check = partial(registry.check, t)
+            check = partial(registry.check_taught, t)
             samples = p.generate.samples
             return list(
                 asking.answer_rows(t, asked, p.teacher, samples, check=check, good_share=share)

@@ -5,6 +5,7 @@ is the same or nearly so. What people said of an answer counts before the checks
 Kept:    {"id": "…", "text": "…", "family": "…", "sample": 0, "output": {"province": "云南省", …}}
 Dropped: {"id": "…", "sample": 0, "reason": "json_schema: phone: required", "answer": "…"}
 Funnel:  {"stage": "filter", "inputs": 4000, "in": 4000, "kept": 3600, "dropped": {"facts": 400}}
+         and "unwrapped": 12, the answers whose JSON was in a fence or a text, where there are any
 """
 
 from collections import Counter
@@ -44,8 +45,12 @@ def main() -> None:
         raise AssertionError(f"{asked} answers, but {count} kept and {reasons.total()} dropped")
     dropped = dict(reasons.most_common())
     funnel = {"stage": "filter", "inputs": len(inputs), "in": asked}
+    if unwrapped := sum(part.unwrapped for part in done):
+        funnel["unwrapped"] = unwrapped
     jsonl.write_json(t.data / "3-funnel.json", funnel | {"kept": count, "dropped": dropped})
     print(f"filter: {asked:,} answers = {count:,} kept + {reasons.total():,} dropped")
+    if unwrapped:
+        print(f"  {unwrapped:,} unwrapped: the JSON was in a fence, or in a text")
     left = asked
     for reason, number in dropped.items():
         left -= number

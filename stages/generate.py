@@ -38,7 +38,7 @@ def main() -> None:
             yield row
 
     samples, share = p.generate.samples, p.generate.good_share
-    check = partial(registry.check, t)
+    check = partial(registry.check_taught, t)
     answers = asking.answer_rows(t, inputs, p.teacher, samples, check=check, good_share=share)
     written = jsonl.write_jsonl(t.data / "2-answers.jsonl", counted(answers))
     if written != len(inputs) * samples:

@@ -20,7 +20,8 @@ from potstill.task import settings
 
 
 def main() -> None:
-    p = params.load("models", "teacher.price_in", "teacher.price_out")
+    named = ("teacher.price_in", "teacher.price_out", "teacher.price_cached")
+    p = params.load("models", *named)
     t = settings.load()
     tests, answers = predictions.tests(t), score.predictions(t)
     marks = score.marked(t, tests, answers)
@@ -29,7 +30,7 @@ def main() -> None:
     if "dpo" in p.models:
         found["ship"] = choose.on_tests(t, tests, answers)
     bought, kept = score.bought(t), len(jsonl.read_jsonl(t.data / "3-kept.jsonl"))
-    prices = p.teacher.price_in, p.teacher.price_out
+    prices = p.teacher.price_in, p.teacher.price_out, p.teacher.price_cached
     cost = score.cost(bought, answers["teacher"], kept, *prices)
     tables = {
         "slices": compare.slices(t, tests, marks),

@@ -237,6 +237,7 @@ def teacher_params() -> SimpleNamespace:
         tpm=None,
         price_in=None,
         price_out=None,
+        price_cached=None,
         budget=None,
     )
 

@@ -12,8 +12,9 @@ from potstill.checks import schema, text
 from potstill.checks.facts import facts
 from potstill.checks.grounded import grounded
 from potstill.checks.rule import Rule, are_texts, compiled, on_text
+from potstill.checks.wrapping import wrapped
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row
+from potstill.core.jsonl import Row, unwritable
 from potstill.task.settings import ANSWER, PATH, Task
 
 _TEXT = """max_chars length_within excludes_input excludes covers ends_with one_sentence regex
@@ -69,11 +70,52 @@ def parse(task: Task, answer: str) -> tuple[Any, str | None]:
     if not _compiled(task)[0]:
         return (answer, None) if answer.strip() else (None, "text: empty")
     try:
-        return json.loads(answer, parse_constant=_finite, parse_float=_finite), None
+        parsed = json.loads(answer, parse_constant=_finite, parse_float=_finite)
+        problem = unfit(parsed, answer)
     except ValueError as error:
         return None, f"json: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
     except RecursionError:
         return None, "json: nested too deep"
+    if problem and "surrogate" in problem:
+        return None, f"json: {problem}"
+    return parsed, None
+
+
+_ESCAPE = re.compile(r"\\[ubf]")  # may stand for a character that no row should hold
+
+
+def unfit(value: Any, answer: str) -> str | None:
+    """What a row should not hold in the texts of a parsed `answer`, written as an escape there:
+    half a surrogate pair, a control character. None where there is nothing of it."""
+    texts, left = [], [value] if _ESCAPE.search(answer) else []
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict | list):
+            left += [*value, *value.values()] if isinstance(value, dict) else value
+    return unwritable("\n".join(texts))
+
+
+def taught(task: Task, answer: Row) -> str:
+    """The text of a teacher's answer (a row of 2-answers.jsonl) as it is learnt: without white
+    space around it and, where the task wants JSON, out of what is wrapped around it: one fence of
+    Markdown, or text round one object. No other answer is mended, a student's never. The flaws of a
+    scripted teacher stay: they are there to be dropped."""
+    text, is_json = str(answer["answer"] or ""), _compiled(task)[0]
+    if not is_json:
+        return text.strip()
+    if str(answer.get("model") or "").startswith("scripted-") or not parse(task, text)[1]:
+        return text
+    return next((inner for inner in wrapped(text) if not parse(task, inner)[1]), text)
+
+
+def check_taught(task: Task, row: Row, answer: str) -> list[str]:
+    """As `check`, of a teacher's answer to `row` as it is learnt, if it may be."""
+    text = taught(task, {"answer": answer})
+    parsed, _ = parse(task, text)
+    problem = unfit(parsed, text) if parsed is not text else None
+    return [f"json: {problem}"] if problem else check(task, row, text)
 
 
 def _finite(number: str) -> float:

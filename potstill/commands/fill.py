@@ -13,7 +13,7 @@ FILES = [
     "4-pairs/rejected.jsonl",
     "5-predictions/teacher/test.jsonl",
 ]
-KEPT = ("key", *asking.FIELDS, "reasoning")
+KEPT = ("key", *asking.FIELDS, *asking.SOME)
 
 
 async def fill(task: settings.Task) -> None:

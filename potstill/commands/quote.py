@@ -106,7 +106,7 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
 
 
 def _text(lines: list[Line], notes: list[str], used: Used, p: SimpleNamespace) -> Iterator[str]:
-    budget = Budget(p.price_in, p.price_out, None)
+    budget = Budget(p.price_in, p.price_out, None, getattr(p, "price_cached", None))
     yield TABLE.format("", "requests", "in journal", "to ask", "tokens in", "tokens out", "cost")
     for stage, requests, asked, *tokens in lines:
         cost = budget.cost(*tokens)

@@ -95,10 +95,11 @@ def _answers(t: Task, rows: Rows) -> Story:
         yield f"answer {sample}", text
         tokens = f"{answer['prompt_tokens'] or 0:,} + {answer['completion_tokens'] or 0:,} tokens"
         yield "", f"{answer['model']}, {tokens}, finish reason {answer['finish_reason']}"
-        if answer["error"]:
-            yield "", f"refused: {answer['error']}"
+        if refused := answer["error"] or answer.get("refusal"):
+            yield "", f"refused: {refused}"
         else:
-            for check in registry.verdicts(t, row, text, training=True):
+            taught = registry.taught(t, answer)
+            for check in registry.verdicts(t, row, taught, training=True):
                 why = f" ({check.reason.removeprefix(check.name + ': ')})" if check.reason else ""
                 yield "", f"check {check.name}: {STATE[check.passed]}{why}"
         if verdict := said.verdict(row["id"], text):
@@ -131,9 +132,10 @@ def _predictions(t: Task, rows: Rows) -> Story:
         yield "models", "no predictions yet: run `dvc repro`"
     for model, name in PREDICTIONS.items():
         for _, answer in rows[name]:
-            marks = score.mark(t, test, answer)
+            judged = score.as_judged(t, model, answer)
+            marks = score.mark(t, test, judged)
             right = "right" if marks["right"] else "unscored" if marks["unscored"] else "wrong"
-            yield model, "; ".join([right, *registry.check(t, test, answer["answer"] or "")])
+            yield model, "; ".join([right, *registry.check(t, test, judged["answer"] or "")])
             yield "", answer["answer"] or "(no answer)"
 
 

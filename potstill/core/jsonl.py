@@ -19,12 +19,27 @@ from potstill.core.errors import UserError
 Row = dict[str, Any]
 File = str | Path
 SEAL = b', "crc": "'  # then eight hex digits and "}
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def row_id(input: Row) -> str:
     """The id of a row from seed to prediction: 16 hex digits, the hash of its canonical input."""
     canonical = json.dumps(input, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def unwritable(text: str) -> str | None:
+    """The first sign of a text that no row should hold: half a surrogate pair, which cannot be
+    written, or a control character other than tab and line break. None where there is none."""
+    if not (found := _UNWRITABLE.search(text)):
+        return None
+    kind = "half a surrogate pair" if found[0] >= "\ud800" else "a control character"
+    return f"{kind} (U+{ord(found[0]):04X}) in the text"
+
+
+def writable(text: str) -> str:
+    """The text with U+FFFD for each such sign."""
+    return _UNWRITABLE.sub("\ufffd", text)
 
 
 def squeeze(text: str) -> str:

@@ -6,13 +6,15 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from potstill.checks import registry
 from potstill.checks.rule import compiled
+from potstill.checks.wrapping import wrapped
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row
+from potstill.core.jsonl import Row, unwritable
 from potstill.task.settings import PATH, Task
 
 
@@ -124,30 +126,26 @@ def unusable(answer: Row) -> str | None:
         return "no answer"
     if answer["finish_reason"] not in ("stop", None):
         return "cut off"
-    if not writable(answer["answer"]):
+    if "surrogate" in (unwritable(answer["answer"]) or ""):
         return "half a surrogate pair"
     return None if answer["answer"].strip() else "empty answer"
 
 
 def reply_items(answer: Row) -> tuple[list[object], str | None]:
-    """The inputs in a reply, {"inputs": […]} or the list alone, or none and the reason. A fence of
-    Markdown is no matter."""
+    """The inputs in a reply, {"inputs": […]} or the list alone, or none and the reason. What is
+    wrapped around the JSON is no matter."""
     if reason := unusable(answer):
         return [], reason
     text = answer["answer"].strip()
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        text = text.partition("\n")[2][:-3]
-    try:
-        reply = json.loads(text)
-    except (ValueError, RecursionError):
+    reply = None
+    for inner in (text, *wrapped(text)):
+        with suppress(ValueError, RecursionError):
+            reply = json.loads(inner)
+            break
+    else:
         return [], "no JSON"
     items = reply["inputs"] if isinstance(reply, dict) and set(reply) == {"inputs"} else reply
     return (items, None) if isinstance(items, list) else ([], "wrong shape")
-
-
-def writable(text: str) -> bool:
-    """Whether the text can be written as UTF-8: half a surrogate pair cannot."""
-    return not re.search("[\ud800-\udfff]", text)
 
 
 def _category(name: str, given: dict[str, Any]) -> Category:

@@ -35,6 +35,7 @@ class Sifted:
     count: int
     reasons: Counter[str] = field(default_factory=Counter)
     first: str = ""  # the reason of the first dropped
+    unwrapped: int = 0  # answers whose JSON was taken out of a fence or a text
 
 
 class Job(NamedTuple):
@@ -55,6 +56,7 @@ class Judged(NamedTuple):
     reasons: list[str]
     rank: tuple[float, float] = (0.0, 0.0)
     output: Any = None
+    unwrapped: bool = False
 
 
 def twins(task: Task, inputs: list[Row], threshold: float) -> list[str | None]:
@@ -82,9 +84,9 @@ def twins(task: Task, inputs: list[Row], threshold: float) -> list[str | None]:
 
 def choose(
     task: Task, row: Row, answers: list[Row], twin: str | None, said: Reviews
-) -> tuple[Row | None, list[Row]]:
-    """The row of 3-kept.jsonl for one input, or None, and those of 3-dropped.jsonl, for every other
-    answer to it.
+) -> tuple[Row | None, list[Row], int]:
+    """The row of 3-kept.jsonl for one input, or None, those of 3-dropped.jsonl, for every other
+    answer to it, and how many answers were unwrapped.
 
     Of the answers that pass, one that a person accepted or edited is best, then one of the least
     distance, then the first.
@@ -101,7 +103,7 @@ def choose(
             reason = "; ".join(verdict.reasons) or spare
             fault = {"id": row["id"], "sample": answer["sample"], "reason": reason}
             dropped.append({**fault, "answer": answer["answer"]})
-    return kept, dropped
+    return kept, dropped, sum(verdict.unwrapped for verdict in judged)
 
 
 def _judge(task: Task, row: Row, answer: Row, said: Reviews) -> Judged:
@@ -112,11 +114,17 @@ def _judge(task: Task, row: Row, answer: Row, said: Reviews) -> Judged:
         return Judged([f"refused: {answer['error']}"])
     if verdict == "reject":
         return Judged(["review: rejected"])
+    if not verdict and answer.get("refusal"):
+        return Judged([f"refused: {answer['refusal']}"])
     if not verdict and answer["finish_reason"] not in ("stop", None):
         return Judged([f"finish_reason: {answer['finish_reason']}"])
+    text = registry.taught(task, answer)
+    unwrapped = text.strip() != answer["answer"].strip()
     if review and verdict == "edit":
-        text = review["output"]
+        text, unwrapped = review["output"].strip(), False
     parsed, reason = registry.parse(task, text)
+    if not reason and parsed is not text and (problem := registry.unfit(parsed, text)):
+        reason = f"json: {problem}"
     checks = [] if reason else registry.verdicts(task, row, text, training=True)
     # What a person let through is held to its form alone.
     held = [check for check in checks if not verdict or check.name == "json_schema"]
@@ -126,7 +134,7 @@ def _judge(task: Task, row: Row, answer: Row, said: Reviews) -> Judged:
         keys = dict.fromkeys([*task.schema.get("properties", {}), *parsed])
         parsed = {key: parsed[key] for key in keys if key in parsed}
     rank = (0.0 if verdict else 1.0, sum(check.distance for check in checks))
-    return Judged([prefix + reason for reason in reasons if reason], rank, parsed)
+    return Judged([prefix + reason for reason in reasons if reason], rank, parsed, unwrapped)
 
 
 def samples(path: Path, inputs: int) -> int:
@@ -159,6 +167,7 @@ def do(task: Task, said: Reviews, job: Job) -> Sifted:
     each = len(answers) // len(job.inputs)
     kept: list[Row] = []
     dropped: list[Row] = []
+    unwrapped = 0
     for at, (row, twin) in enumerate(zip(job.inputs, job.twins, strict=True)):
         own = answers[at * each : (at + 1) * each]
         for number, answer in enumerate(own, job.first + at * each):
@@ -167,7 +176,8 @@ def do(task: Task, said: Reviews, job: Job) -> Sifted:
                     f"{path}:{number}: id is {answer['id']}, expected the text of an answer to "
                     f"{row['id']}, as in 1-inputs.jsonl: run `dvc repro generate`"
                 )
-        best, rest = choose(task, row, own, twin, said)
+        best, rest, more = choose(task, row, own, twin, said)
+        unwrapped += more
         kept += [best] if best else []
         dropped += rest
     return Sifted(
@@ -176,6 +186,7 @@ def do(task: Task, said: Reviews, job: Job) -> Sifted:
         len(kept),
         Counter(row["reason"].partition(":")[0] for row in dropped),
         dropped[0]["reason"] if dropped else "",
+        unwrapped,
     )
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from potstill.checks import registry
-from potstill.core.jsonl import Row, row_id, squeeze
-from potstill.dataset.expand_rules import Category, categories, reply_items, unusable, writable
+from potstill.core.jsonl import Row, row_id, squeeze, unwritable
+from potstill.dataset.expand_rules import Category, categories, reply_items, unusable
 from potstill.dataset.near_duplicates import Seen
 from potstill.task.settings import Task
 
@@ -256,7 +256,7 @@ class Growth:
             self.judged.add(row["id"])
             progress = self.progress[row.get("category", "")]
             drawn = sorted(replies[row["id"]], key=lambda reply: int(reply["sample"]))
-            texts = ["" if unusable(reply) else reply["answer"] for reply in drawn]
+            texts = ["" if unusable(one) else registry.taught(self.task, one) for one in drawn]
             good = [text and not registry.check(self.task, row, text, True) for text in texts]
             tries = [*good, True].index(True)
             if tries == len(texts) and (new := self._rewritten(progress, row, texts)):
@@ -298,7 +298,7 @@ class Growth:
             item = {self.fields[0]: item}
         if not isinstance(item, dict) or set(item) != set(self.fields):
             return None
-        if not all(isinstance(value, str) and writable(value) for value in item.values()):
+        if not all(isinstance(value, str) and not unwritable(value) for value in item.values()):
             return None
         return {name: item[name].strip() for name in self.fields}
 

@@ -142,7 +142,7 @@ def _as_trained(task: Task, text: str) -> str:
     tell which is which."""
     parsed, _ = registry.parse(task, text)
     if not isinstance(parsed, dict):
-        return text
+        return text.strip()
     return json.dumps(parsed, ensure_ascii=False, separators=(",", ":"))
 
 

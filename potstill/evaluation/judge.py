@@ -2,8 +2,10 @@
 answer does not count."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
+from potstill.checks.wrapping import wrapped
 from potstill.core import jsonl
 from potstill.core.jsonl import Row
 from potstill.dataset import reviews
@@ -74,12 +76,13 @@ def verdicts(asked: list[Row], answers: list[Row]) -> list[Row]:
 
 def better(answer: Row) -> str | None:
     """What a reply calls better: "a", "b", "tie"; None where it is none of them."""
-    try:
-        reply = json.loads(answer["answer"] or "")
-    except ValueError:
-        return None
-    said = reply.get("better") if isinstance(reply, dict) and answer["error"] is None else None
-    return said if said in (*VALUES,) else None
+    text = answer["answer"] or ""
+    for inner in (text, *wrapped(text)):
+        with suppress(ValueError, RecursionError):
+            reply = json.loads(inner)
+            said = reply.get("better") if isinstance(reply, dict) else None
+            return said if answer["error"] is None and said in (*VALUES,) else None
+    return None
 
 
 def table(task: Task) -> list[Row]:

@@ -90,9 +90,17 @@ def marked(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> M
                 f"of the {len(ids)} test rows, in their order: run `dvc repro -f {stage}`"
             )
     return {
-        model: [mark(task, test, answer) for test, answer in zip(tests, answers, strict=True)]
+        model: [
+            mark(task, test, as_judged(task, model, answer))
+            for test, answer in zip(tests, answers, strict=True)
+        ]
         for model, answers in predictions.items()
     }
+
+
+def as_judged(task: Task, model: str, answer: Row) -> Row:
+    """The answer as the checks see it: a teacher's as it would be learnt, any other as it is."""
+    return answer | {"answer": registry.taught(task, answer)} if model == "teacher" else answer
 
 
 def by_slice(task: Task, tests: list[Row]) -> dict[str | None, list[int]]:
@@ -223,10 +231,16 @@ def bought(task: Task) -> list[Row]:
 
 
 def cost(
-    answers: list[Row], tests: list[Row], kept: int, price_in: float | None, price_out: float | None
+    answers: list[Row],
+    tests: list[Row],
+    kept: int,
+    price_in: float | None,
+    price_out: float | None,
+    price_cached: float | None = None,
 ) -> dict[str, Any]:
     """cost.json: what the teacher's answers took, `answers` of `bought` and those to the test rows,
-    each request once. Prices are those of a million tokens; money is null while they are unknown.
+    each request once. Prices are those of a million tokens (`price_cached` of a prompt's that the
+    endpoint had cached; None: price_in); money is null while they are unknown.
     After `break_even_requests` to the teacher, each as dear as one to a test row, the answers
     bought for the distillation are paid back; machines are not counted."""
     bought = {row["key"]: row for row in [*answers, *tests] if row["error"] is None}.values()
@@ -239,7 +253,9 @@ def cost(
         if price_in is None or price_out is None or unknown:
             return None
         prompt, completion = tokens(rows)
-        return (prompt * price_in + completion * price_out) / 1e6
+        cached = sum(row.get("cached_tokens") or 0 for row in rows)
+        less = 0.0 if price_cached is None else price_in - price_cached
+        return (prompt * price_in + completion * price_out - cached * less) / 1e6
 
     asked = [row for row in tests if row["error"] is None] or bought
     spent = price(bought)

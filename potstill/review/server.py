@@ -86,12 +86,14 @@ class Desk:
 
     def judge(self, answer: Row, text: str) -> list[Row]:
         """Each check's verdict on `text` as an answer to the input of `answer`."""
+        own = text == answer["answer"]
+        text = registry.taught(self.task, answer) if own else text
         if reason := registry.parse(self.task, text)[1]:  # then all fail, for this one reason
             return [{"name": reason.split(":")[0], "passed": False, "reason": reason}]
         verdicts = registry.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
         checks = [{"name": v.name, "passed": v.passed, "reason": v.reason} for v in verdicts]
         reason = answer["finish_reason"]
-        if text == answer["answer"] and reason not in ("stop", None):
+        if own and reason not in ("stop", None):
             checks.insert(0, {"name": "finish_reason", "passed": False, "reason": reason})
         return checks
 

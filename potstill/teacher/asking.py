@@ -28,6 +28,7 @@ from potstill.teacher.journal import Journal
 RULES = Path("teacher")  # the task's own
 SMOKE = 16  # answers that are looked at before the rest is asked for
 FIELDS = ("model", "max_tokens", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
+SOME = ("reasoning", "refusal", "cached_tokens")  # where there are any
 Check = Callable[[Row, str], list[str]]
 
 
@@ -101,11 +102,12 @@ def answer_rows(
     `schema` as in Questions, `params` is the section teacher of params.yaml.
 
     A result is {"id", "sample", "key", "model", "max_tokens", "answer", "finish_reason",
-    "prompt_tokens", "completion_tokens", "error"}, and "reasoning" where the model gave it; a
-    request that got no answer has an empty one and says why in `error`. What the journal holds is
-    not asked again. When `check` finds reasons against more than 1 - good_share of the first SMOKE
-    answers, no more are asked for. Raises UserError when that is so or the endpoint cannot be used,
-    KeyboardInterrupt after a signal.
+    "prompt_tokens", "completion_tokens", "error"}, and those of SOME that there are: `refusal` is
+    what the model said instead of an answer. A request that got no answer has an empty one and says
+    why in `error`; one line names the first. What the journal holds is not asked again. When
+    `check` finds reasons against more than 1 - good_share of the first SMOKE answers, no more are
+    asked for. Raises UserError when that is so or the endpoint cannot be used, KeyboardInterrupt
+    after a signal.
     """
     start = time.monotonic()
     if params.budget is not None and None in (params.price_in, params.price_out):
@@ -125,6 +127,7 @@ def answer_rows(
         said = f"teacher {model}: {held:,} answers from the journal, {rest}, {seconds:.1f} s"
         print(said, file=sys.stderr, flush=True)
 
+    lost: list[str] = []
     failed: dict[str, str] | None = None  # once the teacher was asked: why a request has no answer
     for row, request in questions:
         answer = journal.find(request.key, params.max_tokens)
@@ -139,8 +142,12 @@ def answer_rows(
         reason = (failed or {}).get(request.key, "the journal lost it: run again")
         kept = answer or {**dict.fromkeys(FIELDS), "answer": ""}
         result = {"id": row["id"], "sample": request.sample, "key": request.key}
-        result |= {name: kept[name] for name in (*FIELDS, "reasoning") if name in kept}
+        result |= {name: kept[name] for name in (*FIELDS, *SOME) if name in kept}
+        lost += [] if answer else [f"row {row['id']}: {reason}"]
         yield result | {"error": None if answer else reason}
+    if lost:
+        said = f"{len(lost):,} without an answer, the first {lost[0]}"
+        print(f"teacher {model}: {said}", file=sys.stderr)
     if failed is None:
         say(len(questions), "none asked")
 
@@ -170,6 +177,8 @@ def _against(client: Client, check: Check, row: Row, request: Request) -> str | 
     answer = client.journal.find(request.key, client.params.max_tokens)
     if answer is None:
         return client.failed[request.key]
+    if "refusal" in answer:
+        return f"refused: {answer['refusal']}"
     if answer["finish_reason"] not in ("stop", None):
         return f"finish_reason: {answer['finish_reason']}"
     return next(iter(check(row, answer["answer"])), None)

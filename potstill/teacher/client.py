@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 
 from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from potstill.teacher.endpoint import Endpoint, Refused, Request, Retry
 from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window
@@ -31,12 +32,16 @@ class Client:
     def __init__(self, endpoint: Endpoint, journal: Journal, total: int) -> None:
         self.endpoint, self.journal, self.total = endpoint, journal, total
         self.params = params = endpoint.params
+        endpoint.keep = journal.add
         self.failed: dict[str, str] = {}
         self.held = self.answered = self.retries = 0  # `held`: requests that needed no asking
         self.took = Used()  # what the new answers took
         self.window = Window(params.concurrency)
         self.requests, self.tokens = Pace(params.rpm), Pace(params.tpm)
-        self.budget = Budget(params.price_in, params.price_out, params.budget)
+        cached = getattr(params, "price_cached", None)
+        self.budget = Budget(params.price_in, params.price_out, params.budget, cached)
+        self._longest = params.max_tokens  # tokens of an answer; more where thinking is beyond it
+        self._unseen = 0  # tokens of a prompt that an endpoint adds beyond what is guessed
         self._under_way: set[str] = set()  # keys
         self._given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
@@ -98,7 +103,7 @@ class Client:
             self._under_way.add(key)
             try:
                 await self._ask(request)
-            except (OSError, UserError) as error:  # what is under way may still come in
+            except Exception as error:  # a bug, too: what is under way may still come in
                 self._error = self._error or error
                 self._stop.set()
             finally:
@@ -110,10 +115,10 @@ class Client:
     async def _ask(self, request: Request) -> None:
         """Puts the answer to one request into the journal, or why there is none; neither when the
         run is stopping."""
-        guessed, longest = request.guessed, self.params.max_tokens
-        most = self.budget.cost(guessed, longest)
-        counted = 0
+        counted, known = 0, self.journal.failed(request.key)
         for tries in count():
+            guessed, longest = request.guessed + self._unseen, self._longest
+            most = self.budget.cost(guessed, longest)
             await self._pace(guessed + longest)
             await self.window.enter()
             sent, used = 0.0, 0
@@ -123,18 +128,22 @@ class Client:
                 sent = time.monotonic()
                 row = await self.endpoint.ask(request)
                 self._good_at = time.monotonic()
-                row |= {"estimated": guessed, "seconds": round(self._good_at - sent, 3)}
-                used = sum(tokens(row))
-                self.took.add(row)
+                row |= {"estimated": request.guessed, "seconds": round(self._good_at - sent, 3)}
+                self.journal.add(row)  # first: whatever befalls this worker, it was received
+                used = self._learn(request, row)
                 self.window.good()
                 break
             except Refused as refusal:
-                await self._give_up(request, str(refusal), str(refusal))
+                kept = self.endpoint.row(request, str(refusal), MALFORMED, 0, 0)
+                self.journal.add(kept)
+                await self._give_up(request, str(refusal), kept, known)
                 return
             except Retry as error:
                 if error.limit or error.overload:
                     self.window.bad(sent)
-                if error.billed:
+                if error.kept:
+                    used = self._learn(request, error.kept)
+                elif error.billed:
                     used = guessed + longest
                     lost = self.endpoint.row(request, "", LOST, guessed, longest)
                     await self.journal.put(lost)
@@ -146,24 +155,33 @@ class Client:
                 self.tokens.refund(guessed + longest - used)
             self._heed(failure)
             counted += not failure.limit
-            if counted > self.params.retries:
-                await self._give_up(request, failure.reason, failure.raw)
+            most_tries = self.params.retries if failure.most is None else failure.most
+            if counted > min(self.params.retries, most_tries):
+                await self._give_up(request, failure.reason, failure.kept, known)
                 return
             self.retries += 1
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
             await self._sleep(random.uniform(ceiling / 2, ceiling))
-        await self.journal.put(row)
+        await self.journal.settle()
         self.answered += 1
         self._in_a_row = 0
 
-    async def _give_up(self, request: Request, reason: str, raw: str) -> None:
-        """Keeps a reply that is no answer, told apart from one. Raises UserError when the endpoint
-        only fails: not for what failed in an earlier run, too, nor for the last requests of one
-        that answers, which use up their tries when the others are through."""
-        if raw:  # paid for, perhaps
-            known = self.journal.failed(request.key)
+    def _learn(self, request: Request, row: Row) -> int:
+        """The tokens that a reply took, which later requests may take as well."""
+        used_in, used_out = tokens(row)
+        self.took.add(row)
+        self._longest = max(self._longest, used_out)
+        self._unseen = max(self._unseen, used_in - request.guessed)
+        return used_in + used_out
+
+    async def _give_up(self, request: Request, reason: str, kept: Row | None, known: bool) -> None:
+        """Notes why a request has no answer; `kept` is the last reply without one, which is in the
+        journal. Raises UserError when the endpoint only fails: not for what is `known` to have
+        failed in an earlier run, nor for the last requests of one that answers, which use up their
+        tries when the others are through."""
+        if kept:
             self.failed[request.key] = reason
-            await self.journal.put(self.endpoint.row(request, raw, MALFORMED, 0, 0))
+            await self.journal.settle()
             if known:
                 return
         else:

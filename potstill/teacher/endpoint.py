@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -17,7 +17,8 @@ from typing import Any
 
 from potstill.core import project
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, read_json, write_json
+from potstill.core.jsonl import Row, read_json, writable, write_json
+from potstill.teacher import reply
 from potstill.teacher.journal import MALFORMED
 from potstill.teacher.limits import estimate
 
@@ -33,7 +34,7 @@ FORMATS = ("json_schema", "json_object")
 _KEY = "check TEACHER_API_KEY"
 _PLACE = "check teacher.model and TEACHER_BASE_URL, which usually ends in /v1"
 FATAL = {401: _KEY, 403: _KEY, 404: _PLACE}
-_THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+KEPT = 1_000_000  # bytes that are kept of a reply without an answer
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Retry(Exception):
     wait: float | None = None  # seconds, as the server asked
     limit: bool = False  # a 429, which costs no try
     overload: bool = False  # too much is under way
-    billed: bool = False  # it may have been paid for
-    raw: str = ""  # what came instead of an answer
+    billed: bool = False  # it may have been paid for, though nothing came
+    kept: Row | None = None  # the journal's row of what came instead of an answer
+    most: int | None = None  # further tries; None: teacher.retries
 
 
 class Refused(Exception):
@@ -81,6 +83,7 @@ class Endpoint:
     ambiguous: int = 0  # those of them that may have been billed without a reply
     answered: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # send nothing more
+    keep: Callable[[Row], None] = field(default=lambda row: None, repr=False)  # of the journal
 
     def __str__(self) -> str:
         return f"the teacher at {self.base_url}"
@@ -160,15 +163,15 @@ class Endpoint:
             async with asyncio.timeout(self.params.timeout):  # a dripping body included
                 # Not `chat.completions.create`, whose walk over types takes longer than the rest
                 body = self._body(request, without)
-                text = await self._http.post(url, cast_to=str, body=body)
+                raw = await self._http.post(url, cast_to=bytes, body=body)
         except (TimeoutError, openai.APIStatusError, openai.APIConnectionError) as error:
             raise self._failure(error) from None
         try:
-            row = self._row(request, json.loads(text))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            reason = f"{MALFORMED}: {self} sent no chat completion but {self._line(text)[:80]!r}"
-            raw = text.replace(self.api_key, "***")[:100_000]
-            raise Retry(reason, billed=True, raw=raw) from None
+            found = reply.read(raw, request.guessed)
+        except reply.NoAnswer as error:
+            raise self._no_answer(request, error, raw) from None
+        tokens = found.prompt_tokens, found.completion_tokens
+        row = self.row(request, found.answer, found.finish_reason, *tokens) | found.fields()
         return row | {"without": sorted(without)} if without else row
 
     def _body(self, request: Request, without: frozenset[str]) -> dict[str, Any]:
@@ -221,16 +224,27 @@ class Endpoint:
         reason = f"the connection to {self} broke ({reason})"
         return Retry(reason, overload=not reached, billed=reached)
 
-    def _row(self, request: Request, reply: Any) -> Row:
-        choice, used = reply["choices"][0], reply.get("usage") or {}
-        message = choice["message"]
-        answer = str(message.get("content") or "")
-        thought = message.get("reasoning_content") or message.get("reasoning")
-        if not thought and (thinking := _THINKING.match(answer)):
-            thought, answer = thinking[1], answer[thinking.end() :]
-        counts = used.get("prompt_tokens"), used.get("completion_tokens")
-        row = self.row(request, answer, choice.get("finish_reason"), *counts)
-        return row | {"reasoning": str(thought)} if thought else row
+    def _no_answer(self, request: Request, error: reply.NoAnswer, raw: bytes) -> Exception:
+        """What it means that a reply with a good status has no answer; it is in the journal then.
+        An error that names a status is one of that status; any other is given one more try, since
+        it says what it is."""
+        import httpx2
+        import openai
+
+        text = writable(raw[:KEPT].decode("utf-8", "replace")).replace(self.api_key, "***")
+        tokens = error.tokens or (request.guessed, self.params.max_tokens)  # else: at the most
+        kept = self.row(request, text, MALFORMED, *tokens)
+        self.keep(kept)  # before anything is made of it
+        most = None if error.tokens is None else int(error.again)
+        reason = f"{self} sent {self._line(error.reason)}"
+        if error.status is None:
+            what = reason if error.reason.startswith("an error") else f"{MALFORMED}: {reason}"
+            return Retry(what, kept=kept, most=most)
+        response = httpx2.Response(error.status, request=httpx2.Request("POST", self.base_url))
+        failure = self._failure(openai.APIStatusError(error.reason, response=response, body=None))
+        if isinstance(failure, Retry):
+            failure.kept, failure.most = kept, most
+        return failure
 
     def row(
         self, request: Request, answer: str, reason: str | None, tokens_in: Any, tokens_out: Any

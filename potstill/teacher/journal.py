@@ -12,19 +12,23 @@ import hashlib
 import json
 import math
 import os
+import re
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.core.jsonl import Row
+from potstill.core.jsonl import Row, unwritable
+from potstill.teacher import reply
 from potstill.teacher.limits import estimate
 
 GROUP = 64  # answers in one write and fsync, at most
 DELAY = 0.05  # seconds that an answer waits for others to be written with
-# The finish_reason of rows that are no answers: a reply that is no chat completion, kept to be
-# looked at; and a try whose reply never came, or was of that kind, which may have been billed.
+# The finish_reason of rows that are no answers: a reply without one, kept as it came; and a try
+# whose reply never came. Both may have been billed.
 NO_ANSWER = MALFORMED, LOST = "malformed", "lost"
+ENDS = {*NO_ANSWER, *reply.FINISHED, reply.THOUGHT, None}
+_SUSPECT = re.compile(rb"\xed[\xa0-\xbf]|\\u00|\x7f|\xc2[\x80-\x9f]")  # may be unwritable
 
 
 @dataclass
@@ -39,23 +43,27 @@ class Used:
     estimated: int = 0  # tokens that the prompts were guessed to have
     lost_in: int = 0  # tokens, at their most, of tries that may have been billed without an answer
     lost_out: int = 0
+    cached_tokens: int = 0  # of prompt_tokens
 
     def add(self, row: Row) -> None:
         """Counts a row of the journal."""
         tokens_in, tokens_out = tokens(row)
-        if row["finish_reason"] == LOST:
+        if row["finish_reason"] in NO_ANSWER:
             self.lost_in += tokens_in
             self.lost_out += tokens_out
-        elif row["finish_reason"] != MALFORMED:
+        else:
             self.answers += 1
             self.prompt_tokens += tokens_in
             self.completion_tokens += tokens_out
+            self.cached_tokens += row.get("cached_tokens") or 0
             self.seconds += row.get("seconds") or 0.0
             self.estimated += row.get("estimated") or 0
 
-    def billed(self) -> tuple[int, int]:
-        """Tokens of prompts and answers that may have been paid for."""
-        return self.prompt_tokens + self.lost_in, self.completion_tokens + self.lost_out
+    def billed(self) -> tuple[int, int, int]:
+        """Tokens of prompts and answers that may have been paid for, and those cached of the
+        prompts'."""
+        tokens_in, tokens_out = self.prompt_tokens, self.completion_tokens
+        return tokens_in + self.lost_in, tokens_out + self.lost_out, self.cached_tokens
 
 
 class Journal:
@@ -103,11 +111,19 @@ class Journal:
         """Whether a reply under `key` that is on disk was no answer."""
         return _short(key) in self._failed_keys
 
-    async def put(self, row: Row) -> None:
-        """Hands over an answer. It is on disk within DELAY seconds; a full group is written before
-        this returns. Raises OSError when this or an earlier write failed: the disk is full."""
+    def add(self, row: Row) -> None:
+        """Hands over an answer, which the next `settle` or `flush` sees to."""
         self._pending.append(row)
         self.used[row.get("model", "")].add(row)
+
+    async def put(self, row: Row) -> None:
+        """Hands over an answer; the rest as `settle`."""
+        self.add(row)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """What was handed over is on disk within DELAY seconds; a full group is written before this
+        returns. Raises OSError when this or an earlier write failed: the disk is full."""
         if self._failed:
             raise self._failed
         if len(self._pending) >= GROUP:
@@ -202,7 +218,10 @@ def tokens(row: Row) -> tuple[int, int]:
     """Tokens of a row's prompt and answer, guessed where the server did not say."""
     tokens_in, tokens_out = row.get("prompt_tokens"), row.get("completion_tokens")
     guessed = row.get("estimated") or 0 if tokens_in is None else tokens_in
-    return guessed, estimate(row["answer"]) if tokens_out is None else tokens_out
+    if tokens_out is None:
+        texts = (row["answer"], row.get("reasoning"), row.get("refusal"))
+        tokens_out = estimate("".join(filter(None, texts)))
+    return guessed, tokens_out
 
 
 def _short(key: str) -> int:
@@ -220,6 +239,16 @@ def _line(raw: bytes) -> bytes:
 
 
 def _decode(line: bytes) -> Row | None:
-    """The row of an undamaged line, else None."""
+    """The row of an undamaged line, else None. What an earlier release took for an answer, though
+    it cannot be written, is none; how it ended is said as `reply` says it."""
     raw = line.partition(b',"row":')[2][:-1]
-    return dict(json.loads(raw)) if line == _line(raw) else None
+    if line != _line(raw):
+        return None
+    row = dict(json.loads(raw))
+    reason = row.get("finish_reason")
+    if reason not in ENDS:
+        row["finish_reason"] = reply.finish(reason) if isinstance(reason, str) else MALFORMED
+    texts = (row.get("answer"), row.get("reasoning")) if _SUSPECT.search(raw) else ()
+    if any(isinstance(text, str) and unwritable(text) for text in texts):
+        row["finish_reason"] = MALFORMED
+    return row

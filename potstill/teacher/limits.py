@@ -79,13 +79,15 @@ class Budget:
     price_in: float | None
     price_out: float | None
     cap: float | None
+    price_cached: float | None = None  # of a prompt's tokens that were cached; None: price_in
     _reserved: float = 0.0
 
-    def cost(self, tokens_in: float, tokens_out: float) -> float | None:
-        """What so many tokens cost."""
+    def cost(self, tokens_in: float, tokens_out: float, cached: float = 0) -> float | None:
+        """What so many tokens cost, `cached` of those in having been cached."""
         if self.price_in is None or self.price_out is None:
             return None
-        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+        less = 0.0 if self.price_cached is None else self.price_in - self.price_cached
+        return (tokens_in * self.price_in + tokens_out * self.price_out - cached * less) / 1e6
 
     def fits(self, most: float | None, spent: float) -> bool | None:
         """Whether a request that costs at most `most` may go now, `spent` being gone already: True

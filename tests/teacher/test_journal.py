@@ -44,11 +44,25 @@ def answer(found: Journal, i: int, max_tokens: int = 0) -> str | None:
 
 def test_answers_come_back_byte_for_byte(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "j.jsonl"
-    odd = ["", "中文 😀", "line\nbreak", '"}', "\ud83d", "\x00\u2028", "x" * 100_000]
+    odd = ["", "中文 😀", "line\nbreak", '"}', "\\ud83d \\u0000", "\u2028", "x" * 100_000]
     write(path, [row(i, text) for i, text in enumerate(odd)])
     found = Journal(path)
     assert [answer(found, i) for i in range(len(odd))] == odd
     assert found.damaged == 0
+
+
+def test_an_answer_of_an_earlier_release_that_cannot_be_written_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    bad = ["half \ud83d", "\x00", "\x1b[31m", "\x7f", "\x85"]
+    write(path, [row(i, text) for i, text in enumerate(bad)])
+    write(path, [row(9, "right", "eos"), row(8, '{"cut', "MAX_TOKENS")])
+    found = Journal(path)
+    assert [answer(found, i) for i in range(5)] == [None] * 5
+    assert found.damaged == 0 and found.used[""].billed()[1] > 0  # paid for all the same
+    whole, cut = found.find(key(9), 0), found.find(key(8), 0)
+    assert whole and whole["finish_reason"] == "stop"
+    assert cut and cut["finish_reason"] == "length"
+    assert found.find(key(8), 99) is None
 
 
 def test_groups_are_written_at_once_and_small_ones_after_a_moment(
