@@ -70,7 +70,7 @@ DIALECTS: dict[str, str] = {
     ),
     "qwen": _chat(f'"content": "{ANSWER}", "reasoning_content": ""'),
     "dashscope": f'{{"output": {{"choices": [{{"finish_reason": "stop", "message": {{"content": '
-    f'"{ANSWER}"}}}}]}}, "usage": {{"input_tokens": 20, "output_tokens": 30, "total_tokens": 50}}}}',
+    f'"{ANSWER}"}}}}]}}, "usage": {{"input_tokens": 20, "output_tokens": 30}}, "request_id": "x"}}',
     "mistral": _chat(
         '"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "six letters"}]}, '
         f'{{"type": "text", "text": "{ANSWER}"}}], "tool_calls": null'

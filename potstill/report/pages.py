@@ -47,6 +47,7 @@ def build(t: Task) -> str:
     found = read_json(t.reports / "metrics.json")
     after, pairs = score.student(found), _table(t, "pairs")
     against = {row["against"]: row for row in pairs if row["model"] == after}
+    filtered = read_json(t.data / "3-funnel.json")
     values: dict[str, Any] = {
         "task": t,
         "found": found,
@@ -64,7 +65,8 @@ def build(t: Task) -> str:
         },
         "fit": read_json(t.reports / "tables/fit.json"),
         "cost": read_json(t.reports / "cost.json"),
-        "dropped": read_json(t.data / "3-funnel.json")["dropped"],
+        "dropped": filtered["dropped"],
+        "unwrapped": filtered.get("unwrapped"),
         "locked": list(_locked()),
         "versions": _versions(),
         "charts": _charts(t, found),
@@ -122,7 +124,10 @@ def explorer(
             "slice": test["slice"],
             "input": {name: test[name] for name in t.config["input"]},
             "expected": test.get("expected"),
-            "answers": {name: _answer(t, test, answers[name][i], state[name]) for name in titles},
+            "answers": {
+                name: _answer(t, test, score.as_judged(t, name, answers[name][i]), state[name])
+                for name in titles
+            },
         }
         room -= len(_data(row).encode()) + 1
         if room < 0:

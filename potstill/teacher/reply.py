@@ -370,7 +370,8 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else "true or false"
     empty = "empty " if value in ("", [], {}) else ""
-    noun = {str: "text", list: "list", dict: "object"}.get(type(value), "number")
+    nouns = [(str, "text"), (list, "list"), (dict, "object")]
+    noun = next((noun for kind, noun in nouns if isinstance(value, kind)), "number")
     return f"{'an' if empty or noun == 'object' else 'a'} {empty}{noun}"
 
 
