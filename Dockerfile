@@ -1,3 +1,15 @@
+# The whole pipeline, for macOS and Windows. The checkout is mounted; the environment, which `make`
+# sets up as on any Linux, lies in a volume (.devcontainer/devcontainer.json does the same):
+#   docker build --target work -t potstill .
+#   docker run --rm -it -v "$PWD:/potstill" -v potstill-venv:/potstill/.venv potstill make repro
+FROM python:3.11-bookworm AS work
+WORKDIR /potstill
+# The mounted files belong to another user, which git refuses unless told.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libnuma1=2.0.16-1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && git config --system --add safe.directory '*'
+
 # The student of one task and its server, for a CPU. TASK is the task's folder, the root's own when
 # left out:
 #   docker build --build-arg TASK=tasks/support -t potstill-support .
@@ -9,7 +21,7 @@ COPY requirements/cpu.lock requirements/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++=4:12.2.0-3 libnuma1=2.0.16-1 \
     && rm -rf /var/lib/apt/lists/* \
-    && pip install --no-cache-dir --no-deps \
+    && pip install --no-cache-dir --no-deps --require-hashes \
         --extra-index-url https://download.pytorch.org/whl/cpu -r requirements/cpu.lock \
     && useradd --uid 1000 --create-home potstill
 # The code is in one place; the working folder is the task's, as on your machine.
