@@ -1,10 +1,11 @@
 # The front door: every target first makes .venv when it is missing or its lock file has changed.
 # TASK=name works in the folder of that task; without it in the root's own, the main one.
 PYTHON ?= python3
-PY := $(CURDIR)/.venv/bin/python
+PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 POTSTILL = $(PY) -m potstill $(if $(TASK),--task $(TASK))
-SETUP = $(PYTHON) -m potstill.commands.setup
+NONE = error: there is no $(PYTHON), expected Python 3.11 to 3.13: install it, or `make PYTHON=…`
+SETUP = $(if $(shell command -v $(PYTHON) 2>&1),,$(error $(NONE)))$(PYTHON) -m potstill.commands.setup
 LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
 AS = # not make's own, the assembler
@@ -100,7 +101,7 @@ base: .venv/ready ## make models/tiny-base again from scratch (hours)
 	@$(PY) -m base.train
 
 lock: .venv/ready ## resolve requirements/*.in again into the lock files
-	@$(SETUP) lock
+	@$(POTSTILL) lock
 
 .venv/ready: requirements/cpu.lock requirements/cuda.lock requirements/dev.lock
 	@$(SETUP)

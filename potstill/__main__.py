@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "potstill.serving.serve:main",
     "bench-serve": "bench.serve:main",
     "quantize": "potstill.serving.quantize:main",
+    "lock": "potstill.commands.lock:main",
     "review": "potstill.review.server:main",
     "quote": "potstill.commands.quote:main",
     "fill": "potstill.commands.fill:main",
