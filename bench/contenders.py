@@ -240,7 +240,7 @@ def contend(job: SimpleNamespace) -> Found:
     job.kept = Path("kept").absolute()
     ask = CONTENDERS[job.contender](job)
     prepared = time.monotonic() - start
-    at_teacher(job.url, f"start?latency={job.latency}")
+    at_teacher(job.url, f"start?latency={job.latency}{getattr(job, 'mode', '')}")
     cpu, start = sum(each.ru_utime + each.ru_stime for each in usage()), time.monotonic()
     answers = ask()
     seconds = time.monotonic() - start
@@ -248,6 +248,7 @@ def contend(job: SimpleNamespace) -> Found:
     return {
         "requests": answers,
         "calls": seen["calls"],
+        "refused": seen["refused"],
         "in_flight": seen["most"],
         "seconds": seconds,
         "served_seconds": seen["seconds"],

@@ -2,14 +2,20 @@
 standard input closes.
 
 Any request to …/chat/completions gets the same small answer after the latency that was set.
-`/start?latency=0.2` sets it and clears the ledger, `/calls` shows the ledger: calls, the most under
-way at once, and the seconds from the first request to the last answer. Bare `web.Server`, no routes
-and no JSON: beside a client that is to be measured it must cost next to nothing.
+`/start?latency=0.2` sets it and clears the ledger, `/calls` shows the ledger: calls, those of them
+refused, the most under way at once, and the seconds from the first request to the last answer.
+Further settings of `/start` refuse requests with 429 and `Retry-After: 1`: `refuse=0.15` that
+share of them at random, `capacity=8` what is under way beyond, `rate=50` what a token bucket of so
+many a second, which holds one second's, does not allow; `headers=1` tells its state by
+`x-ratelimit-*`. Bare `web.Server`, no routes and no JSON: beside a client that is to be measured it
+must cost next to nothing.
 """
 
 import asyncio
 import json
+import math
 import os
+import random
 import sys
 import threading
 import time
@@ -34,11 +40,36 @@ class Ledger:
     """What was asked since the last /start."""
 
     latency: float = 0.0
+    refuse: float = 0.0
+    capacity: float = math.inf
+    rate: float = math.inf
+    headers: float = 0.0
     calls: int = 0
+    refused: int = 0
     flying: int = 0
     most: int = 0
     first: float = 0.0
     last: float = 0.0
+    filled: float = 0.0  # when the bucket's tokens were counted
+    tokens: float = math.inf
+
+    def refuses(self) -> bool:
+        """Whether the request that came now is refused."""
+        now, self.filled = time.monotonic() - self.filled, time.monotonic()
+        if self.rate < math.inf:
+            self.tokens = min(self.rate, self.tokens + now * self.rate)
+        bad = self.flying > self.capacity or self.tokens < 1 or random.random() < self.refuse
+        self.refused += bad
+        self.tokens -= not bad
+        return bad
+
+    def state(self) -> dict[str, str]:
+        """What the headers of a reply say of the bucket."""
+        if not self.headers:
+            return {}
+        reset = (self.rate - self.tokens) / self.rate
+        left = {"x-ratelimit-remaining-requests": str(int(self.tokens))}
+        return left | {"x-ratelimit-reset-requests": f"{1000 * reset:.0f}ms"}
 
 
 async def serve() -> None:
@@ -47,7 +78,9 @@ async def serve() -> None:
     async def handle(request: web.BaseRequest) -> web.Response:
         nonlocal ledger
         if request.path == "/start":
-            ledger = Ledger(float(request.query["latency"]))
+            ledger = Ledger()
+            for name, value in request.query.items():
+                setattr(ledger, name, float(value))
         if not request.path.endswith("/chat/completions"):
             return web.json_response(asdict(ledger) | {"seconds": ledger.last - ledger.first})
         now = ledger
@@ -56,10 +89,15 @@ async def serve() -> None:
         now.flying += 1
         now.most = max(now.most, now.flying)
         await request.read()
+        if now.refuses():
+            now.flying -= 1
+            wait = now.state() | {"Retry-After": "1"}
+            return web.Response(status=429, body=b'{"error": {"message": "busy"}}', headers=wait)
         await asyncio.sleep(now.latency)
         now.flying -= 1
         now.last = time.monotonic()
-        return web.Response(body=reply, content_type="application/json")
+        headers = now.state()
+        return web.Response(body=reply, content_type="application/json", headers=headers)
 
     runner = web.ServerRunner(web.Server(handle, access_log=None))
     await runner.setup()

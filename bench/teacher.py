@@ -15,8 +15,9 @@ sequential   the loop that tutorials use, 50 requests
 `req/s` is all of the asking, imports not counted; `served` is the rate from the first request to
 the last answer at the teacher, which leaves out the time that a peer takes to start and to write
 its results. CPU (user and system) and memory are the client's, its child processes included (of
-their memory the largest). `disk` is journal or cache, bytes an answer. Then memory and journal at
---long rows from a teacher without latency, and the same journal once more.
+their memory the largest). `disk` is journal or cache, bytes an answer. Then ours, and that of an
+older checkout (--before), against a teacher that answers 429: at random, or since it is full. Then
+memory and journal at --long rows from a teacher without latency, and the same journal once more.
 """
 
 import argparse
@@ -97,14 +98,16 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def run(python: Path, folder: Path, limit: float | None = None, **job: Any) -> Found:
-    """Runs a contender in a process of its own, in `folder`. Raises Failed when it gives too few
-    answers, TimeoutExpired after `limit` seconds."""
+def run(
+    python: Path, folder: Path, limit: float | None = None, code: Path = ROOT, **job: Any
+) -> Found:
+    """Runs a contender in a process of its own, in `folder`; ours by the Potstill of `code`. Raises
+    Failed when it gives too few answers, TimeoutExpired after `limit` seconds."""
     ours = ("TEACHER_", "PYTHON", "DVC_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     env |= ENVIRONMENT | {"HOME": str(folder)}
     if job["contender"] not in PEERS:
-        env["PYTHONPATH"] = str(ROOT)
+        env["PYTHONPATH"] = str(code)
     (folder / "kept").mkdir(exist_ok=True)
     # -P: what a peer imports as `requests` is not bench/requests.py
     command = [str(python), "-P", str(ROOT / "bench/contenders.py")]
@@ -211,7 +214,39 @@ def grow(url: str, options: argparse.Namespace) -> dict[str, Found]:
     return found
 
 
-def bars(table: list[Found], growth: dict[str, Found]) -> list[Found]:
+REFUSING = {  # what the teacher does, and what the ideal client would reach, in answers a second
+    "429 for 15 % at random": ("&refuse=0.15", None),
+    "full: 50 requests a second": ("&rate=50", 50),
+    "full: the same, and its headers say so": ("&rate=50&headers=1", 50),
+    "full: 8 under way": ("&capacity=8", 160),
+}
+
+
+def refusals(url: str, options: argparse.Namespace) -> list[Found]:
+    """Ours against a teacher that answers 429, at 50 ms and 64 at once: by the code of --before, if
+    that is given, with a quarter of the requests, and by that of today."""
+    table: list[Found] = []
+    print("\n429 with `Retry-After: 1`, 0.05 s, 64 at once", flush=True)
+    heads = f"{'requests':>9}{'answers/s':>11}{'sent/s':>9}{'refused':>9}"
+    print(f"{'':42}{heads}", flush=True)
+    for name, (mode, best) in REFUSING.items():
+        for code in filter(None, (options.before, ROOT)):
+            count = options.refused // (4 if code == options.before else 1)
+            job: Found = {"contender": "ours", "url": url, "latency": 0.05, "concurrency": 64}
+            job |= {"requests": count, "mode": mode}
+            with tempfile.TemporaryDirectory() as folder:
+                found = run(Path(sys.executable), Path(folder), code=code.absolute(), **job)
+            found |= {"kind": name, "best": best, "before": code == options.before}
+            found["sent_rate"] = found["calls"] / found["seconds"]
+            found["refused_share"] = found["refused"] / found["calls"]
+            table.append(found)
+            which = f"{name}{', before' if found['before'] else ''}"
+            rates = f"{found['rate']:11.1f}{found['sent_rate']:9.1f}{found['refused_share']:9.1%}"
+            print(f"{which:42}{count:9,}{rates}", flush=True)
+    return table
+
+
+def bars(table: list[Found], growth: dict[str, Found], refused: list[Found]) -> list[Found]:
     """Each bar that the figures at hand can be held against."""
     found: list[tuple[str, float, bool]] = []
 
@@ -244,6 +279,12 @@ def bars(table: list[Found], growth: dict[str, Found]) -> list[Found]:
         resume = f"s to resume {again['requests']:,} rows, at most 5"
         bar(resume, again["seconds"], again["seconds"] <= 5)
         bar("calls to resume, none", again["calls"], again["calls"] == 0)
+    for row in (row for row in refused if not row["before"]):
+        if row["best"] is None:
+            bar(f"answers a second, {row['kind']}, at least 80", row["rate"], row["rate"] >= 80)
+            continue
+        share = row["refused_share"]
+        bar(f"share refused, {row['kind']}, at most 0.1", share, share <= 0.1)
     return [{"bar": text, "found": value, "met": met} for text, value, met in found]
 
 
@@ -260,12 +301,15 @@ def main() -> None:
     add("--only", nargs="+", choices=NAMES, default=list(NAMES))
     add("--long", type=int, default=100_000, help="rows of the long journal; 0 leaves it out")
     add("--peers", type=Path, default=ROOT / ".cache/peers", help="the peers' environments")
+    add("--refused", type=int, default=4000, help="requests to a teacher that answers 429; 0: none")
+    add("--before", type=Path, help="a checkout of an older commit, for the same of it")
     add("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     with teacher_url() as url:
-        table = compare(url, options)
+        table = compare(url, options) if options.requests else []
+        refused = refusals(url, options) if options.refused else []
         growth = grow(url, options) if options.long else {}
-    held = bars(table, growth)
+    held = bars(table, growth, refused)
     print()
     for one in held:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['bar']}: {one['found']:,.3g}")
@@ -276,7 +320,7 @@ def main() -> None:
             "system": platform.platform(),
         }
         report = {"machine": machine, "peers": PEERS, "table": table}
-        report |= {"growth": growth, "bars": held}
+        report |= {"growth": growth, "refusals": refused, "bars": held}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -5,7 +5,6 @@ import asyncio
 import json
 import random
 import re
-import selectors
 import shutil
 import signal
 import socket
@@ -18,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,7 +24,7 @@ from aiohttp import web
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.task import settings
-from potstill.teacher import asking, client, endpoint, limits
+from potstill.teacher import asking, client
 from potstill.teacher.journal import GROUP, Journal
 from stages import filter as sift
 from stages import generate
@@ -181,72 +179,7 @@ def test_retry_after_holds_everybody_back_and_narrows_the_window(
     assert max(call.flying for call in after[-200:]) > CONCURRENCY * 0.7  # and opens again
 
 
-SPEED = 400  # how much faster than the wall's the clock of the next test goes
-
-
-class FastSelector(selectors.DefaultSelector):
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(timeout / SPEED if timeout else timeout)
-
-
-class FastLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        super().__init__(FastSelector())
-
-    def time(self) -> float:
-        return time.monotonic() * SPEED
-
-
-@pytest.mark.slow
-def test_a_fifth_of_all_calls_refused_for_three_seconds(
-    project: Project, fake: FakeTeacher, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a random fifth refused there are hundreds of pauses: the client's clock goes faster."""
-    draw = random.Random(1)
-
-    async def limit(call: Call, request: web.Request) -> web.StreamResponse | None:
-        return busy(429, **{"Retry-After": "3"}) if draw.random() < 0.2 else None
-
-    real = endpoint.Endpoint._try
-    under_way: set[object] = set()
-    sent: list[float] = []
-    flying: list[int] = []  # at each time of `sent`
-    pauses: list[float] = []
-
-    async def timed(self: endpoint.Endpoint, *rest: Any) -> jsonl.Row:
-        me = object()
-        under_way.add(me)
-        sent.append(clock.monotonic())
-        flying.append(len(under_way))
-        try:
-            return await real(self, *rest)
-        except endpoint.Retry:
-            pauses.append(clock.monotonic())
-            raise
-        finally:
-            under_way.discard(me)
-
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() * SPEED, time=time.time)
-    ledger = Ledger(fake, limit)
-    params.retries, params.timeout = 0, 3600
-    with monkeypatch.context() as patch:
-        for module in (client, endpoint, limits):
-            patch.setattr(module, "time", clock)
-        # A second in which the machine is busy is none without an answer
-        patch.setattr(client, "PATIENCE", 20 * client.PATIENCE)
-        patch.setattr("asyncio.events.new_event_loop", FastLoop)
-        patch.setattr(endpoint.Endpoint, "_try", timed)
-        check_answers(ask(project, params))  # with no retries allowed: a 429 costs none
-    refused = ledger.faults
-    assert len(ledger.calls) == len(sent) == N + len(refused)
-    assert 0.15 < len(refused) / len(ledger.calls) < 0.25
-    assert len(pauses) == len(refused)
-    events = sorted([(at, "sent") for at in sent] + [(at, "refused") for at in pauses])
-    until = 0.0
-    for at, what in events:
-        assert what == "refused" or at >= until
-        until = max(until, at + 3) if what == "refused" else until
-    assert 0 < max(flying[300:]) <= CONCURRENCY // 4
+# Refusals at random: tests/teacher/test_load.py
 
 
 # 2: Retry-After of ten minutes
@@ -438,7 +371,7 @@ def test_what_is_no_answer_is_kept_raw_and_rejected(ready: Project, fake: FakeTe
     )
     assert reasons == {
         "refused: malformed:": 2 * each,
-        "refused: 400:": each,
+        "refused: 400: content policy": each,
         "finish_reason: length": each,
         "finish_reason: content_filter": each,
     }

@@ -10,7 +10,7 @@ from potstill.core import jsonl, params
 from potstill.core.jsonl import Row
 from potstill.dataset import expand
 from potstill.task import settings
-from potstill.teacher import asking
+from potstill.teacher import asking, form
 from potstill.teacher.journal import Journal, Used
 from potstill.teacher.limits import Budget
 
@@ -79,6 +79,7 @@ def expansion(
 
 def quote(t: settings.Task, p: SimpleNamespace) -> str:
     """The quote as text. Raises UserError when the teacher has no name or a row does not fit."""
+    form.check(p.teacher)
     model = asking.model_name(p.teacher)
     journal = asking.open_journal(t)
     used = journal.used[model]
@@ -101,6 +102,8 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
     if gold := jsonl.read_some(t.data / "gold.jsonl", "id", *t.config["input"]):
         asked = asking.Questions(t, gold, p.teacher, model, 1)
         lines.append(line("ask_teacher", asked, journal, rest))
+    if why := form.copies(p.teacher, p.generate.samples):
+        notes.append(f"generate: {why}")
     text = [f"task {t.name}, teacher {model}", *_text(lines, notes, used, p.teacher)]
     return "\n".join(text)
 

@@ -4,8 +4,6 @@ asked for once."""
 import asyncio
 import hashlib
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -20,7 +18,7 @@ from potstill.core import project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
-from potstill.teacher import scripted
+from potstill.teacher import form, place, scripted
 from potstill.teacher.client import Client
 from potstill.teacher.endpoint import Endpoint, Request
 from potstill.teacher.journal import Journal
@@ -115,6 +113,7 @@ def answer_rows(
             f"teacher.budget is {params.budget:g}, but without teacher.price_in and "
             "teacher.price_out no cost is known: give both prices or no budget"
         )
+    form.check(params)
     model = model_name(params)
     questions = Questions(task, rows, params, model, samples, kind, schema)
     journal = open_journal(task)
@@ -132,6 +131,8 @@ def answer_rows(
     for row, request in questions:
         answer = journal.find(request.key, params.max_tokens)
         if answer is None and failed is None:
+            if why := form.copies(params, samples):
+                print(f"teacher {model}: {why}", file=sys.stderr)
             with open_endpoint(params, model) as endpoint:
                 client = Client(endpoint, journal, len(questions))
                 try:
@@ -213,17 +214,7 @@ def open_endpoint(params: SimpleNamespace, model: str) -> Iterator[Endpoint]:
     the environment names. Raises UserError when it names none."""
     if params.model == "scripted":
         with scripted.serve(RULES) as url:
-            yield Endpoint(url, "none", model, params, local=True)
+            yield Endpoint(url, "none", model, params)
         return
-    names = ("TEACHER_BASE_URL", "TEACHER_API_KEY")
-    url, key = (os.environ.get(name, "").strip() for name in names)
-    if not url or not key:
-        raise UserError(
-            f"teacher.model is {model}, which needs TEACHER_BASE_URL (such as https://host/v1) and "
-            "TEACHER_API_KEY in the environment; without them use teacher.model: scripted"
-        )
-    if not re.fullmatch(r"https?://[^\s@?]+", url):
-        raise UserError(
-            "TEACHER_BASE_URL is no URL such as https://host/v1, without user, password or query"
-        )
+    url, key = place.from_environment(model)
     yield Endpoint(url, key, model, params)

@@ -1,6 +1,7 @@
 """Asks the teacher: one retry loop behind the limits, in front of an OpenAI-compatible endpoint."""
 
 import asyncio
+import math
 import random
 import signal
 import sys
@@ -11,15 +12,19 @@ from itertools import count
 
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.teacher.endpoint import Endpoint, Refused, Request, Retry
+from potstill.teacher.endpoint import Endpoint, Request
 from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
 from potstill.teacher.limits import Budget, Pace, Window
+from potstill.teacher.refusal import Rates, Refused, Retry
 
 # Seconds of back-off before the first and before any later retry
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 LONGEST_WAIT = 60.0  # seconds of Retry-After to sit out; a longer one ends the stage
 PATIENCE = 300.0  # seconds of nothing but 429, before the stage ends
 FAILED_IN_A_ROW = 10  # requests given up with no answer between them, before the stage ends
+REFUSED_IN_A_ROW = 100  # the same of rows that the endpoint refuses, once it has answered others
+NEARLY_ALL = 0.9  # share of refused rows with which a run has failed
+SHOWN = 30.0  # seconds for which the last refusal's reason stands in the progress
 # Seconds between the first requests of two workers: what is sent in one burst is answered in one,
 # for ever.
 START = 0.001
@@ -45,11 +50,15 @@ class Client:
         self._under_way: set[str] = set()  # keys
         self._given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
+        self._refused = 0  # rows that the endpoint refused, and not in an earlier run already
+        self._last: tuple[float, str] = (-math.inf, "")  # the last refusal, and when it came
         self._all_taken = False  # every request is answered, under way or given up
         self._turn = asyncio.Lock()  # held by the request that waits for its turn by the rates
-        self._open_at = 0.0  # nobody sends before: what a Retry-After asked for
+        self._open_at = 0.0  # nobody sends before: what a full endpoint asked for
         self._good_at = time.monotonic()  # when the last answer came
         self._stop = endpoint.stopping
+        endpoint.hear = self._hear
+        endpoint.known = journal.used[endpoint.model].answers > 0
         self._error: BaseException | None = None
         self._interrupted = False
 
@@ -92,6 +101,11 @@ class Client:
                 f"{self.params.retries + 1} tries each, the last because {self._given_up[-1]}; "
                 f"{self._kept()}"
             )
+        settled = self._refused + self.answered + self.held
+        if self._refused >= FAILED_IN_A_ROW and self._refused > NEARLY_ALL * settled:
+            last = next(reversed(self.failed.values()))
+            refused = f"{self._refused:,} of {settled:,} requests were refused"
+            raise UserError(f"{refused}, the last because {last}; {self._kept()}")
 
     async def _work(self, todo: Iterator[Request]) -> None:
         for request in todo:
@@ -116,31 +130,28 @@ class Client:
         """Puts the answer to one request into the journal, or why there is none; neither when the
         run is stopping."""
         counted, known = 0, self.journal.failed(request.key)
+        limited = math.inf  # when the first 429 came
         for tries in count():
             guessed, longest = request.guessed + self._unseen, self._longest
             most = self.budget.cost(guessed, longest)
             await self._pace(guessed + longest)
-            await self.window.enter()
-            sent, used = 0.0, 0
+            await self._enter()
+            sent, used, refused = 0.0, 0, False
             try:
                 if not await self._may_go(most):
                     return
-                sent = time.monotonic()
+                sent, ticket = time.monotonic(), self.window.send()
                 row = await self.endpoint.ask(request)
                 self._good_at = time.monotonic()
                 row |= {"estimated": request.guessed, "seconds": round(self._good_at - sent, 3)}
                 self.journal.add(row)  # first: whatever befalls this worker, it was received
                 used = self._learn(request, row)
-                self.window.good()
                 break
             except Refused as refusal:
-                kept = self.endpoint.row(request, str(refusal), MALFORMED, 0, 0)
-                self.journal.add(kept)
-                await self._give_up(request, str(refusal), kept, known)
+                await self._refuse(request, refusal, known)
                 return
             except Retry as error:
-                if error.limit or error.overload:
-                    self.window.bad(sent)
+                refused = error.limit or error.overload
                 if error.kept:
                     used = self._learn(request, error.kept)
                 elif error.billed:
@@ -151,9 +162,12 @@ class Client:
             finally:
                 self.window.leave()
                 if sent:
+                    self.window.done(ticket, refused)
                     self.budget.release(most)
                 self.tokens.refund(guessed + longest - used)
-            self._heed(failure)
+            limited = min(limited, time.monotonic()) if failure.limit else math.inf
+            if await self._limited_for_ever(request, failure, limited):
+                return
             counted += not failure.limit
             most_tries = self.params.retries if failure.most is None else failure.most
             if counted > min(self.params.retries, most_tries):
@@ -161,7 +175,7 @@ class Client:
                 return
             self.retries += 1
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
-            await self._sleep(random.uniform(ceiling / 2, ceiling))
+            await self._sleep(self._heed(failure) + random.uniform(ceiling / 2, ceiling))
         await self.journal.settle()
         self.answered += 1
         self._in_a_row = 0
@@ -186,10 +200,40 @@ class Client:
                 return
         else:
             self._given_up.append(reason)
+        self._fail_in_a_row(reason, FAILED_IN_A_ROW)
+
+    async def _refuse(self, request: Request, refusal: Refused, known: bool) -> None:
+        """Keeps why the endpoint refuses a row. Raises UserError when it refuses every row, but
+        for what is `known` to have failed before: the sooner, the less it has answered."""
+        self._last = time.monotonic(), str(refusal)
+        await self._keep(request, str(refusal))
+        if known:
+            return
+        self._refused += 1
+        enough = REFUSED_IN_A_ROW if self.endpoint.answered else refusal.enough
+        hint = f": {refusal.hint}" if refusal.hint else ""
+        self._fail_in_a_row(f"{refusal}{hint}", enough)
+
+    async def _keep(self, request: Request, reason: str) -> None:
+        """Journals the reason why a request gets no answer."""
+        self.failed[request.key] = reason
+        await self.journal.put(self.endpoint.row(request, reason, MALFORMED, 0, 0))
+
+    def _fail_in_a_row(self, reason: str, enough: int) -> None:
         self._in_a_row += 1
-        if self._in_a_row >= FAILED_IN_A_ROW and not (self._all_taken and self.answered):
-            failed = f"{FAILED_IN_A_ROW} requests in a row failed"
+        if self._in_a_row >= enough and not (self._all_taken and self.answered):
+            failed = f"{self._in_a_row} requests in a row failed"
             raise UserError(f"{failed}, the last because {reason}")
+
+    async def _enter(self) -> None:
+        """Waits for a place in the window, and until nobody is held back."""
+        while True:
+            while (wait := self._open_at - time.monotonic()) > 0 and not self._stop.is_set():
+                await self._sleep(wait)
+            await self.window.enter()
+            if self._open_at <= time.monotonic() or self._stop.is_set():
+                return
+            self.window.leave()
 
     async def _pace(self, tokens: int) -> None:
         """Waits until the rates allow a request. One waits at a time, so that tokens given back let
@@ -201,15 +245,12 @@ class Client:
             self.tokens.reserve(tokens)
 
     async def _may_go(self, most: float | None) -> bool:
-        """Waits for the shared pause and reserves what the request may cost; False when the run is
-        stopping."""
+        """Reserves what the request may cost; False when the run is stopping."""
         while not self._stop.is_set():
             spent = self.budget.cost(*self.journal.used[self.endpoint.model].billed()) or 0.0
-            if (wait := self._open_at - time.monotonic()) > 0:
-                await self._sleep(wait)
-            elif fits := self.budget.fits(most, spent):
+            if fits := self.budget.fits(most, spent):
                 return True
-            elif fits is None:
+            if fits is None:
                 await self._sleep(0.05)
             else:
                 raise UserError(
@@ -218,15 +259,35 @@ class Client:
                 )
         return False
 
-    def _heed(self, error: Retry) -> None:
-        """Holds everybody back for as long as the server asks. Raises UserError when it is long."""
+    def _heed(self, error: Retry) -> float:
+        """Seconds for which a refused row waits, as the server asks; everybody does when many are
+        refused. Raises UserError when that is long."""
         now, wait = time.monotonic(), error.wait or 0.0
-        if wait > LONGEST_WAIT:
-            raise UserError(f"{error} and asks to wait {wait:.0f} s: run again then")
-        self._open_at = max(self._open_at, now + wait)
-        if error.limit and now - self._good_at > PATIENCE:
-            without = f"there was no answer for {PATIENCE:.0f} s"
-            raise UserError(f"{error}, and {without}: run again later")
+        self._last = now, error.reason
+        if self.window.many:
+            if wait > LONGEST_WAIT:
+                raise UserError(f"{error.reason} and asks to wait {wait:.0f} s: run again then")
+            self._open_at = max(self._open_at, now + wait)
+        return min(wait, LONGEST_WAIT)
+
+    async def _limited_for_ever(self, request: Request, error: Retry, since: float) -> bool:
+        """Whether a row gets nothing but 429 while others were answered, and so is given up. Raises
+        UserError when nobody is answered."""
+        now = time.monotonic()
+        if now - max(since, self._good_at) <= PATIENCE:
+            return False
+        if (self._all_taken and self.answered) or self.journal.failed(request.key):
+            await self._keep(request, error.reason)
+            return True
+        without = f"there was no answer for {PATIENCE:.0f} s"
+        raise UserError(f"{error.reason}, and {without}: run again later")
+
+    def _hear(self, rates: Rates, answered: float | None) -> None:
+        """Goes by what a reply says of the endpoint's limits; `answered` as in Pace.told."""
+        each = {"requests": 1.0, "tokens": sum(self.took.billed()) / max(1, self.took.answers)}
+        for unit, (left, seconds) in rates.items():
+            pace = self.requests if unit == "requests" else self.tokens
+            pace.told(left, seconds, each[unit] * self.params.concurrency, answered)
 
     def summary(self) -> str:
         """What was asked and what it took, for the last line of a run."""
@@ -297,5 +358,10 @@ class Client:
         return (
             f"teacher: {done:,} of {self.total:,} answers, {rate:,.1f}/s, "
             f"{self.window.flying} under way, {self.retries:,} retries, {used:,} tokens"
-            f"{self._cost()}, {left}"
+            f"{self._cost()}, {left}{self._refusal()}"
         )
+
+    def _refusal(self) -> str:
+        """Why a request was refused or failed in the last half minute."""
+        at, reason = self._last
+        return f", last refusal: {reason}" if time.monotonic() - at < SHOWN else ""

@@ -17,7 +17,7 @@ from potstill.commands import fill, quote
 from potstill.core import jsonl, params
 from potstill.core.errors import UserError
 from potstill.task import settings
-from potstill.teacher import asking, client, endpoint
+from potstill.teacher import asking, client, endpoint, refusal
 from stages import generate
 from tests.conftest import KEY, Body, FakeTeacher, Project, completion
 
@@ -193,7 +193,7 @@ def test_faults_that_pass_are_retried(
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert endpoint._retry_after(headers) == seconds
+    assert refusal.retry_after(headers) == seconds
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,12 @@ def test_an_endpoint_that_refuses_the_schema_without_naming_it(
 
     fake.behave, teacher_params.concurrency = vague, 1
     assert all(row["answer"] for row in ask(3, teacher_params))
-    assert ["response_format" in body for body in fake.calls] == [True, True, False, False, False]
+    # The first row tries max_tokens, no seed, json_object and none; the second shows the same
+    with_format = ["response_format" in body for body in fake.calls]
+    assert with_format == [True] * 4 + [False, True, False, False]
+    assert json.loads(Path(".cache/teacher/endpoints.json").read_text()) == {
+        f"{fake.url} fake-235b": ["json_object", "json_schema"]
+    }
 
 
 @pytest.mark.parametrize(
@@ -616,6 +621,7 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
     jsonl.write_jsonl("data/gold.jsonl", [{"id": "g", "text": "line 0 ends in gold0"}])
     project.set(
         teacher_model="fake-235b",
+        teacher_temperature=0.5,
         generate_samples=2,
         teacher_price_in=1000,
         teacher_price_out=3000,

@@ -1,7 +1,7 @@
 """potstill.teacher.limits: the window, the pace and the budget, without an endpoint."""
 
 import asyncio
-import time
+import random
 
 import pytest
 from hypothesis import given
@@ -10,25 +10,47 @@ from hypothesis import strategies as st
 from potstill.teacher.limits import Budget, Pace, Window, estimate
 
 
-def test_the_window_halves_once_a_round_trip_and_grows_back() -> None:
-    window, sent = Window(64), time.monotonic()
-    for _ in range(20):
-        window.bad(sent)
-    assert window.size == 32
-    window.bad(time.monotonic())
-    assert window.size == 16
-    for _ in range(20):
-        window.bad(time.monotonic())
-    assert window.size == 1
-    for _ in range(10_000):
-        window.good()
-    assert window.size == 64
+async def rounds(window: Window, count: int, places: int, chance: float = 0.0) -> list[float]:
+    """The window's sizes after each of `count` round trips to an endpoint that takes so many at
+    once and refuses the rest, and a share of all by chance."""
+    sizes, draw = [], random.Random(1)
+    for _ in range(count):
+        for _ in range(int(window.size)):
+            await window.enter()
+        sent = [window.send() for _ in range(window.flying)]
+        for number, one in enumerate(sent):
+            window.done(one, refused=number >= places or draw.random() < chance)
+        for _ in sent:
+            window.leave()
+        sizes.append(window.size)
+    return sizes
+
+
+@pytest.mark.parametrize("places", [1, 8, 40])
+def test_the_window_becomes_as_wide_as_the_endpoint(places: int) -> None:
+    sizes = asyncio.run(rounds(Window(64), 400, places))[100:]
+    assert places - 1 <= sum(map(int, sizes)) / len(sizes) <= places + 1
+
+
+def test_the_window_stays_open_where_a_smaller_one_changes_nothing() -> None:
+    window = Window(64)
+    sizes = asyncio.run(rounds(window, 400, 64, chance=0.15))
+    assert sum(sizes) / len(sizes) > 50
+    assert window.floor == pytest.approx(0.15, abs=0.05)
+
+
+def test_the_window_opens_again_after_an_outage() -> None:
+    window = Window(64)
+    assert asyncio.run(rounds(window, 20, 0))[-1] == 1
+    assert window.many
+    assert asyncio.run(rounds(window, 400, 64))[-1] == 64
+    assert not window.many
 
 
 def test_no_more_enter_than_the_window_is_wide() -> None:
     async def main() -> None:
         window, most = Window(8), 0
-        window.bad(time.monotonic())
+        window.size = 4.0
 
         async def one() -> None:
             nonlocal most
