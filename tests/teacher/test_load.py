@@ -64,8 +64,14 @@ class Memory:
     def failed(self, key: str) -> bool:
         return False
 
-    async def put(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
         self.rows.append(row)
+
+    async def settle(self) -> None:
+        pass
+
+    async def put(self, row: Row) -> None:
+        self.add(row)
 
     async def flush(self) -> None:
         pass
