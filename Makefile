@@ -67,6 +67,9 @@ bench-serve: .venv/ready ## the server under load beside bare vLLM: minutes
 quantize: .venv/ready ## fewer bits a weight: FORMAT=int8 (CPU), gptq or awq (GPU), gguf (llama.cpp)
 	@$(if $(filter-out int8,$(FORMAT)),,$(SETUP) quantize && )$(POTSTILL) quantize $(FORMAT)
 
+doctor: .venv/ready ## what can go wrong, before it costs anything: files, model, endpoint
+	@$(POTSTILL) doctor
+
 quote: .venv/ready ## what the teacher would cost, before a call is made
 	@$(POTSTILL) quote
 
@@ -107,5 +110,5 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 	@$(SETUP)
 
 .PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
-.PHONY: pull release serve bench-serve quantize quote fill validate import review trace new-task
-.PHONY: pipelines profile test base lock
+.PHONY: pull release serve bench-serve quantize doctor quote fill validate import review trace
+.PHONY: new-task pipelines profile test base lock

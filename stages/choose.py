@@ -21,7 +21,8 @@ def main() -> None:
     found: dict[str, Any] = {"ship": "sft", "why": "models has no dpo", "valid": None}
     if "dpo" in p.models:
         valid = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
-        kept = {row["id"]: row for row in t.inputs(t.data / "3-kept.jsonl", "output")}
+        found_kept = t.inputs(t.data / "3-kept.jsonl", "output", empty=True)
+        kept = {row["id"]: row for row in found_kept}
         # Your own rows have no input to judge by.
         places = [place for place, row in enumerate(valid) if row["id"] in kept]
         rows = [kept[valid[place]["id"]] for place in places]

@@ -1,8 +1,9 @@
 """seeds.jsonl → 1-inputs.jsonl: the seeds and, up to expand.rows, more inputs like them.
 
 A row: {"id": "…", "text": "…", "category": "short", "family": "<id of the seed it grew from>"}
-Beside it 1-expand/: report.json, what came of them by category, and calls.jsonl, the teacher's raw
-replies that they were taken from, where there were any.
+Beside it 1-expand/: report.json, what came of them by category; calls.jsonl, the teacher's raw
+replies that they were taken from; dropped.jsonl, the inputs that are like an earlier one or like a
+gold row, which nobody answers. The last two only where there are any.
 """
 
 from functools import partial
@@ -20,8 +21,7 @@ def main() -> None:
     t = settings.load()
     if p.expand.hard:
         registry.validate(t)
-    seeds, gold = expand.read(t, p)
-    jsonl.check_ids(t.data / "seeds.jsonl", seeds, t.config["input"])
+    seeds, gold = t.seeds(), t.gold()
     calls: list[Row] = []
 
     def ask(kind: str, asked: list[Row]) -> list[Row]:
@@ -37,16 +37,20 @@ def main() -> None:
         calls.extend(replies)
         return replies
 
-    found, report = expand.grow(t, seeds, gold, p, ask)
+    found, report, dropped = expand.grow(t, seeds, gold, p, ask)
     folder = jsonl.fresh_folder(t.data / "1-expand")
     jsonl.write_jsonl(t.data / "1-inputs.jsonl", found)
     jsonl.write_some(folder / "calls.jsonl", calls)
+    jsonl.write_some(folder / "dropped.jsonl", dropped)
     jsonl.write_json(folder / "report.json", report)
-    new = len(found) - len(seeds)
+    new = len(found) + len(dropped) - len(seeds)
+    less = f" - {len(dropped):,} left out" if dropped else ""
     print(
-        f"expand: {len(seeds):,} seeds + {new:,} new = {len(found):,} inputs, "
+        f"expand: {len(seeds):,} seeds + {new:,} new{less} = {len(found):,} inputs, "
         f"{report['calls']:,} calls"
     )
+    if dropped:
+        print(f"left out, and not asked: {expand.left_out(report['dropped'])}")
     if report["categories"]:
         print(*expand.table(report), sep="\n")
 

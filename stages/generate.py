@@ -20,7 +20,7 @@ def main() -> None:
     t = settings.load()
     registry.validate(t)
     path = t.data / "1-inputs.jsonl"
-    inputs = t.inputs(path)
+    inputs = t.inputs(path, empty=True)
     jsonl.check_ids(path, inputs, t.config["input"])
     ids = {row["id"] for row in inputs}
     for number, row in enumerate(inputs, 1):
@@ -39,7 +39,10 @@ def main() -> None:
 
     samples, share = p.generate.samples, p.generate.good_share
     check = partial(registry.check_taught, t)
-    answers = asking.answer_rows(t, inputs, p.teacher, samples, check=check, good_share=share)
+    # Rows of a user's own alone ask nothing: there may be no teacher at all.
+    answers: Iterable[Row] = ()
+    if inputs:
+        answers = asking.answer_rows(t, inputs, p.teacher, samples, check=check, good_share=share)
     written = jsonl.write_jsonl(t.data / "2-answers.jsonl", counted(answers))
     if written != len(inputs) * samples:
         raise AssertionError(f"{len(inputs)} inputs, {samples} samples, but {written} answers")

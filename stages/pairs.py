@@ -22,14 +22,14 @@ def main() -> None:
     t = settings.load()
     registry.validate(t)
     lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
-    kept = t.inputs(t.data / "3-kept.jsonl", "output")
+    kept = t.inputs(t.data / "3-kept.jsonl", "output", empty=True)
     prompt = Path("prompts", f"{preferences.PROMPT}.md")
     wanted = preferences.asked(t, lessons, kept, p.pairs.rows) if prompt.is_file() else []
     kind = preferences.PROMPT
     answers = list(asking.answer_rows(t, wanted, p.teacher, 1, kind=kind)) if wanted else []
     dropped = jsonl.read_some(t.data / "3-dropped.jsonl", "id", "reason", "answer")
     samples = jsonl.read_some(t.data / "4-samples/samples.jsonl", "id", "answer", "finish_reason")
-    ranked = jsonl.read_jsonl(t.data / "2-answers.jsonl", ("id", "answer"))
+    ranked = jsonl.read_some(t.data / "2-answers.jsonl", "id", "answer")
     said = reviews.load(t.data / reviews.FILE)
     sources = {
         "prompt": preferences.from_prompt(answers),

@@ -29,9 +29,9 @@ def main() -> None:
     found = score.metrics(t, tests, marks)
     if "dpo" in p.models:
         found["ship"] = choose.on_tests(t, tests, answers)
-    bought, kept = score.bought(t), len(jsonl.read_jsonl(t.data / "3-kept.jsonl"))
+    bought, kept = score.bought(t), len(jsonl.read_some(t.data / "3-kept.jsonl"))
     prices = p.teacher.price_in, p.teacher.price_out, p.teacher.price_cached
-    cost = score.cost(bought, answers["teacher"], kept, *prices)
+    cost = score.cost(bought, answers.get("teacher", []), kept, *prices)
     tables = {
         "slices": compare.slices(t, tests, marks),
         "pairs": compare.pairs(t, tests, marks),

@@ -1,48 +1,66 @@
-"""3-kept.jsonl and own/messages.jsonl → 4-train.jsonl, 4-valid.jsonl, 4-test.jsonl: by the hash of
-each row's family, so that a row never changes side when the data grow. The test rows are
-gold.jsonl, or a held-out share where that file is empty.
+"""3-kept.jsonl and own/messages.jsonl → 4-train.jsonl, 4-valid.jsonl, 4-test.jsonl, 4-split.json:
+by the hash of each row's family, so that a row never changes side when the data grow. The test rows
+are gold.jsonl, or a held-out share where that file is empty.
 
 Train, valid: {"id": "…", "messages": [{"role": "system", …}, {"role": "user", …}, …]}
 Test:         {"id": "…", "text": "…", "slice": "like_seeds", "expected": {"province": "云南省", …}}
+Split:        {"stage": "split", "kept": 3824, "own": 0, "train": 3425, …, "dropped": [{"where":
+              "data/own/messages.jsonl:7", "id": "…", "reason": "near_duplicate: of …"}]}
 """
 
 from potstill.core import errors, jsonl, params, stage
-from potstill.dataset import split
+from potstill.dataset import lengths, split
 from potstill.task import settings
 
 
 def main() -> None:
-    p = params.load("near_duplicate", "split")
+    p = params.load("near_duplicate", "split", "model", "model_revision", "max_length")
     t = settings.load()
     kept = split.inputs(t, t.data / "3-kept.jsonl", "output")
-    path = t.data / "gold.jsonl"
-    empty = path.is_file() and not path.stat().st_size
-    gold = [] if empty else split.inputs(t, path, "slice", "gold")
+    gold = split.items(t, t.data / "gold.jsonl", t.gold())
     own, twice = split.chats(t, t.data / split.OWN)
+    kept, own = split.joined(kept, own, p.near_duplicate)
     sides = split.divide(kept, own, gold, p.split.valid_share, p.split.test_share)
-    split.refuse_leaks(sides, p.near_duplicate)
+    learnt = sides["train"] + sides["valid"]
+    like = split.like_tests(learnt, sides["test"], p.near_duplicate)
+    sides, dropped = split.without(sides, like)
     train = sides["train"][: p.split.train_rows or None]
     for name, found in {**sides, "train": train}.items():
         if not found and name != "aside":
+            families = len({one.family for one in kept + own})
+            less = f" in {families:,} families (near-duplicates are one)" if own else ""
+            less += f", {len(dropped):,} of them like a test row," if dropped else ""
             raise errors.UserError(
                 f"params.yaml: split.valid_share {p.split.valid_share} and split.test_share "
-                f"{p.split.test_share} of {len(kept) + len(own)} rows leave none for {name}: "
-                "give more seeds or other shares"
+                f"{p.split.test_share} of {len(kept) + len(own)} rows{less} leave none for {name}: "
+                "give more rows or other shares"
             )
-    held_out = 0 if gold else len(sides["test"])
-    beyond, aside = len(sides["train"]) - len(train), len(sides["aside"])
-    counts = [len(train), beyond, len(sides["valid"]), held_out, aside, twice]
-    if sum(counts) != len(kept) + len(own) + twice:
+    lessons = {
+        name: [split.lesson(t, one.row) for one in some]
+        for name, some in (("train", train), ("valid", sides["valid"]))
+    }
+    chats = [row["messages"] for some in lessons.values() for row in some]
+    where = [f"{one.where} (id {one.id})" for one in train + sides["valid"]]
+    lengths.refuse_long(chats, where, p.max_length, p.model, p.model_revision)
+    counts = {
+        "train": len(train),
+        "beyond split.train_rows": len(sides["train"]) - len(train),
+        "valid": len(sides["valid"]),
+        "held out": 0 if gold else len(sides["test"]),
+        "own rows of a family held out": len(sides["aside"]),
+        "own rows that are there twice": twice,
+        "like a test row": len(dropped),
+    }
+    if sum(counts.values()) != len(kept) + len(own) + twice:
         raise AssertionError(f"{len(kept)} kept and {len(own)} own rows, but {counts} on the sides")
-    jsonl.write_jsonl(t.data / "4-train.jsonl", (split.lesson(t, one.row) for one in train))
-    jsonl.write_jsonl(
-        t.data / "4-valid.jsonl", (split.lesson(t, one.row) for one in sides["valid"])
-    )
-    jsonl.write_jsonl(t.data / "4-test.jsonl", (split.test(t, one.row) for one in sides["test"]))
+    for name, rows in lessons.items():
+        jsonl.write_jsonl(t.data / f"4-{name}.jsonl", rows)
+    jsonl.write_jsonl(t.data / "4-test.jsonl", (split.test(t, one) for one in sides["test"]))
+    report = {"stage": "split", "kept": len(kept), "own": len(own) + twice, **counts}
+    jsonl.write_json(t.data / "4-split.json", report | {"dropped": dropped})
+    parts = " + ".join(f"{number:,} {name}" for name, number in counts.items())
     print(
-        f"split: {len(kept):,} kept + {len(own) + twice:,} own rows = {len(train):,} train "
-        f"+ {beyond:,} beyond split.train_rows + {counts[2]:,} valid + {held_out:,} held out "
-        f"+ {aside:,} own rows of a family held out + {twice:,} own rows that are there twice; "
+        f"split: {len(kept):,} kept + {len(own) + twice:,} own rows = {parts}; "
         f"{len(sides['test']):,} test rows ({'gold' if gold else 'held out'})"
     )
 

@@ -15,7 +15,7 @@ import sys
 
 import yaml
 
-from potstill.commands import gate
+from potstill.commands import doctor, gate
 from potstill.commands.repro import pull_option
 from potstill.core import lockfile, project
 from potstill.core.errors import UserError
@@ -123,7 +123,16 @@ def run_one() -> None:
     """`make exp`: `dvc exp run` with these parameters. Ends with its exit code."""
     if not sys.argv[1:]:
         raise UserError("expected `make exp S='lora_rank=16'`")
+    if {"--temp", "--queue"} & set(sys.argv[1:]):
+        refuse_untracked()
     sys.exit(subprocess.call([*_exp_run(), *pull_option(), *_set(sys.argv[1:])]))
+
+
+def refuse_untracked() -> None:
+    """Raises UserError when the task has files that git does not know: an experiment in a copy
+    would end in a missing file."""
+    if unknown := doctor.untracked():
+        raise UserError(unknown)
 
 
 def _exp_run() -> list[str]:
@@ -140,6 +149,7 @@ def sweep() -> None:
     which it does now and then on a message that is half-written (kombu's transport by files)."""
     if len(sys.argv) < 3 or not sys.argv[1].isdigit() or not int(sys.argv[1]):
         raise UserError('expected `make sweep S="lora_rank=4,8,16"`, and JOBS from 1 up')
+    refuse_untracked()
     from dvc.utils.hydra import get_hydra_sweeps
 
     jobs, settings = int(sys.argv[1]), sys.argv[2:]

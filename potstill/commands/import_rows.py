@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from potstill.commands import validate
+from potstill.commands import fresh, validate
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
@@ -66,9 +66,22 @@ def add(path: Path, rows: list[Row]) -> None:
     jsonl.write_parts(path, [there, *jsonl.dump_lines(rows, path)])
 
 
+def give_way(t: settings.Task, taken: Taken) -> list[str]:
+    """What of the example of `make new-task` gave way to the rows."""
+    if taken.found.broken:
+        return []
+    answers = [row["messages"][-1]["content"] for _, row in taken.rows.get(TRAIN, [])]
+    paths = [str(path) for target, path in validate.targets(t).items() if taken.rows.get(target)]
+    return fresh.settle(t, answers, paths)
+
+
 def main() -> None:
     way, t = validate.given("import"), settings.load()
     taken = validate.read(t, way)
+    if not way.dry and (replaced := give_way(t, taken)):
+        print(f"import: what was still the example's is replaced: {', '.join(replaced)}")
+        t = settings.load()
+        taken = validate.read(t, way)
     taken.refuse({number: PREFERENCE for number, _ in taken.rows.get(PREFERENCES, [])})
     problems = validate.problems(way, taken)
     if taken.found.broken:

@@ -44,7 +44,7 @@ def main() -> None:
     print(f"{folder}: an example to put yours in the place of. Next:")
     for command, why in {
         f"make repro TASK={name}": "the example as it is, offline, in a minute or two",
-        f"make import FILE=inputs.json TASK={name}": "your inputs, once its seeds.jsonl is gone",
+        f"make import FILE=rows.csv TASK={name}": "your rows, in the place of the example's",
         f"make quote TASK={name}": "what a real teacher costs; docs/tutorial.md has the whole way",
         f"git add {folder}": "experiments see only what git knows",
     }.items():

@@ -6,9 +6,10 @@ from dataclasses import astuple
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from potstill.core import jsonl, params
+from potstill.core import params
+from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.dataset import expand
+from potstill.dataset import expand, filtering
 from potstill.task import settings
 from potstill.teacher import asking, form
 from potstill.teacher.journal import Journal, Used
@@ -45,10 +46,10 @@ def line(stage: str, asked: asking.Questions, journal: Journal, used: Used, more
 
 def expansion(
     t: settings.Task, p: SimpleNamespace, model: str, journal: Journal
-) -> tuple[Line, list[Row] | None, Used]:
-    """The calls of expand, the inputs that it gives and what its calls in the journal took. It is
-    replayed from the journal; where that lacks an answer, the inputs are None and the calls to ask
-    are at most those that the ceiling expand.calls leaves."""
+) -> tuple[Line, list[Row] | None, dict[str, int], Used]:
+    """The calls of expand, the inputs that it gives, how many it leaves out and why, and what its
+    calls in the journal took. It is replayed from the journal; where that lacks an answer, the
+    inputs are None and the calls to ask are at most those that the ceiling expand.calls leaves."""
     own = Used()
 
     def ask(kind: str, rows: list[Row]) -> list[Row]:
@@ -68,27 +69,36 @@ def expansion(
         return answers
 
     try:
-        inputs, report = expand.grow(t, *expand.read(t, p), p, ask)
-        return Line("expand", report["calls"], report["calls"] - own.answers, 0.0, 0.0), inputs, own
+        inputs, report, dropped = expand.grow(t, t.seeds(), t.gold(), p, ask)
+        calls = report["calls"]
+        line = Line("expand", calls, calls - own.answers, 0.0, 0.0)
+        return line, inputs, expand.counts(dropped), own
     except Missing as missing:
         left, count = p.expand.calls - own.answers, own.answers
         prompt = own.prompt_tokens / count if count else missing.args[0]
         reply = own.completion_tokens / count if count else p.expand.max_tokens
-        return Line("expand", p.expand.calls, left, left * prompt, left * reply), None, own
+        return Line("expand", p.expand.calls, left, left * prompt, left * reply), None, {}, own
 
 
 def quote(t: settings.Task, p: SimpleNamespace) -> str:
-    """The quote as text. Raises UserError when the teacher has no name or a row does not fit."""
+    """The quote as text. Raises UserError when the teacher has no name, a row does not fit, or
+    there are no rows at all."""
     form.check(p.teacher)
+    if not t.seeds():
+        if not (own_rows := filtering.own_rows(t)):
+            raise UserError(filtering.NOTHING)
+        alone = f"{own_rows:,} rows of your own and no inputs for a teacher"
+        return f"task {t.name}: {alone}: 0 requests, cost 0"
     model = asking.model_name(p.teacher)
     journal = asking.open_journal(t)
     used = journal.used[model]
-    growth, inputs, own = expansion(t, p, model, journal)
+    growth, inputs, left_out, own = expansion(t, p, model, journal)
     pairs = zip(astuple(used), astuple(own), strict=True)
     rest = Used(*(whole - part for whole, part in pairs))  # replies of expand are much longer
     rows, more, notes = inputs, 0, []
     if rows is None:
-        rows = t.inputs(t.data / "seeds.jsonl")
+        rows, dropped = expand.distinct(t, expand.once(t.seeds())[0], t.gold(), p.near_duplicate)
+        left_out = expand.counts(dropped)
         more = max(0, p.expand.rows - len(rows))
         notes = [
             f"expand: at most expand.calls {p.expand.calls:,} calls; generate: {p.expand.rows:,} "
@@ -96,10 +106,19 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
         ]
     elif p.expand.rows:
         notes = [f"generate: the {len(rows):,} inputs that expand gives; the journal has its calls"]
+    if not rows:
+        raise UserError(f"{t.data}/seeds.jsonl: every seed is like a gold row: give other seeds")
+    if p.teacher.model == "scripted":
+        _, dropped = expand.distinct(t, rows, t.gold(), p.near_duplicate)
+        left_out = expand.counts(dropped)
+    if left_out:
+        free = "not kept; a teacher that is paid is not asked for them"
+        said = free if p.teacher.model == "scripted" else "left out, and not asked"
+        notes.append(f"{said}: {expand.left_out(left_out)} (near_duplicate {p.near_duplicate:g})")
     lines = [growth] if p.expand.rows else []
     asked = asking.Questions(t, rows, p.teacher, model, p.generate.samples)
     lines.append(line("generate", asked, journal, rest, more))
-    if gold := jsonl.read_some(t.data / "gold.jsonl", "id", *t.config["input"]):
+    if gold := t.gold():
         asked = asking.Questions(t, gold, p.teacher, model, 1)
         lines.append(line("ask_teacher", asked, journal, rest))
     if why := form.copies(p.teacher, p.generate.samples):

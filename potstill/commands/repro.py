@@ -115,6 +115,7 @@ def run(*arguments: str) -> Progress:
     """Runs `dvc repro` with these arguments and shows its progress. Raises UserError for a bad
     parameter, and with what the stage said, or DVC, when it fails."""
     LOG.parent.mkdir(exist_ok=True)
+    complete()
     progress = Progress(stage_names())
     command = [sys.executable, "-m", "dvc", "repro", *arguments]
     with (
@@ -155,6 +156,16 @@ def run(*arguments: str) -> Progress:
             f"{what} failed, see above; all that was said is in {project.prefix()}{LOG}"
         )
     return progress
+
+
+def complete() -> None:
+    """Makes seeds.jsonl and gold.jsonl, empty, where they are missing and git does not know them:
+    a task may have rows of its own alone, but DVC wants each file that dvc.yaml names."""
+    for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl"):
+        known = ["git", "ls-files", "--error-unmatch", str(path)]
+        missing = path.parent.is_dir() and not path.exists()
+        if missing and subprocess.run(known, capture_output=True).returncode:
+            path.touch()
 
 
 def verdict(progress: Progress, seconds: float) -> str:

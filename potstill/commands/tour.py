@@ -18,7 +18,10 @@ def line(name: str, folder: Path) -> str:
         return f"{name:14}not yet run: make repro TASK={name}"
     metrics = jsonl.read_json(path)
     models = ("teacher", "base", "sft")
-    shares = "".join(f"{score.headline(metrics[model]):10.1%}" for model in models)
+    shares = "".join(
+        f"{score.headline(metrics[model]):10.1%}" if model in metrics else f"{'':10}"
+        for model in models
+    )
     tokens = "".join(f"{metrics[model]['prompt_tokens']:10,.0f}" for model in models[1:])
     return f"{name:14}{metrics['rows']:6,}{shares}{tokens}"
 

@@ -14,7 +14,7 @@ from potstill.evaluation import score
 from potstill.task.settings import Task, load
 
 PREDICTIONS = {model: f"5-predictions/{model}/test" for model in MODELS}
-FILES = "seeds 1-inputs gold 2-answers 3-kept 3-dropped 4-train 4-valid 4-test".split()
+FILES = "1-inputs 2-answers 3-kept 3-dropped 4-train 4-valid 4-test".split()
 FILES += PREDICTIONS.values()
 STATE = {True: "passed", False: "failed", None: "unscored"}
 WIDTH = 9  # columns of the labels
@@ -27,6 +27,9 @@ def story(t: Task, prefix: str) -> Iterator[str]:
     """The life of the row whose id begins with `prefix`, in lines. Raises UserError when no row's
     id does, or those of several."""
     files = {name: read_some(t.data / f"{name}.jsonl") for name in FILES}
+    kinds: list[tuple[str, tuple[str, ...]]] = [("seeds", ()), ("gold", ("gold",))]
+    for name, needed in kinds:  # where an id need not be written
+        files[name] = t.written(t.data / f"{name}.jsonl", *needed)[0]
     id = _resolve(t, prefix, {row["id"] for rows in files.values() for row in rows if "id" in row})
     rows = {
         name: [(line, row) for line, row in enumerate(rows, 1) if row.get("id") == id]

@@ -17,10 +17,15 @@ from potstill.checks import registry
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.dataset import near_duplicates
+from potstill.dataset import expand
 from potstill.dataset.reviews import Reviews
+from potstill.dataset.split import OWN
 from potstill.task.settings import Task
 
+NOTHING = (
+    f"data/seeds.jsonl and data/{OWN} have no rows: give inputs for the teacher or rows of your "
+    "own (`make import FILE=…`)"
+)
 NEEDED = ("id", "sample", "answer", "finish_reason", "error")
 INPUTS = 5000  # of one job, so that little is in memory at once
 PARALLEL = 1 << 24  # bytes of answers for each process; below two such shares one process does it
@@ -63,23 +68,23 @@ def twins(task: Task, inputs: list[Row], threshold: float) -> list[str | None]:
     """For each input the reason that an earlier one makes it superfluous, or None.
 
     It depends on the inputs alone: a twin of an input whose answers all fail does not come and go
-    with the teacher's luck.
+    with the teacher's luck. A teacher that is paid is not asked for them (`expand`).
     """
-    texts = [task.fingerprint(row) for row in inputs]
-    places: dict[str, int] = {}  # of the first input with this text
-    reasons: list[str | None] = []
-    for i, text in enumerate(texts):
-        same = places.setdefault(text, i)
-        reasons.append(None if same == i else f"duplicate: of {inputs[same]['id']}")
-    rest = list(places.values())
-    families = [inputs[i]["family"] for i in rest]
-    near = near_duplicates.firsts([texts[i] for i in rest], families, threshold)
-    for i, first in zip(rest, near, strict=True):
-        if first is not None:
-            like = rest[first]
-            similarity = near_duplicates.jaccard(texts[i], texts[like])
-            reasons[i] = f"near_duplicate: of {inputs[like]['id']} ({similarity:.2f})"
-    return reasons
+    _, dropped = expand.distinct(task, inputs, [], threshold)
+    reasons = {row["id"]: row["reason"] for row in dropped}
+    return [reasons.get(row["id"]) for row in inputs]
+
+
+def not_asked(task: Task) -> Row:
+    """How many inputs `expand` left out for each reason; {} where none."""
+    path = task.data / "1-expand/report.json"
+    return dict(jsonl.read_json(path).get("dropped", {})) if path.is_file() else {}
+
+
+def own_rows(task: Task) -> int:
+    """How many rows of their own a user has, with which a task can do without the teacher's."""
+    path = task.data / OWN
+    return sum(1 for _ in jsonl.read_lines(path)) if path.is_file() and path.stat().st_size else 0
 
 
 def choose(

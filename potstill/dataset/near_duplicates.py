@@ -15,7 +15,7 @@ loses no pair:
 import heapq
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -47,20 +47,29 @@ def jaccard(a: str, b: str) -> float:
     return _jaccard(normal(a), normal(b))
 
 
-def pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
+def pairs(
+    texts: Sequence[str], threshold: float, wanted: Callable[[int, int], bool] | None = None
+) -> Iterator[tuple[int, int, float]]:
     """All pairs i < j whose similarity is at least `threshold` (above 0, up to 1), each with that
-    similarity, in the order of j, then of i."""
+    similarity, in the order of j, then of i. Only pairs that are `wanted` at the time are compared:
+    what was found before may decide."""
     texts = [normal(text) for text in texts]
     index = _Index(threshold)
     for j, signatures in _signed(texts, threshold):
-        for i, similarity in index.near(texts[j], signatures):
+        for i, similarity in index.near(texts[j], signatures, _with(wanted, j)):
             yield i, j, similarity
         index.add(j, texts[j], signatures)
 
 
-def firsts(texts: Sequence[str], families: Sequence[str], threshold: float) -> list[int | None]:
+def _with(wanted: Callable[[int, int], bool] | None, j: int) -> Callable[[int], bool] | None:
+    return None if wanted is None else lambda i: wanted(i, j)
+
+
+def firsts(
+    texts: Sequence[str], families: Sequence[str], threshold: float, always: int = 0
+) -> list[int | None]:
     """For each text, in order, the index of the earliest kept text that it is a near-duplicate of,
-    or None: it is kept.
+    or None: it is kept, as the first `always` texts are, whatever they are like.
 
     Two texts of one family with different numbers are no near-duplicates: 50字 and 80字 are two
     requests.
@@ -69,7 +78,7 @@ def firsts(texts: Sequence[str], families: Sequence[str], threshold: float) -> l
     first: list[int | None] = [None] * len(texts)
     index = _Index(threshold)
     for j, signatures in _signed(texts, threshold):
-        for i, _ in index.near(texts[j], signatures):
+        for i, _ in index.near(texts[j], signatures) if j >= always else ():
             if not _vary(texts[i], families[i], texts[j], families[j]):
                 first[j] = i
                 break
@@ -160,10 +169,15 @@ class _Index:
         for n, signature in signatures.items():
             self.shelves[n].add(row, signature)
 
-    def near(self, text: str, signatures: _Signatures) -> Iterator[tuple[int, float]]:
-        """The texts added that are near-duplicates, in order, each with its similarity."""
+    def near(
+        self, text: str, signatures: _Signatures, wanted: Callable[[int], bool] | None = None
+    ) -> Iterator[tuple[int, float]]:
+        """The texts added that are near-duplicates, in order, each with its similarity; only those
+        that are `wanted` are compared."""
         rows = (self.shelves[n].candidates(signature) for n, signature in signatures.items())
         for row in sorted(set().union(*rows)):
+            if wanted and not wanted(row):
+                continue
             if (similarity := _jaccard(self.texts[row], text)) >= self.threshold:
                 yield row, similarity
 

@@ -1,11 +1,11 @@
-"""The side of each row (train, valid, test) by the hash of its family, and the refusal of data that
-leak between sides."""
+"""The side of each row (train, valid, test) by the hash of its family. Rows that are nearly the
+same are one family, and none is learnt that is nearly a test row."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from potstill.core import jsonl
@@ -15,19 +15,20 @@ from potstill.dataset import near_duplicates
 from potstill.task.settings import Task
 
 OWN = Path("own/messages.jsonl")  # in the data folder: a user's own rows; may be missing
-NAMED = 5  # leaking pairs that an error names; the others are counted
+SLICE = "own"  # of test rows that are rows of a user's own, held out
 
 
 @dataclass(frozen=True)
 class Item:
     """A row on its way to a side. `texts` are what it asks, a turn each: compared with those of the
-    other sides."""
+    other sides. `test` is the test row that a user's own row can be, None where it cannot."""
 
     where: str  # file:line
     id: str
     family: str
     texts: tuple[str, ...]
     row: Row
+    test: Row | None = None
 
 
 Sides = dict[str, list[Item]]
@@ -43,8 +44,8 @@ def divide(
     kept: list[Item], own: list[Item], gold: list[Item], valid_share: float, test_share: float
 ) -> Sides:
     """The rows of each side: validation has the families of the lowest places; test is `gold` or,
-    without it, the kept rows of the families of the highest. `aside` are the user's own rows of a
-    family that is held out so: they are on no side.
+    without it, the rows of the families of the highest: kept rows, or where there are none a user's
+    own. `aside` are the user's own rows of a family that is held out so: they are on no side.
 
     Learnt rows come in the order of their own places: the first N are of many families, and always
     the same. Raises UserError when an own row has the id of a kept one."""
@@ -59,23 +60,99 @@ def divide(
     def by_place(items: list[Item]) -> list[Item]:
         return sorted(items, key=lambda item: place(item.id))
 
-    test = gold or by_place([item for item in kept if place(item.family) >= 1 - test_share])
-    held_out = set() if gold else {item.family for item in test}
+    held = [item for item in kept or own if place(item.family) >= 1 - test_share]
+    held_out = set() if gold else {item.family for item in held}
+    asked = {item.test["id"]: item for item in reversed(held) if item.test}  # of one input one
+    test = gold or by_place(held if kept else list(asked.values()))
+    on_test = {item.id for item in test}
     sides: Sides = {"train": [], "valid": [], "test": test, "aside": []}
     for item in by_place(kept + own):
         if item.family not in held_out:
             sides["valid" if place(item.family) < valid_share else "train"].append(item)
-    sides["aside"] = [item for item in own if item.family in held_out]
+    sides["aside"] = [item for item in own if item.family in held_out and item.id not in on_test]
     return sides
 
 
+def joined(kept: list[Item], own: list[Item], threshold: float) -> tuple[list[Item], list[Item]]:
+    """The rows with the near-duplicates among them, by their first turns, as one family: that of
+    the first of them. `kept` rows are none of each other; a user's own may be, and then stand on
+    one side. A later turn (thanks; shorter, please) joins nothing."""
+    if not own:
+        return kept, own
+    every = kept + own
+    parent = list(range(len(every)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    def join(i: int, j: int) -> None:
+        one, other = sorted((root(i), root(j)))
+        parent[other] = one
+
+    families: dict[str, int] = {}
+    texts: dict[str, int] = {}  # by text the first row that asks it
+    for i, item in enumerate(every):
+        join(families.setdefault(item.family, i), i)
+        join(texts.setdefault(item.texts[0], i), i)
+    rows = list(texts.values())
+
+    def wanted(i: int, j: int) -> bool:
+        return rows[j] >= len(kept) and root(rows[i]) != root(rows[j])
+
+    for i, j, _ in near_duplicates.pairs(list(texts), threshold, wanted):
+        join(rows[i], rows[j])
+    found = [replace(item, family=every[root(i)].family) for i, item in enumerate(every)]
+    return found[: len(kept)], found[len(kept) :]
+
+
+def like_tests(learnt: list[Item], tests: list[Item], threshold: float) -> dict[str, str]:
+    """Why rows cannot be learnt, by their ids: a turn of theirs is nearly that of a test row."""
+    found: dict[str, str] = {}
+    if not tests:
+        return found
+    texts: list[tuple[str, Item, bool]] = []
+    for part, is_test in ((tests, True), (learnt, False)):
+        for item in part:
+            texts += [(text, item, is_test) for text in dict.fromkeys(item.texts)]
+
+    def wanted(i: int, j: int) -> bool:
+        return texts[i][2] and not texts[j][2] and texts[j][1].id not in found
+
+    for i, j, similarity in near_duplicates.pairs([one[0] for one in texts], threshold, wanted):
+        test = texts[i][1]
+        found[texts[j][1].id] = f"near_duplicate: of {test.where}, id {test.id} ({similarity:.2f})"
+    return found
+
+
+def without(sides: Sides, reasons: dict[str, str]) -> tuple[Sides, list[Row]]:
+    """The sides without the learnt rows that `reasons` names, and these, {"where", "id",
+    "reason"}."""
+    every = [*sides["train"], *sides["valid"]]
+    dropped = [
+        {"where": item.where, "id": item.id, "reason": reasons[item.id]}
+        for item in every
+        if item.id in reasons
+    ]
+    left = {
+        name: [one for one in sides[name] if one.id not in reasons] for name in ("train", "valid")
+    }
+    return {**sides, **left}, dropped
+
+
 def inputs(t: Task, path: Path, *keys: str) -> list[Item]:
-    """The rows of a file of inputs, which have the further `keys`. A row without a family is one of
-    its own. Raises UserError for a row that is no input, has another id, or a family that is no
-    text."""
-    rows = t.inputs(path, *keys)
+    """The rows of a file of inputs, which may be empty and have the further `keys`. A row without a
+    family is one of its own. Raises UserError for a row that is no input, has another id, or a
+    family that is no text."""
+    rows = t.inputs(path, *keys, empty=True)
     jsonl.check_ids(path, rows, t.config["input"])
-    items = []
+    return items(t, path, rows)
+
+
+def items(t: Task, path: Path, rows: list[Row]) -> list[Item]:
+    """The rows of a file of inputs as items. Raises UserError for a family that is no text."""
+    found = []
     for number, row in enumerate(rows, 1):
         family = row.get("family", row["id"])
         if not isinstance(family, str) or not family:
@@ -83,8 +160,8 @@ def inputs(t: Task, path: Path, *keys: str) -> list[Item]:
                 f"{path}:{number}: family is {family!r}, expected the id of the seed that the row "
                 "grew from"
             )
-        items.append(Item(f"{path}:{number}", row["id"], family, (t.fingerprint(row),), row))
-    return items
+        found.append(Item(f"{path}:{number}", row["id"], family, (t.fingerprint(row),), row))
+    return found
 
 
 def chats(t: Task, path: Path) -> tuple[list[Item], int]:
@@ -96,15 +173,30 @@ def chats(t: Task, path: Path) -> tuple[list[Item], int]:
     from potstill.dataset import own_rows
 
     rows, ask = own_rows.messages_rows(path), _asks(t)
-    items: dict[str, Item] = {}
+    found: dict[str, Item] = {}
     for number, row in enumerate(rows, 1):
         messages = row["messages"]  # each with role, content and perhaps loss
         asked = [ask(turn["content"]) for turn in messages if turn["role"] == "user"]
         id = row.get("id", jsonl.row_id({"messages": messages}))
         family = row.get("family", jsonl.row_id(asked[0][0]))
         texts, lesson = tuple(text for _, text in asked), {"id": id, "messages": messages}
-        items.setdefault(id, Item(f"{path}:{number}", id, family, texts, lesson))
-    return list(items.values()), len(rows) - len(items)
+        test = _as_test(t, asked[0][0], messages[-1]["content"]) if len(asked) == 1 else None
+        found.setdefault(id, Item(f"{path}:{number}", id, family, texts, lesson, test))
+    return list(found.values()), len(rows) - len(found)
+
+
+def _as_test(t: Task, input: Row, answer: str) -> Row | None:
+    """The test row that one question with its answer is; None where the question is not the task's,
+    or the answer no JSON where the task wants that."""
+    if list(input) != t.config["input"] or not all(text.strip() for text in input.values()):
+        return None
+    expected: object = answer
+    if any("json_schema" in entry for entry in t.config["checks"]):
+        try:
+            expected = json.loads(answer)
+        except ValueError:
+            return None
+    return {"id": jsonl.row_id(input), **input, "slice": SLICE, "expected": expected}
 
 
 def _asks(t: Task) -> Callable[[str], tuple[Row, str]]:
@@ -138,41 +230,12 @@ def lesson(task: Task, row: Row) -> Row:
     return {"id": row["id"], "messages": [*task.messages("student", row), turn]}
 
 
-def test(task: Task, row: Row) -> Row:
-    """A test row, from a gold row or a kept one that is held out. `expected` is None where the
-    checks alone judge."""
+def test(task: Task, item: Item) -> Row:
+    """A test row, from a gold row, a kept one that is held out, or a user's own. `expected` is None
+    where the checks alone judge."""
+    if item.test:
+        return item.test
+    row = item.row
     expected = row["gold"] if "gold" in row else row["output"]
     more = {"slice": row.get("slice", "held_out"), "expected": expected}
     return {key: row[key] for key in ("id", *task.config["input"])} | more
-
-
-def leaks(sides: Sides, threshold: float) -> Iterator[tuple[Item, str, Item, str, float]]:
-    """All pairs of rows on two sides whose texts are near-duplicates: row, side, row, side,
-    similarity. A later turn (thanks; shorter, please) counts on the test side alone."""
-    entries: dict[tuple[str, str, bool], Item] = {}
-    for name in ("train", "valid", "test"):
-        for item in sides.get(name, []):
-            for turn, text in enumerate(item.texts):
-                entries.setdefault((name, text, turn > 0), item)
-    keys = list(entries)
-    for i, j, similarity in near_duplicates.pairs([text for _, text, _ in keys], threshold):
-        (one, _, late), (other, _, later) = keys[i], keys[j]
-        if one != other and (not (late or later) or "test" in (one, other)):
-            yield entries[keys[i]], one, entries[keys[j]], other, similarity
-
-
-def refuse_leaks(sides: Sides, threshold: float) -> None:
-    """Raises UserError when any near-duplicates are on two sides; it names the first pairs, and
-    says how many there are."""
-    pairs = [
-        f"{a.where} (id {a.id}, {one}) and {b.where} (id {b.id}, {other}), "
-        f"similarity {similarity:.2f}"
-        for a, one, b, other, similarity in leaks(sides, threshold)
-    ]
-    if pairs:
-        more = f"; and {len(pairs) - NAMED:,} more" if len(pairs) > NAMED else ""
-        raise UserError(
-            f"{len(pairs):,} pairs of near-duplicates (near_duplicate: {threshold:g}) stand on two "
-            f"sides: {'; '.join(pairs[:NAMED])}{more}: of each pair delete the row of gold.jsonl "
-            "or messages.jsonl, or in seeds.jsonl the seed that the other grew from"
-        )

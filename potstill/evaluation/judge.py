@@ -33,10 +33,11 @@ def all_questions(task: Task, predictions: dict[str, list[Row]]) -> list[Row]:
     }
     student, people = score.student(predictions), ranked(task)
     inputs = task.inputs(task.data / "1-inputs.jsonl") if people else []
-    pairs = [
+    pairs: list[tuple[Row, str, str, tuple[str, str]]] = [
         (row, student, other, (texts[student][row["id"]], texts[other][row["id"]]))
         for row in task.inputs(task.data / "4-test.jsonl")
         for other in ("base", "teacher")
+        if other in texts
     ]
     pairs += [(row, HUMAN, HUMAN, people[row["id"]]) for row in inputs if row["id"] in people]
     asked = []
@@ -51,7 +52,7 @@ def all_questions(task: Task, predictions: dict[str, list[Row]]) -> list[Row]:
 def ranked(task: Task) -> dict[str, tuple[str, str]]:
     """The two answers of the teacher that people have ranked, by the id of their input; the last
     ranking of an input counts."""
-    answers = jsonl.read_jsonl(task.data / "2-answers.jsonl", ("id", "answer"))
+    answers = jsonl.read_some(task.data / "2-answers.jsonl", "id", "answer")
     texts = {(row["id"], reviews.answer_hash(text := row["answer"] or "")): text for row in answers}
     pairs = {}
     for row in reviews.load(task.data / reviews.FILE).rankings.values():

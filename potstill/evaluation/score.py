@@ -19,7 +19,7 @@ from potstill.inference.predictions import folder
 from potstill.task.settings import Task
 
 Marks = dict[str, list[dict[str, Any]]]  # of each model, in the order of the test rows
-ALWAYS = ("base", "sft", "teacher")  # the models that every task has
+ALWAYS = ("base", "sft", "teacher")  # the last not where all rows are a user's own
 STUDENTS = ("sft", "dpo")  # of which `choose` ships one
 WORD_SAYS = {  # what the share of right rows is called, and how it reads after "75 %"
     "accuracy": "right",
@@ -32,8 +32,10 @@ WITHIN = (2, 5, 10)  # characters off the length asked for, as the published cas
 
 def predictions(task: Task) -> dict[str, list[Row]]:
     """The answers to the test rows, of each model that has any. Raises UserError where those of the
-    base, the sft student or the teacher are missing."""
-    return _read({model: folder(task, model) / "test.jsonl" for model in MODELS}, ALWAYS)
+    base, the sft student or, unless nothing was to be asked of it, the teacher are missing."""
+    path = task.data / "2-answers.jsonl"
+    needed = ALWAYS[:2] if path.is_file() and not path.stat().st_size else ALWAYS
+    return _read({model: folder(task, model) / "test.jsonl" for model in MODELS}, needed)
 
 
 def repeated(task: Task) -> dict[str, list[Row]]:
@@ -224,7 +226,7 @@ def bought(task: Task) -> list[Row]:
     """Every answer that the teacher was asked for: to the inputs, by expand and by pairs, which may
     have needed none."""
     needed = ("key", "error", *TOKENS)
-    answers = jsonl.read_jsonl(task.data / "2-answers.jsonl", needed)
+    answers = jsonl.read_some(task.data / "2-answers.jsonl", *needed)
     for path in ("1-expand/calls.jsonl", "4-pairs/rejected.jsonl"):
         answers += jsonl.read_some(task.data / path, *needed)
     return answers
@@ -260,7 +262,7 @@ def cost(
     asked = [row for row in tests if row["error"] is None] or bought
     spent = price(bought)
     request = None if spent is None or not asked else (price(asked) or 0.0) / len(asked)
-    kept_row = None if spent is None else spent / kept
+    kept_row = None if spent is None or not kept else spent / kept
     money = {"spent": spent, "per_kept_row": kept_row, "per_request": request}
     return {
         "answers": len(bought),
@@ -276,6 +278,8 @@ def cost_line(found: dict[str, Any]) -> str:
     answers = f"{found['answers']:,} answers of the teacher"
     tokens = f"{found['prompt_tokens']:,} + {found['completion_tokens']:,} tokens"
     spent, requests = found["spent"], found["break_even_requests"]
+    if not found["answers"]:
+        return "cost: nothing was asked of a teacher"
     if spent is None:
         return f"cost: {answers}, {tokens}, prices unknown (teacher.price_in, teacher.price_out)"
     line = f"cost: {spent:g} for {answers} ({tokens}), {found['per_kept_row']:g} a kept row"

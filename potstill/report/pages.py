@@ -55,7 +55,7 @@ def build(t: Task) -> str:
         "models": {name: model for name, model in MODELS.items() if name in found},
         "after": after,
         "pair": against["base"],
-        "against_teacher": against["teacher"],
+        "against_teacher": against.get("teacher"),
         "untrained": against.get("examples"),
         "pairs": pairs,
         "hops": _table(t, "hops"),
@@ -65,7 +65,7 @@ def build(t: Task) -> str:
         },
         "fit": read_json(t.reports / "tables/fit.json"),
         "cost": read_json(t.reports / "cost.json"),
-        "dropped": filtered["dropped"],
+        "dropped": dict(_dropped(t)),
         "unwrapped": filtered.get("unwrapped"),
         "locked": list(_locked()),
         "versions": _versions(),
@@ -107,7 +107,8 @@ def explorer(
     """The rows that changed or stayed wrong between the base and the model `after`, in turns of the
     groups, as many as fit into `room` bytes: {"groups": {"fixed": 381, …}, "titles": {"sft":
     "after", …}, "rows": [{"id", "group", "slice", "input", "expected", "answers"}]}."""
-    titles = {name: MODELS[name].label for name in ("base", after, "teacher")}
+    names = [name for name in ("base", after, "teacher") if name in states[0]]
+    titles = {name: MODELS[name].label for name in names}
     answers = {
         name: jsonl.read_jsonl(folder(t, name) / "test.jsonl", ("id", "answer")) for name in titles
     }
@@ -152,6 +153,16 @@ def _funnel(t: Task) -> list[Row]:
     for step, side in (("training", "train"), ("validation", "valid"), ("test", "test")):
         steps[f"{step} rows"] = _count(t.data / f"4-{side}.jsonl")
     return [{"step": step, "rows": rows} for step, rows in steps.items()]
+
+
+def _dropped(t: Task) -> Iterator[tuple[str, int]]:
+    """How many rows were left out for each reason: before the teacher was asked, by the filter, and
+    by the split."""
+    filtered, divided = read_json(t.data / "3-funnel.json"), t.data / "4-split.json"
+    yield from ((f"{name}, not asked", n) for name, n in filtered.get("not_asked", {}).items())
+    yield from filtered["dropped"].items()
+    if like := read_json(divided)["like a test row"] if divided.is_file() else 0:
+        yield "like a test row", like
 
 
 def _count(path: Path) -> int:

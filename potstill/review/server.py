@@ -165,7 +165,7 @@ def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
     """A sample of `count` answers drawn by `seed`, and of as many pairs of answers to one input.
     Raises UserError when an answer's input is missing, or when there is no answer."""
     path, source = t.data / "1-inputs.jsonl", t.data / "2-answers.jsonl"
-    rows = t.inputs(path if path.is_file() else t.data / "seeds.jsonl")
+    rows = t.inputs(path) if path.is_file() else t.seeds()
     inputs = {row["id"]: row for row in rows}
     answers: dict[str, dict[str, Row]] = {}  # by id and hash; of equal texts the first
     for number, answer in enumerate(jsonl.read_jsonl(source, FIELDS), 1):

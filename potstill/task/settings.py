@@ -1,6 +1,7 @@
 """The settings of a task: one folder whose task.yaml drives prompts, schema, checks and metric."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.core import params, project
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, read_jsonl, read_some, squeeze
+from potstill.core.jsonl import Row, parse_row, read_jsonl, read_lines, read_some, row_id, squeeze
 from potstill.core.params import found_text, near, parse, read_text
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ SCHEMA = project.ROOT / "schemas/task.json"
 ANSWER = Path("schema.json")  # the JSON schema of an answer
 KNOWLEDGE = Path("prompts/knowledge.jsonl")
 NAME = r"[a-z0-9][a-z0-9_-]*"
+SLICE = "gold"  # of a gold row that names none
+NAMED = 5  # faults that an error names; the others are counted
 
 
 @dataclass
@@ -53,11 +56,60 @@ class Task:
         user = {"role": "user", "content": self._render("user", row)}
         return [system, user] if system["content"] else [user]
 
-    def inputs(self, path: str | Path, *more: str) -> list[Row]:
-        """The rows of a file of inputs, each with an id, the task's input fields and the keys
-        `more`. Raises UserError, with file and line, when an input field is no text or empty."""
+    def seeds(self) -> list[Row]:
+        """The rows of seeds.jsonl, none where it is empty or missing; each has its id, whether that
+        is written there or not. Raises UserError with what is wrong in the whole file."""
+        return _whole(*self.written(self.data / "seeds.jsonl"))
+
+    def gold(self) -> list[Row]:
+        """The rows of gold.jsonl likewise, each with its slice, SLICE where it names none. Raises
+        UserError also where two have one input, and where headline_slice names none of theirs."""
+        path = self.data / "gold.jsonl"
+        return _whole(*self.written(path, "gold"))
+
+    def written(self, path: Path, *more: str) -> tuple[list[Row], list[str]]:
+        """The rows of a file of inputs that a person wrote, and everything that is wrong with it, a
+        sentence each. The key `gold` among `more` says that they are test rows."""
+        rows: list[Row] = []
+        faults: list[str] = []
+        lines: dict[str, int] = {}  # by id
+        there = path.is_file() and path.stat().st_size
+        for number, raw in enumerate(read_lines(path) if there else (), 1):
+            where = f"{path}:{number}"
+            try:
+                row = parse_row(raw, where)
+            except UserError as error:
+                faults.append(str(error))
+                continue
+            found = list(_against(row, self.config["input"], more))
+            if not found:
+                id = row_id({name: row[name] for name in self.config["input"]})
+                if row.setdefault("id", id) != id:
+                    found = [
+                        f"id is {row['id']}, but the id of this input is {id}: one of the two was "
+                        "changed; put it right, or leave the id out"
+                    ]
+                elif "gold" in more and (first := lines.setdefault(id, number)) != number:
+                    found = [f"its input stands in line {first} already: delete one of the two"]
+                rows.append({"id": id} | row)
+            faults += [f"{where}: {fault}" for fault in found]
+        if "gold" not in more:
+            return rows, faults
+        name = self.config.get("headline_slice")
+        slices = dict.fromkeys(str(row.setdefault("slice", SLICE)) for row in rows)
+        if rows and not faults and name and name not in slices:
+            faults.append(
+                f"{PATH}: headline_slice is {name!r}, but the slices of {path} are "
+                f"{', '.join(slices)}"
+            )
+        return rows, faults
+
+    def inputs(self, path: str | Path, *more: str, empty: bool = False) -> list[Row]:
+        """The rows of a file of inputs that a stage made, each with an id, the task's input fields
+        and the keys `more`. Raises UserError, with file and line, when an input field is no text or
+        empty, and when the file has no row, unless it may be `empty`."""
         fields = self.config["input"]
-        rows = read_jsonl(path, ("id", *fields, *more))
+        rows = (read_some if empty else _read)(path, "id", *fields, *more)
         for number, row in enumerate(rows, 1):
             for name in fields:
                 if not isinstance(row[name], str) or not row[name].strip():
@@ -99,6 +151,35 @@ class Task:
             raise UserError(f"{where}: not a Jinja2 template: {why}") from None
         template.globals = dict(template.globals)  # each rendering copies it: slow for a ChainMap
         return template if names - {"knowledge"} else template.render()
+
+
+def _read(path: str | Path, *required: str) -> list[Row]:
+    return read_jsonl(path, required)
+
+
+def _against(row: Row, fields: list[str], more: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with one row that a person wrote."""
+    for name in fields:
+        if name not in row:
+            keys = ", ".join([*fields, *more])
+            yield f"key {name!r} is missing, expected the keys {keys}"
+        elif not isinstance(row[name], str) or not row[name].strip():
+            yield f"{name} is {found_text(row[name])}, expected a text that is not empty"
+    for name in more:
+        if name not in row:
+            yield f"key {name!r} is missing, expected the right answer, or null where checks judge"
+    for name in ("id", *(["slice"] if more else ["family"])):
+        if name in row and (not isinstance(row[name], str) or not row[name].strip()):
+            yield f"{name} is {found_text(row[name])}, expected a text: or leave it out"
+
+
+def _whole(rows: list[Row], faults: list[str]) -> list[Row]:
+    """The rows. Raises UserError where there are faults: the first, and how many there are."""
+    if faults:
+        more = len(faults) - NAMED
+        rest = f"; and {more:,} more: `make doctor` lists them" if more > 0 else ""
+        raise UserError("; ".join(faults[:NAMED]) + rest)
+    return rows
 
 
 def load() -> Task:

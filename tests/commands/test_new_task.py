@@ -52,7 +52,7 @@ def test_a_task_is_made_whole(
     out = capsys.readouterr().out.splitlines()
     assert [line.split("#")[0].strip() for line in out[1:]] == [
         "make repro TASK=invoice-2",
-        "make import FILE=inputs.json TASK=invoice-2",
+        "make import FILE=rows.csv TASK=invoice-2",
         "make quote TASK=invoice-2",
         "git add tasks/invoice-2",
     ]

@@ -23,7 +23,7 @@ from aiohttp import web
 from potstill.commands import fill, quote
 from potstill.core import jsonl, params
 from potstill.core.jsonl import Row
-from potstill.dataset import near_duplicates
+from potstill.dataset import expand, near_duplicates
 from potstill.task import settings
 from stages import expand as stage
 from tasks.greeting.teacher import answer as greeting_answer
@@ -344,10 +344,33 @@ def test_nothing_that_grows_inputs_or_reads_own_rows_is_imported_in_vain() -> No
     program = (
         "import sys; from types import SimpleNamespace as N; from pathlib import Path;"
         "from stages import expand as _, split as __; from potstill.dataset import expand, split;"
-        "expand.grow(None, [], [], N(expand=N(rows=0)), None); split.chats(None, Path('none'));"
+        "p = N(expand=N(rows=0), near_duplicate=0.8, teacher=N(model='scripted'));"
+        "expand.grow(None, [], [], p, None); split.chats(None, Path('none'));"
         "print(*(name for name in sys.modules if name.startswith('potstill.dataset.')))"
     )
     command = [sys.executable, "-c", program]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     expected = "expand near_duplicates split".split()
     assert sorted(out.split()) == [f"potstill.dataset.{name}" for name in expected]
+
+
+@pytest.mark.parametrize("model", ["fake-235b", "scripted"])
+def test_what_is_never_learnt_is_not_asked_of_a_teacher_that_is_paid(
+    project: Project, model: str
+) -> None:
+    """Rows that are there twice, near-duplicates, and what is like a gold row."""
+    texts = ["please write a kind letter to the neighbours", "what is the capital of Norway today"]
+    seeds = [texts[0], texts[0], texts[0] + "!", texts[1] + "?", "a third one that is like nothing"]
+    jsonl.write_jsonl("data/seeds.jsonl", [{"text": text} for text in seeds])
+    jsonl.write_jsonl("data/gold.jsonl", [{"text": texts[1], "gold": "Oslo"}])
+    t, teacher = settings.load(), SimpleNamespace(model=model)
+    p = SimpleNamespace(expand=SimpleNamespace(rows=0), near_duplicate=0.8, teacher=teacher)
+    rows, report, dropped = expand.grow(t, t.seeds(), t.gold(), p, lambda *_: [])
+    paid = model != "scripted"
+    assert [row["text"] for row in rows] == [seeds[i] for i in ((0, 4) if paid else (0, 2, 3, 4))]
+    reasons = {"duplicate": 1, "near_duplicate": 1, "gold": 1} if paid else {"duplicate": 1}
+    assert report["dropped"] == reasons and report["rows"] == len(rows)
+    assert len(rows) + len(dropped) == len(seeds)
+    if paid:
+        gold, like = t.gold()[0]["id"], next(row for row in dropped if "gold" in row["reason"])
+        assert like["reason"].startswith(f"gold: a near_duplicate of {gold} (0.9")

@@ -277,6 +277,27 @@ def test_when_nothing_passes_the_stage_fails_and_writes_nothing(project: Project
     assert not (project.dir / "data/3-kept.jsonl").exists()
 
 
+def test_rows_of_one_s_own_go_on_where_no_answer_passes(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    jsonl.write_jsonl("data/own/messages.jsonl", [{"messages": turns}] * 2)
+    jsonl.write_jsonl("data/1-inputs.jsonl", [{"id": "a", "text": "the last", "family": "a"}])
+    jsonl.write_jsonl("data/2-answers.jsonl", [answer("a", "broken")])
+    stage.main()
+    assert project.read("3-kept.jsonl") == [] and len(project.read("3-dropped.jsonl")) == 1
+    assert "no answer passes; the first fails by json" in capsys.readouterr().out
+    for name in ("1-inputs.jsonl", "2-answers.jsonl"):
+        project.write(f"data/{name}", "")
+    stage.main()
+    assert json.loads(Path("data/3-funnel.json").read_text())["inputs"] == 0
+    project.write("data/own/messages.jsonl", "")
+    with pytest.raises(
+        UserError, match="have no rows: give inputs for the teacher or rows of your own"
+    ):
+        stage.main()
+
+
 def test_a_check_with_nothing_to_judge_by_drops_nothing(project: Project) -> None:
     project.write("task.yaml", "checks: [exact_match]")
     kept, dropped = sift({"a": "the last"}, [answer("a", "好")])

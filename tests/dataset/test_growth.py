@@ -81,7 +81,7 @@ class Toy:
         """What is new, and the category's part of the report."""
         p, t = params.load(*PARAMS), settings.load()
         golds = [{"id": f"g{i}", "text": text} for i, text in enumerate(gold)]
-        found, report = expand.grow(t, expand.read(t, p)[0], golds, p, self.ask)
+        found, report, _ = expand.grow(t, t.seeds(), golds, p, self.ask)
         return found[3:], report["categories"]["wish"]
 
 
@@ -240,7 +240,7 @@ def test_inputs_of_several_fields(project: Project) -> None:
                 "error": None,
             }
 
-    found, report = expand.grow(t, expand.read(t, p)[0], [], p, ask)
+    found, report, _ = expand.grow(t, t.seeds(), [], p, ask)
     assert found[2:] == [{"id": jsonl.row_id(shoe), **shoe, "family": found[2]["family"]}]
     assert report["categories"][""]["refused"] == {"wrong shape": 2}
     assert expand_rules.schema(t)["properties"]["inputs"]["items"]["required"] == ["word", "mood"]

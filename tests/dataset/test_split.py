@@ -279,107 +279,168 @@ def test_bad_own_rows_are_one_sentence(project: Project, own: list[Row], expecte
         run(project, kept(50), GOLD, own)
 
 
-# Leaks
+# Near-duplicates
 
 
-def test_a_gold_input_that_is_learnt_fails_the_stage(project: Project) -> None:
+def test_a_row_that_is_like_a_gold_row_is_not_learnt(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is dropped, counted and written down; the sides of the others stay."""
     leaks = gold(text(7).replace(" ", "\u3000 "), text(9) + "!", text(11))
-    where = [f"data/3-kept.jsonl:{i + 1} (id {kept(12)[i]['id']}" for i in (7, 9, 11)]
-    with pytest.raises(
-        UserError, match=r"^3 pairs of near-duplicates \(near_duplicate: 0.8\) stand on two sides"
-    ) as error:
-        run(project, kept(100), [*GOLD, *leaks], split_train_rows=1)
-    said = str(error.value)
-    assert all(one in said for one in where)
-    assert f"and data/gold.jsonl:6 (id {leaks[1]['id']}, test), similarity 0.9" in said
-    assert "similarity 1.00" in said
-    assert not (project.dir / "data/4-train.jsonl").exists()
+    own = [chat(text(500), "kept"), chat("the firsts", "like gold"), chat("hi", "x", text(9), "y")]
+    plain = run(project, kept(100), GOLD, own[:1])
+    sides = run(project, kept(100), [*GOLD, *leaks], own)
+    gone = {kept(12)[i]["id"] for i in (7, 9, 11)}
+    for name in ("train", "valid"):
+        assert ids(sides[name]) == ids(plain[name]) - gone
+    report = json.loads(Path("data/4-split.json").read_text())
+    assert report["like a test row"] == len(report["dropped"]) == 5
+    reasons = {row["where"]: row["reason"] for row in report["dropped"]}
+    assert reasons["data/3-kept.jsonl:8"] == (
+        f"near_duplicate: of data/gold.jsonl:5, id {leaks[0]['id']} (1.00)"
+    )
+    assert reasons["data/own/messages.jsonl:2"].startswith("near_duplicate: of data/gold.jsonl:1")
+    assert "data/own/messages.jsonl:3" in reasons  # a later turn that asks a test row's question
+    assert "+ 5 like a test row; 7 test rows (gold)" in capsys.readouterr().out
 
 
-def test_the_first_pairs_are_named_and_the_others_counted(project: Project) -> None:
-    with pytest.raises(UserError, match=r"^40 pairs .*; and 35 more: of each pair delete") as error:
-        run(project, kept(100), gold(*map(text, range(40))))
-    assert str(error.value).count("similarity") == split.NAMED
+def test_when_every_row_is_like_a_gold_row_the_stage_says_so(project: Project) -> None:
+    with pytest.raises(UserError, match="of 40 rows, 40 of them like a test row, leave none for"):
+        run(project, kept(40), gold(*map(text, range(40))))
+    assert not Path("data/4-train.jsonl").exists()
+
+
+LONG = "please deliver the parcel for number {} to the neighbour's door, thank you"
 
 
 @pytest.mark.parametrize(
-    ("train", "valid", "test", "found"),
+    ("kept_texts", "own_texts", "families"),
     [
-        (["春节快乐万事如意"], ["春节快乐万事如意"], [], ["1.00"]),
-        (["恭喜发财"], ["恭喜发福"], ["恭贺发财"], []),  # four characters, one of them another
+        ([], ["春节快乐万事如意", "春节快乐万事如意。", "恭喜发财"], [0, 0, 2]),
+        ([], ["恭喜发财", "恭喜发福"], [0, 1]),  # four characters, one of them another
+        # A chain: the first and the last are not alike
         (
-            ["写一段50字的新年祝福，语气要亲切，送给老师"],
-            ["写一段80字的新年祝福，语气要亲切，送给老师"],
             [],
-            [],
+            ["abcdefghijklmnopqrstuv", "abcdefghijklmnopqrstuvwxy", "defghijklmnopqrstuvwxy"],
+            [0, 0, 0],
         ),
+        ([LONG.format(1), "something else"], [LONG.format(2), LONG.format(3)], [0, 1, 0, 0]),
+        # One of a user's own joins two that are not alike
         (
-            ["写一段50字的新年祝福，语气要亲切自然，送给我的小学数学老师"],
-            [],
-            ["写一段80字的新年祝福，语气要亲切自然，送给我的小学数学老师"],
-            ["0.81"],
+            ["abcdefghijklmnopqrstuv", "defghijklmnopqrstuvwxy"],
+            ["abcdefghijklmnopqrstuvwxy"],
+            [0, 0, 0],
         ),
-        (["Ａ股大涨，投资者笑逐颜开"], [], ["A股大涨，投资者笑逐颜开"], ["1.00"]),  # NFKC
-        (
-            ["请把这两行差不多一样的文字改写一遍吧", "请把这两行差不多一样的文字改写一遍吧。"],
-            ["另外一件事情"],
-            [],
-            [],
-        ),  # a pair on one side is no leak
     ],
 )
-def test_what_is_a_leak(
-    train: list[str], valid: list[str], test: list[str], found: list[str]
+def test_near_duplicates_are_one_family(
+    kept_texts: list[str], own_texts: list[str], families: list[int]
 ) -> None:
-    sides = {
-        name: [item(f"{name}{i}", name, text) for i, text in enumerate(texts)]
-        for name, texts in (("train", train), ("valid", valid), ("test", test), ("aside", train))
-    }
-    sides["aside"] = [item("aside", "aside", *train, *test)]
-    assert [f"{one[-1]:.2f}" for one in split.leaks(sides, 0.8)] == found
+    found = [item(f"k{i}", f"k{i}", text) for i, text in enumerate(kept_texts)]
+    own = [item(f"o{i}", f"o{i}", text) for i, text in enumerate(own_texts)]
+    names = [one.family for one in found + own]
+    every = [one.family for part in split.joined(found, own, 0.8) for one in part]
+    assert every == [names[i] for i in families]
 
 
-def test_a_later_turn_leaks_from_the_test_rows_alone() -> None:
+def test_a_later_turn_joins_nothing_but_is_held_against_test_rows() -> None:
     dialogue = item("d", "d", "我想买一双跑鞋", "再便宜一点可以吗")
     other = item("e", "e", "请问什么时候发货", "再便宜一点可以吗")
-    assert not list(split.leaks({"train": [dialogue], "valid": [other]}, 0.8))
-    assert list(
-        split.leaks({"train": [dialogue], "test": [item("t", "t", "再便宜一点可以吗")]}, 0.8)
-    )
+    assert [one.family for one in split.joined([], [dialogue, other], 0.8)[1]] == ["d", "e"]
+    assert not split.like_tests([dialogue], [item("t", "t", "请问今天发货吗")], 0.8)
+    assert list(split.like_tests([dialogue, other], [item("t", "t", "再便宜一点可以吗")], 0.8)) == [
+        "d",
+        "e",
+    ]
 
 
-def test_the_address_data_do_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows of the worked example: gold rows and seeds are far from being near-duplicates."""
-    monkeypatch.chdir(ROOT)
-    t = settings.load()
-    sides = {
-        "train": split.inputs(t, t.data / "seeds.jsonl")[:800],
-        "test": split.inputs(t, t.data / "gold.jsonl", "gold")[:200],
+def test_six_pairs_among_own_rows_stand_on_one_side(project: Project) -> None:
+    own = [chat(text(i), f"a{i}") for i in range(60)]
+    own += [chat(text(i) + "!", f"b{i}") for i in range(6)]
+    sides = run(project, [], GOLD, own, split_valid_share=0.5)
+    side = {
+        row["messages"][-1]["content"]: name for name in ("train", "valid") for row in sides[name]
     }
-    assert not list(split.leaks(sides, 0.4))
+    assert len(side) == 66 and {side[f"a{i}"] for i in range(6)} == {"train", "valid"}
+    assert all(side[f"a{i}"] == side[f"b{i}"] for i in range(6))
+
+
+def test_own_rows_alone_are_held_out_with_their_labels(project: Project) -> None:
+    own = [chat(text(i), json.dumps({"word": f"w{i}", "length": i})) for i in range(300)]
+    own += [chat(text(0), "no JSON"), chat("hi there", "x", "and then", "y")]
+    sides = run(project, [], [], own)
+    test = sides["test"]
+    assert 30 < len(test) < 90
+    assert {row["slice"] for row in test} == {split.SLICE}
+    first = test[0]
+    assert first["id"] == jsonl.row_id({"text": first["text"]})
+    number = int(first["expected"]["word"][1:])
+    assert first["text"] == text(number) and first["expected"]["length"] == number
+    report = json.loads(Path("data/4-split.json").read_text())
+    assert (
+        report["own"]
+        == 302
+        == sum(map(len, sides.values())) + report["own rows of a family held out"]
+    )
+    asked = {row["messages"][0]["content"] for row in sides["train"] + sides["valid"]}
+    assert not asked & {row["text"] for row in test}
+
+
+@pytest.mark.parametrize("side", ["kept", "own"])
+def test_a_row_beyond_max_length_stops_the_stage(project: Project, side: str) -> None:
+    """Which row, how long in the student's own tokens, and what to do; nothing is written."""
+    long = "词语" * 700
+    found, own = kept(50), [chat(text(900), "fine")]
+    if side == "kept":
+        found[3] = row(text(3), output={"word": long, "length": 1})
+        where = rf"data/3-kept.jsonl:4 \(id {found[3]['id']}\)"
+    else:
+        own = [*own, chat(text(901), long)]
+        where = r"data/own/messages.jsonl:2 \(id [0-9a-f]{16}\)"
+    with pytest.raises(
+        UserError,
+        match=rf"^{where} has [\d,]+: tokens of models/tiny-base, expected at most max_length "
+        r"1,024 of params.yaml: shorten or leave out these rows, or set max_length to \d+",
+    ):
+        run(project, found, GOLD, own)
+    assert not Path("data/4-train.jsonl").exists()
+    run(project, found, GOLD, own, max_length=4096)
 
 
 @pytest.mark.parametrize(
     ("gold", "expected"),
     [
-        ('{"id": "g", "text": "x", "slice": "a"}\n', "gold.jsonl:1: key 'gold' is missing"),
+        ('{"id": "g", "text": "x", "slice": "a"}\n', ["1: key 'gold' is missing"]),
         (
-            '{"id": "g", "text": "x", "slice": "a", "gold": {}}\n{"id": "g"',
-            "gold.jsonl:2: not JSON",
+            '{"text": "x", "slice": "a", "gold": {}}\n{"id": "g"\n{"text": " ", "gold": 1}\n'
+            '{"gold": 1}\n{"text": "x", "gold": 2}\n{"text": "z", "gold": 2, "slice": 7}\n',
+            [
+                "2: not JSON",
+                '3: text is " ", expected a text',
+                "4: key 'text' is missing",
+                "5: its input stands in line 1 already",
+                "6: slice is 7, expected a text",
+            ],
         ),
         (
             '{"id": "g", "text": "x", "slice": "a", "gold": {}}\n',
-            f"gold.jsonl:1: id is g, but the id of this input is {jsonl.row_id({'text': 'x'})}",
+            [f"1: id is g, but the id of this input is {jsonl.row_id({'text': 'x'})}"],
         ),
-        (None, "gold.jsonl is missing"),
     ],
 )
-def test_a_bad_gold_file_is_one_sentence(project: Project, gold: str | None, expected: str) -> None:
+def test_a_bad_gold_file_is_said_whole(project: Project, gold: str, expected: list[str]) -> None:
     jsonl.write_jsonl("data/3-kept.jsonl", kept(50))
-    if gold:
-        project.write("data/gold.jsonl", gold)
-    with pytest.raises(UserError, match=re.escape(f"data/{expected}")):
+    project.write("data/gold.jsonl", gold)
+    with pytest.raises(UserError) as error:
         stage.main()
+    assert all(f"data/gold.jsonl:{one}" in str(error.value) for one in expected)
+
+
+def test_a_gold_row_needs_no_id_and_no_slice(project: Project) -> None:
+    bare = [{key: one[key] for key in ("text", "gold")} for one in GOLD]
+    sides = run(project, kept(50), bare)
+    assert [row["slice"] for row in sides["test"]] == [settings.SLICE] * 4
+    assert [row["id"] for row in sides["test"]] == [row["id"] for row in GOLD]
 
 
 def test_a_bad_family_is_one_sentence(project: Project) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.core import params
+from potstill.core import jsonl, params
 from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
@@ -256,14 +256,47 @@ def test_a_missing_prompt_or_schema_says_so(project: Project) -> None:
 
 @pytest.mark.parametrize("text", [None, 3, "", " \n"])
 def test_an_input_must_be_a_text(project: Project, text: object) -> None:
-    from potstill.core import jsonl
-
     written: list[Row] = [{"id": "a", "text": "x"}, {"id": "b", "text": text}]
     jsonl.write_jsonl("seeds.jsonl", written)
     with pytest.raises(
         UserError, match=r"seeds.jsonl:2: text is .*, expected a text that is not empty"
     ):
         settings.load().inputs("seeds.jsonl")
+
+
+def test_a_person_writes_neither_ids_nor_slices(project: Project) -> None:
+    project.write("data/seeds.jsonl", '{"text": "a b"}\n{"text": "c", "family": "f"}\n')
+    project.write("data/gold.jsonl", '{"text": "d", "gold": null}\n')
+    t = settings.load()
+    ids = [jsonl.row_id({"text": text}) for text in ("a b", "c", "d")]
+    assert t.seeds() == [{"id": ids[0], "text": "a b"}, {"id": ids[1], "text": "c", "family": "f"}]
+    assert t.gold() == [{"id": ids[2], "text": "d", "gold": None, "slice": settings.SLICE}]
+    project.write("data/seeds.jsonl", "")
+    assert t.seeds() == []
+
+
+def test_all_that_is_wrong_in_a_file_is_said_at_once(project: Project) -> None:
+    rows = ['{"text": "a"}', "no JSON", '{"text": 3}', "{}", '{"text": "b", "id": "0"}', "", "[]"]
+    project.write("data/seeds.jsonl", "\n".join(rows) + "\n")
+    with pytest.raises(UserError) as error:
+        settings.load().seeds()
+    said = str(error.value)
+    for line in (2, 3, 4, 5, 6):
+        assert f"data/seeds.jsonl:{line}: " in said
+    assert said.endswith("; and 1 more: `make doctor` lists them")
+    assert "id is 0, but the id of this input is" in said
+
+
+def test_a_headline_slice_that_no_gold_row_has(project: Project) -> None:
+    project.write("task.yaml", "checks: []\nheadline_slice: hard\n")
+    project.write(
+        "data/gold.jsonl", '{"text": "d", "gold": 1, "slice": "easy"}\n{"text": "e", "gold": 1}\n'
+    )
+    with pytest.raises(
+        UserError,
+        match="headline_slice is 'hard', but the slices of data/gold.jsonl are easy, gold",
+    ):
+        settings.load().gold()
 
 
 def test_a_fingerprint_leaves_out_white_space_alone(project: Project) -> None:

@@ -1,0 +1,103 @@
+"""The example of `make new-task` gives way to a user's own rows: what is still the example's is
+replaced, what somebody wrote stays."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from potstill.core import jsonl, params, project
+from potstill.task.settings import Task
+
+TEMPLATE = Path("tasks/_template")
+INPUTS = ("data/seeds.jsonl",)  # what inputs replace; rows to learn from replace all of it
+LABELS = 30  # different answers that the prompt lists, each on five rows or more
+UNUSED = {"title": "answers are plain text: nothing reads this file"}
+TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+TYPES |= {list: "array", dict: "object"}
+
+
+def settle(t: Task, answers: list[str], others: Iterable[str] = INPUTS) -> list[str]:
+    """Puts what fits a user's rows in the place of each file that is still the example's, and
+    returns their names: where rows to learn from have `answers`, the task, its prompts and its
+    schema, and no teacher, seeds and gold rows; without answers, the files `others`, emptied."""
+    new = _files(t.name, answers) if answers else dict.fromkeys(others, "")
+    replaced = [name for name in new if _is_example(name, t.name)]
+    for name in replaced:
+        text = new[name]
+        if text is None:
+            Path(name).unlink()
+        else:
+            jsonl.write_text(name, text)
+    return replaced
+
+
+def _is_example(name: str, task: str) -> bool:
+    path, example = Path(name), project.root() / TEMPLATE / name
+    if not path.is_file() or not example.is_file():
+        return False
+    return params.read_text(path) == params.read_text(example).replace("NAME", task)
+
+
+def _files(name: str, answers: list[str]) -> dict[str, str | None]:
+    """The text of each file of a task whose rows have these answers; None: no such file."""
+    schema = _schema(answers)
+    labels = sorted(set(answers))
+    if schema:
+        asked = f"Answer with a JSON object: {', '.join(schema['properties'])}."
+    elif len(labels) <= LABELS and len(labels) * 5 <= len(answers):
+        asked = f"Answer with one of: {', '.join(labels)}."
+    else:
+        asked = "Answer."
+    checks = ["json_schema", "exact_match"] if schema else ["exact_match"]
+    config = [
+        "# The task as a whole; docs/tutorial.md and docs/data.md say what else may stand here.",
+        f"name: {name}",
+        "description: Rows of one's own",
+        "input: [text]                      # the fields of a row",
+        'user: "{{ text }}"                 # the user\'s turn',
+        "num_train_epochs: 3                # passes over the training rows, 1 to 10",
+        "swift_args: {}                     # further arguments of `swift sft`",
+        f"checks: [{', '.join(checks)}]".ljust(34) + " # right = equal to the row's own answer",
+    ]
+    return {
+        "task.yaml": "\n".join(config) + "\n",
+        "prompts/teacher.md": asked + "\n",
+        "prompts/student.md": asked + "\n",
+        "schema.json": json.dumps(schema or {"title": "not used"}, ensure_ascii=False, indent=2)
+        + "\n",
+        "data/seeds.jsonl": "",
+        "data/gold.jsonl": "",
+        "teacher/__init__.py": None,
+    }
+
+
+def _schema(answers: list[str]) -> dict[str, Any] | None:
+    """The JSON schema of answers that are all objects; None where one is not."""
+    found: dict[str, set[str]] = {}
+    rows = []
+    for answer in answers:
+        try:
+            row = json.loads(answer)
+        except ValueError:
+            return None
+        if not isinstance(row, dict):
+            return None
+        rows.append(row)
+        for key, value in row.items():
+            found.setdefault(key, set()).add(TYPES[type(value)])
+    if not found:
+        return None
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {key: {"type": _one(kinds)} for key, kinds in found.items()},
+        "required": [key for key in found if all(key in row for row in rows)],
+        "additionalProperties": False,
+    }
+
+
+def _one(kinds: set[str]) -> str | list[str]:
+    if "number" in kinds:
+        kinds = kinds - {"integer"}
+    return next(iter(kinds)) if len(kinds) == 1 else sorted(kinds)
