@@ -1,5 +1,6 @@
 """What a rule is, and what the checks share."""
 
+import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -39,7 +40,8 @@ def on_text(field: str | None, judge: Callable[[Row, str], Finding]) -> Rule:
         if field is None:
             return judge(row, text)
         value = value_of(answer, field)
-        finding = judge(row, value) if isinstance(value, str) else failed("no text")
+        # What is no text is near to no length: `within` in metrics.json counts by the distance.
+        finding = judge(row, value) if isinstance(value, str) else failed("no text", math.inf)
         if finding.reason is None:
             return finding
         return finding._replace(reason=f"{field}: {finding.reason}")

@@ -115,6 +115,17 @@ def test_an_answer_is_right_wrong_or_unscored(
     assert off == (abs(len(text) - 3) if asked else None)
 
 
+def test_an_answer_without_the_text_is_near_to_no_length(
+    toy: settings.Task, project: Project
+) -> None:
+    project.write("task.yaml", "checks: [json_schema, {length_within: {field: word}}]\n")
+    asked = {**question("0"), "text": "写3字"}
+    texts: list[object] = [{"word": "新年"}, {"place": "25号"}, {"word": None}, "{"]
+    marks = [score.mark(settings.load(), asked, answer(text)) for text in texts]
+    within = score.summary(marks, "accuracy")["within"]
+    assert within == {"2": 0.25, "5": 0.25, "10": 0.25}
+
+
 def test_no_answer_is_wrong_even_without_checks(toy: settings.Task, project: Project) -> None:
     project.write("task.yaml", "checks: []\n")
     assert [
