@@ -50,7 +50,7 @@ def grounded(
     return rule
 
 
-_NUMBER = re.compile(rf"\d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?[百千万]?|{NUMERAL}")
+_NUMBER = re.compile(rf"(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?[百千万]?|{NUMERAL}")
 # A Chinese numeral is a number when it counts: 三十元, but 二十四节气 and 十全十美 are words.
 _COUNTED = re.compile(
     r"\s*[元块角岁年月日号斤克米里人名个位件条句字次倍天周点分秒折吨亩层楼室栋届%％]"

@@ -33,7 +33,7 @@ class Length(NamedTuple):
 DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
 NUMERAL = "[零〇一二两三四五六七八九十百千万]+"
-NUMBER = rf"\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+(?:\.\d+)?[百千万]|\d+|{NUMERAL}"
+NUMBER = rf"\d{{1,3}}(?:,\d{{3}})+(?!\d)[百千万]?|\d+(?:\.\d+)?[百千万]|\d+|{NUMERAL}"
 _ONE = "[一二两三四五六七八九]"
 _SECTION = re.compile(
     rf"(?:({_ONE})千)?(?:(?<![十百千万])零?({_ONE})百|(?<=千)零?({_ONE})百)?(?:零?({_ONE})十)?(?:(零?)({_ONE}))?"
@@ -72,19 +72,22 @@ def count(text: str) -> int:
 
 
 def number(text: str) -> Decimal | int | None:
-    """The value of 80, 1,200, 1.5万, 五十, 一百零五, 一千五 or 二〇〇; None for no number or a
-    vague one (两三百)."""
+    """The value of 80, 1,200, 1.5万, 五十, 一百零五, 一千五, 一万二 or 二〇〇; None for no number
+    or a vague one (两三百)."""
     if text[:1].isdigit():
         value = Decimal(text.rstrip("百千万").replace(",", ""))
         return value * UNITS.get(text[-1], 1)
     if text[:1] not in "零〇" and set(text) & set("零〇") and set(text) <= DIGITS.keys():
         return int("".join(str(DIGITS[c]) for c in text))
+    none = DIGITS.keys() if text[:1] == "万" else {"零", "〇"}  # 万一 says "in case"
     text = "一" + text if text[:1] in UNITS else text
     if "万" not in text:
         return _section(text)
     high, _, low = text.partition("万")
     myriads, rest = _section(high), _section(low.removeprefix("零")) if low else 0
-    return None if myriads is None or rest is None or low in DIGITS else myriads * 10_000 + rest
+    if myriads is None or rest is None or low in none:
+        return None
+    return myriads * 10_000 + rest * (1000 if low in DIGITS else 1)
 
 
 def _section(text: str) -> int | None:

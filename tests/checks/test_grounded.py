@@ -20,6 +20,8 @@ from tests.checks.judging import HAN, judged
         ("number", "2025年1月2日", True),
         ("number", "售价129元", "grounded: 129"),
         ("number", "售价三百元", "grounded: 三百"),
+        ("number", "售价1,299万元", "grounded: 1,299万"),
+        ("number", "售价一万二元", "grounded: 一万二"),
         ("number", "打8折", "grounded: 8"),
         ("latin", "iPHONE好用", True),
         ("latin", "Phone好用", "grounded: Phone"),

@@ -200,7 +200,10 @@ def test_what_is_no_number_has_no_value(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1,200", "1200"), ("1.5万", "15000"), ("３", "3"), ("二〇二六", "2026"), ("两", "2")],
+    [
+        *(("1,200", "1200"), ("1.5万", "15000"), ("1,200万", "12000000"), ("３", "3"), ("两", "2")),
+        *(("二〇二六", "2026"), ("一百二", "120"), ("两万二", "22000"), ("一万零二", "10002")),
+    ],
 )
 def test_numbers(text: str, value: str) -> None:
     assert requested_length.number(text) == Decimal(value)

@@ -196,6 +196,8 @@ def chinese_value(text: str) -> Decimal | None:
         else:
             last, zero = UNITS[char], False
             part, digit = part + (1 if digit is None else digit) * last, None
+    if zero and digit is None or text[0] == "万" and text[1:] in DIGITS:  # 万一: in case
+        return None
     short = last // 10 if digit and not zero and 10 < last < 10**9 else 1
     return Decimal(total + part + (digit or 0) * short)
 
