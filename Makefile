@@ -5,7 +5,8 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 POTSTILL = $(PY) -m potstill $(if $(TASK),--task $(TASK))
 NONE = error: there is no $(PYTHON), expected Python 3.11 to 3.13: install it, or `make PYTHON=…`
-SETUP = $(if $(shell command -v $(PYTHON) 2>&1),,$(error $(NONE)))$(PYTHON) -m potstill.commands.setup
+THERE = $(if $(shell command -v $(PYTHON) 2>&1),,$(error $(NONE)))
+SETUP = $(THERE)$(PYTHON) -m potstill.commands.setup
 LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
 AS = # not make's own, the assembler

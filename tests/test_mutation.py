@@ -68,7 +68,14 @@ def read(stage: str) -> list[str]:
     return [*dict.fromkeys(match[1] for match in matches if match), *IN_FOLDERS.get(stage, [])]
 
 
-READ = [(stage, name) for stage in STAGES if stage not in LEFT_OUT for name in read(stage)]
+# ask_teacher looks only whether there are inputs at all; generate has read them before it
+READ = [
+    (stage, name)
+    for stage in STAGES
+    if stage not in LEFT_OUT
+    for name in read(stage)
+    if (stage, name) != ("ask_teacher", "1-inputs.jsonl")
+]
 
 
 def run(stage: str) -> str:

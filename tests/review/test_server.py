@@ -22,6 +22,7 @@ from potstill.review import server
 from potstill.task import settings
 from tests.conftest import Project
 
+ID = jsonl.row_id({"text": "x"})
 FIRST, SECOND = '{"word": "word0", "length": 5}', '{"word": "word0", "length": 50}'
 EVIL = (
     '<img src=x onerror="document.title=\'owned\'"></script><script>document.title="owned"</script>'
@@ -91,13 +92,13 @@ def test_one_text_is_shown_once_and_inputs_may_be_expanded(
             [answer("nowhere", FIRST)],
             r"2-answers.jsonl:1: id nowhere is none of the inputs': run `dvc repro filter`$",
         ),
-        ([answer("0", "", error="400")], r"2-answers.jsonl: the teacher refused every input"),
+        ([answer(ID, "", error="400")], r"2-answers.jsonl: the teacher refused every input"),
     ],
 )
 def test_nothing_to_review_is_one_sentence(
     project: Project, found: list[Row], message: str
 ) -> None:
-    jsonl.write_jsonl("data/seeds.jsonl", [{"id": "0", "text": "x"}])
+    jsonl.write_jsonl("data/seeds.jsonl", [{"text": "x"}])
     jsonl.write_jsonl("data/2-answers.jsonl", found)
     with pytest.raises(UserError, match=message):
         desk()
@@ -399,9 +400,9 @@ def test_a_broken_file_and_a_full_disk_are_said_and_nothing_is_lost(
 
 def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
     project.write("task.yaml", 'user: "{{ text }}"\nchecks: []\n')
-    seeds = [{"id": "0", "text": EVIL}]
-    jsonl.write_jsonl("data/seeds.jsonl", seeds)
-    jsonl.write_jsonl("data/2-answers.jsonl", [answer("0", json.dumps({EVIL: EVIL}))])
+    jsonl.write_jsonl("data/seeds.jsonl", [{"text": EVIL}])
+    [seed] = settings.load().seeds()
+    jsonl.write_jsonl("data/2-answers.jsonl", [answer(seed["id"], json.dumps({EVIL: EVIL}))])
     made = desk()
 
     async def act(client: Client) -> None:

@@ -618,7 +618,7 @@ def test_a_journal_is_filled_from_answers_that_came_with_the_data(
 
 def test_the_quote_before_the_first_answer_and_after(project: Project, fake: FakeTeacher) -> None:
     seeds = project.seeds(40)
-    jsonl.write_jsonl("data/gold.jsonl", [{"id": "g", "text": "line 0 ends in gold0"}])
+    jsonl.write_jsonl("data/gold.jsonl", [{"text": "line 0 ends in gold0", "gold": None}])
     project.set(
         teacher_model="fake-235b",
         teacher_temperature=0.5,
@@ -626,6 +626,7 @@ def test_the_quote_before_the_first_answer_and_after(project: Project, fake: Fak
         teacher_price_in=1000,
         teacher_price_out=3000,
         teacher_rpm=60,
+        near_duplicate=1,  # these lines resemble each other
     )
     names = ("near_duplicate", "expand", "generate", "teacher")
 
