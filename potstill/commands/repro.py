@@ -128,6 +128,7 @@ def run(*arguments: str) -> Progress:
             text=True,
             errors="replace",
             start_new_session=True,  # so that one signal reaches DVC and its stage once
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup ignores it
         ) as child,
     ):
         output = child.stdout or ()

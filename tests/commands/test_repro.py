@@ -151,29 +151,37 @@ def test_a_bad_parameter_stops_the_run_before_a_stage_begins(
 
 
 STAGE = """
-import pathlib, signal, sys, time
-def stop(*_):
-    pathlib.Path("kept").touch()
-    sys.exit("stopped: 3 answers kept")
-signal.signal(signal.SIGINT, stop)
+import pathlib, sys, time
 print("Running stage 'generate':", flush=True)
 pathlib.Path("began").touch()
-time.sleep(60)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path("kept").touch()
+    sys.exit("stopped: 3 answers kept")
 """
 DVC = """
 import signal, subprocess, sys
+stage = subprocess.Popen([sys.executable, "-c", open("stage").read()])
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as DVC does while a stage runs
-sys.exit(subprocess.call([sys.executable, "-c", open("stage").read()]))
+sys.exit(stage.wait())
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_reaches_the_stage(project: Project, sent: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sent", "nohup"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_a_stop_reaches_the_stage(project: Project, sent: signal.Signals, nohup: bool) -> None:
     project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
     project.write("dvc/__init__.py", "")
     project.write("dvc/__main__.py", DVC)
     project.write("stage", STAGE)
-    run = project.start("potstill", "repro", PYTHONPATH=f"{project.dir}{os.pathsep}{ROOT}")
+    path = f"{project.dir}{os.pathsep}{ROOT}"
+    before = signal.getsignal(signal.SIGINT)
+    if nohup:  # as a shell starts what runs in the background: SIGINT is ignored, and inherited
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = project.start("potstill", "repro", PYTHONPATH=path)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not Path("began").exists():
         assert time.monotonic() < deadline
