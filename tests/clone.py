@@ -108,6 +108,7 @@ class Clone(Project):
                 "__pycache__", "cache", "tmp", "config.local", "vega.js"
             )
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        shutil.copytree(ROOT / "models/tiny-base", folder / "models/tiny-base")  # doctor wants it
         head, _, rest = (ROOT / "dvc.yaml").read_text(encoding="utf-8").partition("\n  sft:")
         assert rest
         self.write("dvc.yaml", head + STAGES + ARTIFACTS)

@@ -21,7 +21,7 @@ import pytest
 from potstill.core import lockfile
 from tests import fakes
 from tests.clone import Clone
-from tests.conftest import FakeTeacher, serving
+from tests.conftest import ROOT, FakeTeacher, serving
 
 pytestmark = pytest.mark.slow
 METRICS = "reports/metrics.json"
@@ -317,6 +317,9 @@ def test_a_truncated_lock_is_named(mine: Clone) -> None:
     whole = path.read_bytes()
     for size in (len(whole) // 2, len(whole) // 3, whole.index(b"  score:")):
         path.write_bytes(whole[:size])
+        said = mine.fail("potstill", "check")
+        assert re.search(r"^error: dvc\.lock(:\d+)?: ", said, re.M), said
+        assert "Traceback" not in said
         out = mine.fail("potstill", "verify")
         assert "mend it: `git checkout dvc.lock`, then `make repro TASK=toy`" in out
         mine.git("checkout", "-q", "dvc.lock")
@@ -574,3 +577,44 @@ def test_the_files_of_any_task_are_got_and_imported(mine: Clone, tmp_path: Path)
         assert (tmp_path / name / "config.json").read_text() == "{}"
     mine.do("dvc", "import", str(mine.dir), "tasks/other/models/student", "-o", "imported")
     assert (mine.dir / "imported/config.json").is_file()
+
+
+EDITS = {
+    "a parameter": ("params.yaml", "lora_rank: 4", "lora_rank: 5"),
+    "the code": ("stages/sft.py", "import time", "import time "),
+    "the rows": ("data/4-train.jsonl", '"', " "),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_read(mine: Clone, kind: str) -> None:
+    path, before, after = EDITS[kind]
+    mine.set(lora_rank=4)
+    run = mine.start("dvc", "repro", "sft", SLOW="4")
+    deadline = time.monotonic() + 60
+    while not (mine.dir / ".cache/stages/sft").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.5)  # it has read them
+    file = mine.dir / path
+    original = file.read_text()
+    assert before in original
+    file.unlink()  # may be a link into DVC's cache
+    file.write_text(original.replace(before, after, 1))
+    out = run.communicate(timeout=60)[0]
+    assert run.returncode, out
+    assert "dvc.lock would say what did not run, so this result is not recorded" in out
+    assert "lora_rank: 5" not in (mine.dir / "dvc.lock").read_text()
+    file.write_text(original)
+    mine.do("dvc", "repro", "sft")
+    assert "lora_rank: 4" in (mine.dir / "dvc.lock").read_text()
+    assert mine.trainings()[-2:] == ["4", "4"]
+
+
+def test_git_s_line_ends_change_nothing(mine: Clone, tmp_path: Path) -> None:
+    mine.write(".gitattributes", (ROOT / ".gitattributes").read_text())
+    mine.commit()
+    mine.git("clone", "-q", "-c", "core.autocrlf=true", str(mine.dir), str(tmp_path / "crlf"))
+    other = Clone(tmp_path / "crlf", tmp_path)
+    assert b"\r" not in (other.dir / "params.yaml").read_bytes()
+    assert "up to date" in other.make_target("check")

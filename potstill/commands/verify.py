@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill.core import lockfile, project, stage
+from potstill.core import lockfile, params, project, stage
 from potstill.core.errors import UserError
 from potstill.task import settings
 from potstill.teacher.journal import Journal
@@ -29,16 +29,22 @@ def check() -> None:
 
 
 def check_task(name: str) -> str:
-    """What `check` says when all is well. Raises UserError when a stage would run."""
+    """What `check` says when all is well. Raises UserError when a stage would run, and for a
+    parameter, a dvc.yaml or a dvc.lock, of another task too, that is not as it must be."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo() as repo, repo.lock:
-        stages = repo.stage.collect(str(lockfile.PIPELINE))
-        stale = [one for one in stages if one.changed(allow_missing=True, upstream=stages)]
-        ran = lockfile.read()
-        for one in stale:
-            reasons = ", ".join(_reasons(one)) if one.name in ran else "has not run yet"
-            print(f"{one.name}: {reasons}")
+    params.load()
+    ran = lockfile.read()
+    try:
+        with Repo() as repo, repo.lock:
+            stages = repo.stage.collect(str(lockfile.PIPELINE))
+            stale = [one for one in stages if one.changed(allow_missing=True, upstream=stages)]
+            for one in stale:
+                reasons = ", ".join(_reasons(one)) if one.name in ran else "has not run yet"
+                print(f"{one.name}: {reasons}")
+    except DvcException as error:
+        raise UserError(f"DVC cannot read the pipelines: {error}: mend it, or git has it") from None
     if stale:
         some = "1 stage" if len(stale) == 1 else f"{len(stale)} stages"
         raise UserError(

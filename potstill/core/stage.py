@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from potstill.core import lockfile, params, project
+from potstill.core import lockfile, params, project, record
 from potstill.core.errors import UserError
 
 LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
@@ -55,7 +55,8 @@ def run(main: Callable[[], None]) -> None:
 @contextmanager
 def running_once() -> Iterator[None]:
     """Around the main() of `python -m stages.<name>`; does nothing for other modules. Raises
-    UserError when the stage runs here already, or when verify_inputs() does."""
+    UserError when the stage runs here already, or when verify_inputs() does, and at its end when
+    what it read has changed meanwhile."""
     spec = sys.modules["__main__"].__spec__
     if spec is None or not spec.name.startswith("stages."):
         yield
@@ -77,7 +78,10 @@ def running_once() -> Iterator[None]:
         print(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}", file=lock, flush=True)
         verify_inputs(f"-m stages.{name}")
         preflight(name)
+        recorded = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # no name without DVC
+        before = record.read(recorded)
         yield
+        record.verify(recorded, before, started())
 
 
 def preflight(name: str) -> None:
@@ -98,6 +102,13 @@ def preflight(name: str) -> None:
     if done.returncode:
         last = done.stderr.strip().splitlines() or [f"doctor ended with {done.returncode}"]
         raise UserError(last[-1].removeprefix("error: "))
+
+
+def started() -> float:
+    """When this process began, in seconds since 1970."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
 
 
 def running(path: Path) -> str | None:
