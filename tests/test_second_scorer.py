@@ -168,7 +168,7 @@ def build(project: Project, kind: str, gold: str) -> None:
     [
         ("json", "labels", "accuracy"),
         ("json", "none", "agreement"),
-        ("text", "labels", "accuracy"),
+        ("text", "labels", "pass_rate"),
         ("text", "null", "pass_rate"),
     ],
 )

@@ -186,11 +186,14 @@ def _rule(task: Task, name: str, given: dict[str, Any]) -> Rule:
     if name not in _TEXT:
         return make(task, **options)
     field, fields = options.pop("field", None), task.config["input"]
+    nullable = field is not None and schema.allows_null(task, field)
     if "input" not in kinds:
-        return on_text(field, lambda row, answer: make(answer, **options))
+        return on_text(field, lambda row, answer: make(answer, **options), nullable)
     fields = [options.pop("input")] if "input" in options else fields
     return on_text(
-        field, lambda row, answer: make(answer, input={f: row[f] for f in fields}, **options)
+        field,
+        lambda row, answer: make(answer, input={f: row[f] for f in fields}, **options),
+        nullable,
     )
 
 

@@ -33,13 +33,18 @@ def value_of(answer: Any, field: str) -> Any:
     return answer.get(field) if isinstance(answer, dict) else None
 
 
-def on_text(field: str | None, judge: Callable[[Row, str], Finding]) -> Rule:
-    """The rule that judges a field of the answer, or with None its whole text."""
+def on_text(
+    field: str | None, judge: Callable[[Row, str], Finding], nullable: bool = False
+) -> Rule:
+    """The rule that judges a field of the answer, or with None its whole text. A null passes where
+    the field is `nullable`: there is no text to judge."""
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
         if field is None:
             return judge(row, text)
         value = value_of(answer, field)
+        if value is None and nullable and field in answer:
+            return PASS
         # What is no text is near to no length: `within` in metrics.json counts by the distance.
         finding = judge(row, value) if isinstance(value, str) else failed("no text", math.inf)
         if finding.reason is None:

@@ -38,6 +38,17 @@ def json_schema(task: Task) -> Rule:
     return rule
 
 
+def allows_null(task: Task, field: str) -> bool:
+    """Whether the answers are JSON and schema.json lets this field of them be null."""
+    if not any("json_schema" in entry for entry in task.config["checks"]):
+        return False
+    from jsonschema import Draft202012Validator
+
+    rules = task.schema.get("properties", {}).get(field)
+    whole = Draft202012Validator(task.schema)
+    return rules is not None and whole.evolve(schema=rules).is_valid(None)
+
+
 def _follow_references(part: Any, resolver: Any) -> None:
     """Raises UserError for a $ref into the schema that leads nowhere: jsonschema would find out
     only when an answer gets there."""
@@ -55,14 +66,17 @@ def _follow_references(part: Any, resolver: Any) -> None:
 
 def exact_match(task: Task, *, field: str | None = None) -> Rule:
     """The answer is the row's `expected`, white space ignored: an object has the same keys with
-    the same values."""
+    the same values. With `field` that key alone is compared, where `expected` has it; null equals
+    null."""
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
         expected = row.get("expected")
-        if field is not None:
-            expected, answer = value_of(expected, field), value_of(answer, field)
-        if expected is None:
+        if expected is None or (field and isinstance(expected, dict) and field not in expected):
             return Finding(None, "nothing is expected")
+        if field is not None:  # a null that is expected is matched by null, not by a missing key
+            if not isinstance(answer, dict) or field not in answer:
+                return failed(field)
+            expected, answer = value_of(expected, field), answer[field]
         return PASS if same(answer, expected) else failed(field or "another answer is expected")
 
     return rule

@@ -121,6 +121,17 @@ def checks(at: Looked) -> Findings:
             )
             return
     registry.validate(at.t)
+    if not at.t.config["checks"]:
+        yield Finding(True, "task.yaml: checks is empty, so every answer would be right: list some")
+    for number, row in enumerate(at.gold, 1):
+        split.refuse_reserved(row["slice"], f"{at.t.data}/gold.jsonl:{number}")
+    compares = any("exact_match" in entry or "facts" in entry for entry in at.t.config["checks"])
+    if not compares and any(row["gold"] is not None for row in at.gold):
+        yield Finding(
+            False,
+            "task.yaml: no check compares an answer with gold.jsonl's (exact_match): the share is "
+            "that of rows that pass the checks, no accuracy",
+        )
     if "exact_match" not in at.t.config["checks"]:  # else gold may name some of the keys only
         return
     wrong = []

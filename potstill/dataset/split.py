@@ -15,6 +15,11 @@ from potstill.dataset import near_duplicates
 from potstill.task.settings import Task
 
 OWN = Path("own/messages.jsonl")  # in the data folder: a user's own rows; may be missing
+# What a slice of gold.jsonl may not be called: these names have a meaning in metrics.json
+RESERVED = set(
+    """held_out ship rows low high right wrong unscored accuracy agreement pass_rate valid_json
+    schema_valid within overlap keys prompt_tokens completion_tokens""".split()
+)
 SLICE = "own"  # of test rows that are rows of a user's own, held out
 
 
@@ -230,12 +235,20 @@ def lesson(task: Task, row: Row) -> Row:
     return {"id": row["id"], "messages": [*task.messages("student", row), turn]}
 
 
+def refuse_reserved(name: str, where: str) -> None:
+    """Raises UserError for the name of a slice that says something else in metrics.json."""
+    if name in RESERVED:
+        raise UserError(f"{where}: slice is {name!r}, a name that the metrics have: take another")
+
+
 def test(task: Task, item: Item) -> Row:
     """A test row, from a gold row, a kept one that is held out, or a user's own. `expected` is None
     where the checks alone judge."""
     if item.test:
         return item.test
     row = item.row
+    if "gold" in row:
+        refuse_reserved(row.get("slice", ""), item.where)
     expected = row["gold"] if "gold" in row else row["output"]
     more = {"slice": row.get("slice", "held_out"), "expected": expected}
     return {key: row[key] for key in ("id", *task.config["input"])} | more

@@ -12,6 +12,7 @@ from potstill.evaluation import compare
 
 Curve = list[tuple[int, float]]  # (step, loss)
 FALLING = 0.05  # a loss that loses this share over the last third of the steps is still falling
+FALLING_LAST = 0.01  # and this share of it between the last two validations
 RISEN = 0.05  # a validation loss this share above its lowest has risen
 
 
@@ -33,13 +34,15 @@ def fit(train: Curve, valid: Curve) -> dict[str, str]:
         counts = f"{len(train)} training and {len(valid)} validation losses"
         advice = f"{counts}: more rows or epochs, or smaller logging_steps and eval_steps"
         return {"verdict": "too short to tell", "advice": advice}
+    last = 1 - valid[-1][1] / valid[-2][1] if valid[-2][1] else 0.0
     lowest, step = min((loss, step) for step, loss in valid)
     if valid[-1][1] > lowest * (1 + RISEN) and _fall(train) > 0:
         verdict, advice = "over-fitted", f"validation loss has risen since step {step} "
         advice += "while training loss fell: fewer epochs or a lower rank"
-    elif _fall(train) > FALLING and _fall(valid) > FALLING:
+    elif _fall(train) > FALLING and _fall(valid) > FALLING and last > FALLING_LAST:
         verdict = "under-fitted"
-        advice = "both losses were still falling: more epochs or a higher rank"
+        advice = f"both losses were still falling, validation's by {last:.0%} at the end: "
+        advice += "more epochs or a higher rank"
     else:
         verdict, advice = "well fitted", "the losses have levelled out: nothing to change"
     return {"verdict": verdict, "advice": advice}

@@ -26,6 +26,7 @@ WORD_SAYS = {  # what the share of right rows is called, and how it reads after 
     "agreement": "as the teacher answers",
     "pass_rate": "passing every check",
 }
+CHANCE = 0.05  # a difference with a larger p may be chance
 TOKENS = ("prompt_tokens", "completion_tokens")
 WITHIN = (2, 5, 10)  # characters off the length asked for, as the published case reports them
 
@@ -54,9 +55,12 @@ def _read(paths: dict[str, Path], needed: tuple[str, ...]) -> dict[str, list[Row
     return {name: jsonl.read_jsonl(path, ("id", "answer", *TOKENS)) for name, path in there.items()}
 
 
-def word(tests: list[Row]) -> str:
-    """What the share of right rows is: `agreement` where the labels are the teacher's (the test
-    rows are held out of its answers), else `accuracy`, or `pass_rate` where nothing is expected."""
+def word(task: Task, tests: list[Row]) -> str:
+    """What the share of right rows is: `pass_rate` where no answer is compared with an expected
+    one, `agreement` where these are the teacher's (the test rows are held out of its answers), else
+    `accuracy`."""
+    if not any("exact_match" in entry for entry in task.config["checks"]):
+        return "pass_rate"
     if any(row["slice"] == "held_out" for row in tests):
         return "agreement"
     return "accuracy" if any(row.get("expected") is not None for row in tests) else "pass_rate"
@@ -123,7 +127,7 @@ def metrics(task: Task, tests: list[Row], marks: Marks) -> dict[str, Any]:
     other slices inside it."""
     from jsonschema import Draft202012Validator
 
-    slices, share = by_slice(task, tests), word(tests)
+    slices, share = by_slice(task, tests), word(task, tests)
     first = next(iter(slices))
     found: dict[str, Any] = {"rows": len(slices[first])}
     for model, every in marks.items():

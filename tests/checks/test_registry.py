@@ -125,6 +125,47 @@ def test_what_is_not_expected_is_unscored_and_no_reason_to_drop(address: setting
     assert registry.check(address, wrong, text) == ["exact_match: another answer is expected"]
 
 
+NULLS = """
+checks:
+  - json_schema
+  - exact_match: {field: date}
+  - grounded: {fields: {date: ""}}
+  - max_chars: {field: date, limit: 10}
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "passed"),
+    [
+        ({"date": None}, {"date": None}, [True, True, True, True]),
+        ({"date": "May"}, {"date": None}, [True, False, True, True]),
+        ({"date": None}, {"date": "May"}, [True, False, True, True]),
+        ({"date": "June"}, {"date": "May"}, [True, False, False, True]),
+        ({}, {"date": None}, [False, False, False, False]),
+        ({"date": None}, {"other": 1}, [True, None, True, True]),
+        ({"date": None}, None, [True, None, True, True]),
+    ],
+)
+@pytest.mark.parametrize("rules", [{"type": ["string", "null"]}, {"$ref": "#/$defs/day"}])
+def test_null_is_an_answer_where_the_schema_allows_it(
+    project: Project, rules: object, answer: object, expected: object, passed: list[bool | None]
+) -> None:
+    day = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    listed = {"properties": {"date": rules}, "required": ["date"], "$defs": {"day": day}}
+    project.write("schema.json", json.dumps(listed))
+    project.write("task.yaml", NULLS)
+    row = {"text": "in May", "expected": expected}
+    found = registry.verdicts(settings.load(), row, json.dumps(answer))
+    assert [verdict.passed for verdict in found] == passed
+
+
+def test_null_fails_a_text_check_where_the_schema_does_not_allow_it(project: Project) -> None:
+    project.write("schema.json", json.dumps({"properties": {"date": {"type": "string"}}}))
+    project.write("task.yaml", "checks: [json_schema, {max_chars: {field: date, limit: 10}}]\n")
+    found = registry.check(settings.load(), {"text": "x"}, '{"date": null}')
+    assert found == ["json_schema: date: type", "max_chars: date: no text"]
+
+
 def plain(project: Project, listed: str) -> settings.Task:
     """The toy task with these checks."""
     project.write("task.yaml", f"checks: {listed}\n")

@@ -454,3 +454,10 @@ def test_too_few_rows_are_one_sentence(project: Project) -> None:
         match=r"split.valid_share 0.1 and split.test_share 0.2 of 2 rows leave none for valid",
     ):
         run(project, kept(2), GOLD)
+
+
+@pytest.mark.parametrize("name", ["held_out", "low", "accuracy", "keys"])
+def test_a_slice_that_is_called_as_a_metric_is_refused(project: Project, name: str) -> None:
+    taken = [*GOLD, {**row("the fifth"), "slice": name, "gold": None}]
+    with pytest.raises(UserError, match=rf"^data/gold\.jsonl:5: slice is '{name}', a name that"):
+        run(project, kept(30), taken)

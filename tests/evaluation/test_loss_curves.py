@@ -42,6 +42,14 @@ def test_verdicts(train: str, valid: str, verdict: str, change: str) -> None:
     assert found["advice"].endswith(change)
 
 
+def test_a_validation_loss_that_rose_at_the_end_is_not_still_falling() -> None:
+    valid = curve("falling")[4::5]
+    last, before = valid[-1][0], valid[-2][1]
+    for end in (before * 1.02, before * 0.995):
+        found = loss_curves.fit(curve("falling"), [*valid[:-1], (last, end)])
+        assert found["verdict"] == "well fitted"
+
+
 @pytest.mark.parametrize(("train", "valid"), [(60, 2), (5, 12)])
 def test_a_short_training_gets_no_verdict(train: int, valid: int) -> None:
     assert (

@@ -301,7 +301,8 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
         "not the same model any more",
         "cost: 4 answers of the teacher, 40 + 16 tokens, "
         "prices unknown (teacher.price_in, teacher.price_out)",
-        "fit: under-fitted; both losses were still falling: more epochs or a higher rank "
+        "fit: under-fitted; both losses were still falling, validation's by 12% at the end: more "
+        "epochs or a higher rank "
         "(advice only: the score decides)",
     ]
     made = [path for path in Path("reports").rglob("*") if path.is_file()]
@@ -376,8 +377,14 @@ def test_predictions_that_are_not_as_they_were_made_are_refused(
         ("a", None, "pass_rate"),
     ],
 )
-def test_what_the_share_is_called(slice: str, expected: jsonl.Row | None, word: str) -> None:
-    assert score.word([{"id": "0", "slice": slice, "expected": expected}]) == word
+def test_what_the_share_is_called(
+    project: Project, slice: str, expected: jsonl.Row | None, word: str
+) -> None:
+    tests = [{"id": "0", "slice": slice, "expected": expected}]
+    project.write("task.yaml", "checks: [json_schema, exact_match: {field: word}]\n")
+    assert score.word(settings.load(), tests) == word
+    project.write("task.yaml", "checks: [json_schema]\n")  # nothing is compared
+    assert score.word(settings.load(), tests) == "pass_rate"
 
 
 def test_the_cost_counts_each_request_once_and_no_failure() -> None:

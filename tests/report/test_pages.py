@@ -28,6 +28,40 @@ checks: [json_schema, exact_match]
 """
 
 
+@pytest.mark.parametrize(
+    ("examples", "student", "teacher", "p", "lowest", "says"),
+    [
+        (0.95, 0.95, 0.95, 1.0, None, "No training is needed."),
+        (0.96, 0.90, 0.95, 0.01, None, "No training is needed."),
+        (0.90, 0.91, 0.95, 0.8, 0.9, "No training is needed."),
+        (0.90, 0.91, None, 0.8, 0.9, "No training is needed."),
+        (0.0, 0.0, 0.95, 1.0, None, "The training achieved nothing: no row is right."),
+        (0.0, 0.0, 0.0, 1.0, 0.0, "The training achieved nothing: no row is right."),
+        (0.50, 0.20, 0.95, 0.001, None, "The training made it worse than examples alone."),
+        (0.50, 0.55, 0.95, 0.3, None, "These rows cannot tell whether the training helped."),
+        (0.50, 0.45, 0.95, 0.3, None, "These rows cannot tell whether the training helped."),
+        (0.50, 0.95, 0.95, 0.001, 0.4, ""),
+        (0.0, 0.95, None, 0.001, None, ""),
+    ],
+)
+def test_what_is_said_of_the_gain(
+    examples: float,
+    student: float,
+    teacher: float | None,
+    p: float,
+    lowest: float | None,
+    says: str,
+) -> None:
+    found = {"examples": {"accuracy": examples}, "sft": {"accuracy": student}}
+    row = {"model": "sft", "p": str(p)}
+    against = {"examples": row}
+    if teacher is not None:
+        found["teacher"] = {"accuracy": teacher}
+        against["teacher"] = row
+    assert pages.gain(found, against, lowest) == says
+    assert pages.gain(found, {}, lowest) == ""
+
+
 def scored(
     project: Project, count: int, models: tuple[str, ...] = ("base", "sft", "teacher")
 ) -> settings.Task:

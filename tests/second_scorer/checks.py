@@ -76,11 +76,23 @@ def of(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
+def may_be_null(schema: Row, field: str) -> bool:
+    """Whether schema.json lets a field be null."""
+    rules = schema.get("properties", {}).get(field)
+    whole = jsonschema.Draft202012Validator(schema)
+    return rules is not None and bool(whole.evolve(schema=rules).is_valid(None))
+
+
 def exact_match(case: Case, options: Options) -> Verdict:
     answer, expected = case.answer, case.row.get("expected")
-    if "field" in options:
-        answer, expected = of(answer, options["field"]), of(expected, options["field"])
-    return None if expected is None else same(answer, expected)
+    field = options.get("field")
+    if expected is None or (field and isinstance(expected, dict) and field not in expected):
+        return None
+    if field:
+        if not isinstance(answer, dict) or field not in answer:
+            return False
+        answer, expected = answer[field], of(expected, field)
+    return same(answer, expected)
 
 
 def max_chars(case: Case, options: Options) -> Verdict:
@@ -378,6 +390,8 @@ def grounded(case: Case, options: Options) -> Verdict:
     code = options.get("before_number", "")
     for name, ignored in options.get("fields", {}).items():
         found = of(case.answer, name)
+        if found is None and name in (case.answer or {}) and may_be_null(case.schema, name):
+            continue
         if not isinstance(found, str) or not field_stands_in(found, case.request, ignored, code):
             return False
     kinds, patterns = options.get("kinds", []), options.get("patterns", [])
@@ -475,6 +489,11 @@ class Task:
             if train:
                 options = options | options.get("train", {})
             about = of(answer, options["field"]) if "field" in options else text
+            field = options.get("field")
+            null = field and about is None and field in (answer or {})
+            if name != "exact_match" and null and may_be_null(self.schema, str(field)):
+                found.append((name, True))
+                continue
             if name != "exact_match" and not isinstance(about, str):
                 found.append((name, False))
                 continue

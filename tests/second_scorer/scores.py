@@ -87,6 +87,8 @@ class Second:
 
     def share(self) -> str:
         """The name of the share of right rows."""
+        if not any("exact_match" in check for check in self.config["checks"]):
+            return "pass_rate"
         if not read(self.data / "gold.jsonl"):
             return "agreement"
         labels = any(test.get("expected") is not None for test in self.tests)
