@@ -152,7 +152,15 @@ class Endpoint:
         try:
             found = reply.read(raw, request.guessed)
         except reply.NoAnswer as error:
-            raise self._no_answer(request, error, raw) from None
+            failure = error
+            # Without the key before anything is cut short, or half of it would be left. An answer
+            # stays as it is: a key such as EMPTY may be a word of it.
+            raw = raw.replace(self.api_key.encode(), b"***")
+            try:
+                reply.read(raw, request.guessed)
+            except reply.NoAnswer as hidden:
+                failure = hidden
+            raise self._no_answer(request, failure, raw) from None
         self.answered = True
         tokens = found.prompt_tokens, found.completion_tokens
         row = self.row(request, found.answer, found.finish_reason, *tokens) | found.fields()
