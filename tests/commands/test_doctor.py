@@ -70,7 +70,7 @@ def test_every_mistake_is_said_at_once(project: Project) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"schema.json": '{"type": 7}'}, r"schema.json: .* is no JSON schema"),
+        ({"schema.json": '{"type": 7}'}, r"schema.json: .* expected a JSON schema"),
         ({"task.yaml": "checks: [jsn]"}, "unknown check 'jsn'"),
         ({"prompts/student.md": "{{ nothing }}"}, "data/seeds.jsonl:1: prompts/student.md: cannot"),
         ({"data/seeds.jsonl": ""}, "have no rows: give inputs for the teacher or rows of your own"),
