@@ -104,7 +104,8 @@ def test_the_way_that_it_describes(tmp_path: Path, fake: FakeTeacher) -> None:
     assert "cost: nothing was asked of a teacher" in own
     found = json.loads(clone.read("tasks/cities/reports/metrics.json"))
     assert 3 <= found["rows"] <= 30 and "teacher" not in found
-    assert "300 in data/seeds.jsonl" in said["make import FILE=inputs.json TASK=invoice"][0]
+    # the example's own, so that nothing is trained again
+    assert "300 that stood there" in said["make import FILE=inputs.json TASK=invoice"][0]
     assert re.search(r"generate +300 +0 +300", said["make quote TASK=invoice"][0])
     assert "teacher qwen3-235b-a22b-instruct" in clone.read(f"{HOME}/.cache/repro.log")
     assert len(fake.calls) == 360  # each input and each test row once
