@@ -17,7 +17,7 @@ def root() -> Path:
 
 
 def prefix() -> str:
-    """The working folder as seen from the root, such as `tasks/support/`; at the root nothing."""
+    """The working folder as seen from the root, such as `tasks/NAME/`; at the root nothing."""
     home = os.path.relpath(Path.cwd(), ROOT)
     return "" if home == "." else f"{home}/"
 

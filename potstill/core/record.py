@@ -81,7 +81,7 @@ def verify(name: str, before: Read, start: float) -> None:
     now = read(name)
     changed = [
         f"{path}: {each} is {params.found_text(value)}, and was "
-        f"{params.found_text(before.values.get((path, each)))}"
+        f"{params.found_text(before.values.get((path, each)))} when {name} began"
         for (path, each), value in now.values.items()
         if value != before.values.get((path, each))
     ]
@@ -90,12 +90,12 @@ def verify(name: str, before: Read, start: float) -> None:
         late = was and was.changed > start * 1e9 and was.changed <= time.time_ns()
         same = was and found and (was.md5 == found.md5 if was.md5 else was == found)
         if late or not same:
-            changed.append(f"{path} is another now")
+            changed.append(f"{path} has changed since {name} began")
     if changed:
         more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(
-            f"{changed[0]} when {name} began{more}: dvc.lock would say what did not run, so this "
-            "result is not recorded; run the same command again, or undo the edit first"
+            f"{changed[0]}{more}: the result is not recorded, since it was not made from this; run "
+            "the same command again, or undo the edit first"
         )
 
 

@@ -335,11 +335,7 @@ def _excel(path: Path) -> Iterator[Cells]:
 
 def _parquet(path: Path, raw: bytes) -> Iterator[Record]:
     """The rows of a Parquet file."""
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        remedy = "save the table as CSV, and import that"
-        raise UserError(f"{path}: reading Parquet needs pyarrow, not here: {remedy}") from None
+    parquet = importlib.import_module("pyarrow.parquet")
     try:
         table = parquet.read_table(io.BytesIO(raw))
         names, rows = table.column_names, table.to_pylist()

@@ -66,11 +66,11 @@ def test_every_stage_of_the_pipeline_is_understood(
 @pytest.mark.parametrize(
     ("path", "text", "says"),
     [
-        ("code/a.py", "a = 2\n", "code/a.py is another now"),
-        ("code/new.py", "", "code/new.py is another now"),
-        ("data/rows.jsonl", None, "data/rows.jsonl is another now"),
-        ("large", "y" * 100, "large is another now"),
-        ("task.yaml", "epochs: 4\n", "task.yaml: epochs is 4, and was 3"),
+        ("code/a.py", "a = 2\n", "code/a.py has changed since sft began"),
+        ("code/new.py", "", "code/new.py has changed since sft began"),
+        ("data/rows.jsonl", None, "data/rows.jsonl has changed since sft began"),
+        ("large", "y" * 100, "large has changed since sft began"),
+        ("task.yaml", "epochs: 4\n", "task.yaml: epochs is 4, and was 3 when sft began"),
     ],
 )
 def test_an_edited_input_is_named(
@@ -80,7 +80,7 @@ def test_an_edited_input_is_named(
         Path(path).unlink()
     else:
         Path(path).write_text(text)
-    assert changed(before).startswith(f"{says} when sft began: dvc.lock would say")
+    assert changed(before).startswith(f"{says}: the result is not recorded")
 
 
 def test_an_edited_parameter_is_named_and_one_that_is_not_read_is_not(
@@ -101,4 +101,6 @@ def test_what_is_written_again_as_it_was_is_no_edit(before: record.Read) -> None
 
 
 def test_an_edit_while_the_program_was_loading_is_an_edit(before: record.Read) -> None:
-    assert changed(before, start=time.time() - 60).startswith("code/a.py is another now")
+    assert changed(before, start=time.time() - 60).startswith(
+        "code/a.py has changed since sft began"
+    )
