@@ -316,11 +316,7 @@ def _excel(path: Path) -> Iterator[Cells]:
         names = []
     if "xl/workbook.xml" not in names:
         raise UserError(f"{path}: found a ZIP archive: unpack it; {KNOWN}")
-    try:
-        openpyxl = importlib.import_module("openpyxl")
-    except ImportError:
-        remedy = "save the sheet as CSV (UTF-8), and import that"
-        raise UserError(f"{path}: reading Excel needs openpyxl, not here: {remedy}") from None
+    openpyxl = importlib.import_module("openpyxl")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         found = [list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets]

@@ -7,10 +7,9 @@ import importlib
 import io
 import json
 import re
-import sys
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -164,50 +163,29 @@ def test_what_is_no_file_of_rows_is_named(content: str | bytes, says: str) -> No
         read(content)
 
 
-def workbook() -> None:
-    with zipfile.ZipFile("f.xlsx", "w") as file:
-        file.writestr("xl/workbook.xml", "<workbook/>")
-
-
-def test_excel_without_its_reader_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    workbook()
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(
-        UserError, match=r"f.xlsx: reading Excel needs openpyxl, .*: save the sheet"
-    ):
-        own_files.read(Path("f.xlsx"))
-
-
-def test_excel_is_read_by_openpyxl(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the reader, which is no part of the environment."""
-
-    class Sheet:
-        def __init__(self, *rows: tuple[Any, ...]) -> None:
-            self.rows = rows
-
-        def iter_rows(self, values_only: bool) -> Any:
-            return iter(self.rows)
-
-    class Book:
-        worksheets: ClassVar = [
-            Sheet(),
-            Sheet((None,), ("a", "b"), (1, "x"), (None, None), ("2", True)),
-        ]
-
-        @staticmethod
-        def load_workbook(path: Path, read_only: bool, data_only: bool) -> Any:
-            return Book
-
-    workbook()
-    monkeypatch.setitem(sys.modules, "openpyxl", Book)
+def test_excel() -> None:
+    openpyxl = importlib.import_module("openpyxl")
+    book = openpyxl.Workbook()  # whose first sheet stays empty
+    sheet = book.create_sheet()
+    for row in ((None,), ("a", "b"), (1, "x"), (None, None), ("2", True)):
+        sheet.append(row)
+    book.save("f.xlsx")
     found = own_files.read(Path("f.xlsx"))
     assert [(one.line, one.row) for one in found.records] == [
         (3, {"a": 1, "b": "x"}),
         (5, {"a": "2", "b": True}),
     ]
     assert found.blank == 1
-    Book.worksheets.append(Sheet(("c",)))
+    book.create_sheet().append(("c",))
+    book.save("f.xlsx")
     with pytest.raises(UserError, match="2 sheets have rows, expected one"):
+        own_files.read(Path("f.xlsx"))
+
+
+def test_a_broken_workbook_is_one_sentence() -> None:
+    with zipfile.ZipFile("f.xlsx", "w") as file:
+        file.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(UserError, match=r"^f\.xlsx: not readable as Excel .*: save it as CSV$"):
         own_files.read(Path("f.xlsx"))
 
 
