@@ -5,7 +5,6 @@ Nothing is lost on the way: what is no row becomes a record with its fault, and 
 file cannot be read, `broken` says so.
 """
 
-import codecs
 import csv
 import importlib
 import io
@@ -20,15 +19,8 @@ from typing import Any, NamedTuple, cast
 
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, parse_row
+from potstill.dataset.own_text import KNOWN, decoded
 
-KNOWN = "expected CSV, TSV, JSON, JSON Lines, Parquet or Excel (.xlsx)"
-BOMS = {  # the longer ones first: that of UTF-32 begins as that of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 NO_ROWS = {  # how files begin that are often given, and what to do with them
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"BZh": "a bzip2 archive: unpack it",
@@ -93,7 +85,7 @@ def read(path: Path) -> Found:
         elif raw.startswith(b"PK\x03\x04"):
             what, source = "Excel", _cells(path, _excel(path), blank)
         else:
-            text, marks = _decoded(path, raw)
+            text, marks = decoded(path, raw)
             what, source = _text(path, text, blank)
         for record in source:
             records.append(record)  # those before a break are kept
@@ -103,24 +95,6 @@ def read(path: Path) -> Found:
         empty = f"{path}:1: the file is empty, expected at least one row"
         return Found(what, records, blank[0], empty, marks)
     return Found(what, records, blank[0], "", marks)
-
-
-def _decoded(path: Path, raw: bytes) -> tuple[str, tuple[str, ...]]:
-    """The text of a file and what is unusual about it. A byte that is not UTF-8 becomes half a
-    surrogate pair, so that only its own row is faulty."""
-    encoding = next((name for mark, name in BOMS.items() if raw.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and raw[:1000].count(0) * 3 > len(raw[:1000]):
-        found = "NUL bytes, as of UTF-16 without a byte order mark, or of no text"
-        raise UserError(f"{path}: found {found}: save the file as UTF-8; {KNOWN}")
-    utf8 = encoding.startswith("utf-8")
-    try:
-        text = raw.decode(encoding, "surrogateescape" if utf8 else "surrogatepass")
-    except UnicodeDecodeError as error:
-        where = f"{path}: byte {error.start + 1} is not {encoding.upper()}"
-        raise UserError(f"{where}: save the file as UTF-8") from None
-    marks = [] if utf8 else [f"it is {encoding.upper()}"]
-    marks += ["it begins with a byte order mark"] if encoding == "utf-8-sig" else []
-    return text, (*marks, *(["its lines end in CRLF"] if "\r\n" in text else []))
 
 
 def _text(path: Path, text: str, blank: list[int]) -> tuple[str, Iterator[Record]]:

@@ -72,6 +72,29 @@ def test_a_file_is_taken_for_what_is_in_it(content: Any, what: str, lines: list[
     assert [one.line for one in found.records] == lines
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n1,x\n",
+        "文本,标签\n一一一一一一一一一一一一,退货\n耳机坏了\u3000\u3000怎么办,售后\n",  # 一: U+4E00
+        "🪑 chair;é\r\nß;¥\r\n",
+        json.dumps({"text": "一" * 4, "output": "好"}, ensure_ascii=False),
+    ],
+)
+def test_a_byte_order_mark_may_be_missing(text: str, encoding: str) -> None:
+    marked, bare = read(text.encode(encoding[:6])), read(text.encode(encoding))
+    assert bare.records == marked.records and not any(one.fault for one in bare.records)
+    assert bare.marks[0] == f"it is {encoding.upper()}"
+
+
+@pytest.mark.parametrize("at", [6, 7])
+def test_a_stray_nul_byte_makes_no_utf_16(at: int) -> None:
+    raw = b"a,b\n1,x" + b"\n2,yy" * 11
+    found = read(raw[:at] + b"\0" + raw[at + 1 :])
+    assert found.marks == () and len(found.records) in (11, 12)
+
+
 def test_parquet_keeps_numbers_dates_and_lists() -> None:
     pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
     table = pyarrow.table({"n": [1, None], "t": ["a", "b"], "l": [[{"x": 1}], None]})
@@ -152,7 +175,8 @@ def archive() -> bytes:
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel file (.xls): save it as CSV"),
         (b"PAR1 and nothing more", "not readable as Parquet"),
         (bytes(2000), "NUL bytes"),
-        ("a,b\n1,x\n".encode("utf-16-le"), "NUL bytes, as of UTF-16 without a byte order mark"),
+        ("a,b\n1,x\n".encode("utf-16-le") + b"\0", "NUL bytes, as of no text, or of UTF-16 that"),
+        (("a,b\n1,x\n" + "\0" * 9).encode("utf-16-le"), "NUL bytes, as of no text, or of UTF-16"),
         ("a,b\n".encode("utf-16")[:-1], "is not UTF-16: save the file as UTF-8"),
         ("a,a\n1,2\n", "f:1: column 'a' stands there twice: rename one of the two"),
         (json.dumps({"train": ROWS, "test": ROWS}), "several lists ('train', 'test')"),
