@@ -18,7 +18,8 @@ def main() -> None:
     t = settings.load()
     kept = split.inputs(t, t.data / "3-kept.jsonl", "output")
     gold = split.items(t, t.data / "gold.jsonl", t.gold())
-    own, twice = split.chats(t, t.data / split.OWN)
+    own, twice, left_out = split.chats(t, t.data / split.OWN, p.split.several)
+    given = len(own) + twice + len(left_out)
     kept, own = split.joined(kept, own, p.near_duplicate)
     sides = split.divide(kept, own, gold, p.split.valid_share, p.split.test_share)
     learnt = sides["train"] + sides["valid"]
@@ -30,6 +31,7 @@ def main() -> None:
             families = len({one.family for one in kept + own})
             less = f" in {families:,} families (near-duplicates are one)" if own else ""
             less += f", {len(dropped):,} of them like a test row," if dropped else ""
+            less += f", {len(left_out):,} more left out for another answer," if left_out else ""
             raise errors.UserError(
                 f"params.yaml: split.valid_share {p.split.valid_share} and split.test_share "
                 f"{p.split.test_share} of {len(kept) + len(own)} rows{less} leave none for {name}: "
@@ -50,19 +52,22 @@ def main() -> None:
         "own rows of a family held out": len(sides["aside"]),
         "own rows that are there twice": twice,
         "like a test row": len(dropped),
+        **({"own rows with another answer": len(left_out)} if left_out else {}),
     }
-    if sum(counts.values()) != len(kept) + len(own) + twice:
-        raise AssertionError(f"{len(kept)} kept and {len(own)} own rows, but {counts} on the sides")
+    if sum(counts.values()) != len(kept) + given:
+        raise AssertionError(f"{len(kept)} kept and {given} own rows, but {counts} on the sides")
     for name, rows in lessons.items():
         jsonl.write_jsonl(t.data / f"4-{name}.jsonl", rows)
     jsonl.write_jsonl(t.data / "4-test.jsonl", (split.test(t, one) for one in sides["test"]))
-    report = {"stage": "split", "kept": len(kept), "own": len(own) + twice, **counts}
-    jsonl.write_json(t.data / "4-split.json", report | {"dropped": dropped})
+    report = {"stage": "split", "kept": len(kept), "own": given, **counts}
+    jsonl.write_json(t.data / "4-split.json", report | {"dropped": [*dropped, *left_out]})
     parts = " + ".join(f"{number:,} {name}" for name, number in counts.items())
     print(
-        f"split: {len(kept):,} kept + {len(own) + twice:,} own rows = {parts}; "
+        f"split: {len(kept):,} kept + {given:,} own rows = {parts}; "
         f"{len(sides['test']):,} test rows ({'gold' if gold else 'held out'})"
     )
+    if left_out:
+        print(f"{left_out[0]['where']}: {left_out[0]['reason']} (split.several of params.yaml)")
 
 
 if __name__ == "__main__":

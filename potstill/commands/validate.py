@@ -12,8 +12,9 @@ from typing import Any
 from potstill.core import params
 from potstill.core.errors import UserError
 from potstill.dataset import own_files, own_import, split
-from potstill.dataset.own_import import ALL, FIRST, NONE, Taken
+from potstill.dataset.own_import import Taken
 from potstill.dataset.own_reader import GOLD, INPUTS, TRAIN
+from potstill.dataset.own_rows import ALL, FIRST, NONE
 from potstill.task import settings
 
 SHOWN = 50  # violations that are printed; the others are counted
@@ -31,10 +32,10 @@ def given(command: str) -> SimpleNamespace:
     if len(said.file) != 1 or not said.file[0]:
         raise UserError(f"expected a file: make {command} FILE=rows.csv")
     to, alone = said.AS, command == "validate"
-    several = said.SEVERAL or (ALL if alone and said.AS != GOLD else FIRST)
+    several = said.SEVERAL
     for name, value, known in (
         ("AS", to, ("", TRAIN, INPUTS, GOLD)),
-        ("SEVERAL", several, (FIRST, ALL, NONE)),
+        ("SEVERAL", several, ("", FIRST, ALL, NONE)),
         ("DRY", said.DRY, ("", "0", "1")),
     ):
         if value not in known:
@@ -60,13 +61,17 @@ def read(t: settings.Task, way: SimpleNamespace) -> Taken:
         found = own_files.read(Path(way.file))
     taken = own_import.take(t, found, way.to, way.columns)
     taken.refuse(dict(too_long(t, taken)))
+    rule = params.load("split.several").split.several
     for target, path in targets(t).items():
         alone = way.alone or not taken.rows.get(target)
         there = [] if alone else own_import.existing(t, target, path)
-        if conflicts := own_import.settle(taken, target, there, way.several):
-            chosen = "first, unless you say otherwise" if way.alone else way.several
+        # A test row has one expected answer; who only looks is told, and nothing is refused
+        chosen = way.several or (FIRST if target == GOLD and rule == ALL else rule)
+        taking = ALL if way.alone and not way.several and way.to != GOLD else chosen
+        if conflicts := own_import.settle(taken, target, there, taking):
             says = f"{conflicts:,} questions have several answers: `make import` takes {chosen}"
-            taken.notes[f"{says} (SEVERAL=first, all or none)"] = 0
+            also = f"; split, by split.several of params.yaml, {rule}" if target == TRAIN else ""
+            taken.notes[f"{says} (SEVERAL=first, all or none){also}"] = 0
     return taken
 
 

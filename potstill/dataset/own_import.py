@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from potstill.core import jsonl, params
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, row_id, squeeze
+from potstill.core.jsonl import Row, row_id
 from potstill.dataset import own_rows
 from potstill.dataset.own_files import Found
 from potstill.dataset.own_reader import TRAIN, Reader, Refused, names
+from potstill.dataset.own_rows import Asked
 from potstill.task.settings import Task
-
-FIRST, ALL, NONE = "first", "all", "none"  # what is taken of several answers to one question
 
 
 class Made(NamedTuple):
@@ -80,42 +79,16 @@ def settle(taken: Taken, target: str, there: Iterable[Row], several: str) -> int
     """Leaves of the rows of a target those that are new beside those that are `there` in the task,
     each once. Of several answers to one question the first is taken, all are, or none; returns how
     many questions that is about."""
-    pairs, ids = set[tuple[str, str]](), dict[str, str]()  # ids: where each is
-    firsts: dict[str, str] = {}  # where a question is first answered
-    rivals: dict[str, list[int]] = {}  # the records that ask a question
-    for row in there:
-        id, question, answer = _asked(target, row)
-        pairs.add((question, answer))
-        firsts.setdefault(question, "the task")
-        ids[id] = "the task"
-    again, reasons, conflicts = set[int](), dict[int, str](), dict[str, None]()
-    for number, row in taken.rows.get(target, []):
-        id, question, answer = _asked(target, row)
-        rivals.setdefault(question, []).append(number)
-        if (question, answer) in pairs:
-            again.add(number)
-            continue
-        pairs.add((question, answer))
-        here = f"line {taken.where(number)}"
-        if question in firsts:
-            conflicts[question] = None
-            if several == FIRST:
-                reasons[number] = f"{firsts[question]} has another answer to this question"
-        elif id in ids:
-            reasons[number] = f"{ids[id]} has the id {id} already, for another row"
-        if number not in reasons:
-            ids.setdefault(id, here)
-        firsts.setdefault(question, here)
-    if several == NONE:
-        for question in conflicts:
-            why = f"several answers to this question, the first in {firsts[question]}"
-            reasons |= dict.fromkeys(rivals[question], why)
-        again -= reasons.keys()
-    taken.refuse(reasons)
+    before = [_asked("the task", target, row) for row in there]
     made = taken.rows.get(target, [])
-    taken.rows[target] = [one for one in made if one.number not in again]
-    taken.twice += len(again)
-    return len(conflicts)
+    new = [_asked(f"line {taken.where(one.number)}", target, one.row) for one in made]
+    again, reasons, conflicts = own_rows.settle([*before, *new], several)
+    number = {len(before) + i: one.number for i, one in enumerate(made)}
+    taken.refuse({number[i]: why for i, why in reasons.items() if i in number})
+    gone = {number[i] for i in again if i in number}
+    taken.rows[target] = [one for one in taken.rows.get(target, []) if one.number not in gone]
+    taken.twice += len(gone)
+    return sum(any(i in number for i in rivals) for rivals in conflicts.values())
 
 
 def existing(t: Task, target: str, path: Path) -> list[Row]:
@@ -130,10 +103,8 @@ def existing(t: Task, target: str, path: Path) -> list[Row]:
     return [row | {"id": row_id({name: row[name] for name in fields})} for row in rows]
 
 
-def _asked(target: str, row: Row) -> tuple[str, str, str]:
-    """A row's id, what it asks, and what is answered."""
+def _asked(where: str, target: str, row: Row) -> Asked:
+    """A row as the rule for several answers sees it."""
     if target == TRAIN:
-        *asked, last = row["messages"]
-        question = json.dumps([[one["role"], squeeze(one["content"])] for one in asked])
-        return row.get("id") or row_id({"messages": row["messages"]}), question, last["content"]
-    return row["id"], row["id"], json.dumps(row.get("gold"), sort_keys=True)
+        return own_rows.asked(where, row)
+    return Asked(where, row["id"], row["id"], json.dumps(row.get("gold"), sort_keys=True))

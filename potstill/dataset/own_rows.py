@@ -2,19 +2,20 @@
 as the trainer takes them: role, content and, where a turn is not to be learnt, `loss`."""
 
 import json
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from potstill.core import params
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, squeeze
+from potstill.core.jsonl import Row, row_id, squeeze
 from potstill.core.project import ROOT
 from potstill.dataset import own_files
 
 MESSAGES, PREFERENCES = "messages", "preferences"
+FIRST, ALL, NONE = "first", "all", "none"  # what is taken of several answers to one question
 LAST = {  # of each kind: the key of the chat, whose the last message is, and the rule
     MESSAGES: (
         "messages",
@@ -43,6 +44,25 @@ class Chat(NamedTuple):
     messages: Any
     faults: list[tuple[str, str, object]]
     unused: list[str]
+
+
+class Asked(NamedTuple):
+    """A row as the rule for several answers sees it: where it stands, its id, what it asks, and
+    what is answered."""
+
+    where: str
+    id: str
+    question: str
+    answer: str
+
+
+class Settled(NamedTuple):
+    """By the numbers of rows: those that stand there already, why others are left out, and those of
+    each question that has several answers."""
+
+    again: set[int]
+    reasons: dict[int, str]
+    conflicts: dict[str, list[int]]
 
 
 class File(NamedTuple):
@@ -90,6 +110,44 @@ def messages_rows(path: str | Path) -> list[Row]:
         rest = f"; {more:,} more: see `make validate FILE={path}`" if more > 0 else ""
         raise UserError("; ".join(problems[:3]) + rest)
     return rows
+
+
+def asked(where: str, row: Row) -> Asked:
+    """A row to train on as the rule sees it. White space in a question does not count, nor does a
+    last answer that is not learnt."""
+    *before, last = row["messages"]
+    question = json.dumps([[one["role"], squeeze(one["content"])] for one in before])
+    answer = last["content"] if last.get("loss", True) else ""
+    return Asked(where, row.get("id") or row_id({"messages": row["messages"]}), question, answer)
+
+
+def settle(rows: Iterable[Asked], several: str) -> Settled:
+    """Each row once, and of several answers to one question the `first`, `all` or `none`: the one
+    rule of `make import` and of the stage split."""
+    pairs, ids = set[tuple[str, str]](), dict[str, str]()  # ids: where each is
+    firsts: dict[str, str] = {}  # where a question is first answered
+    rivals: dict[str, list[int]] = {}  # the rows that ask a question
+    again, reasons, conflicts = set[int](), dict[int, str](), dict[str, list[int]]()
+    for number, (where, id, question, answer) in enumerate(rows):
+        rivals.setdefault(question, []).append(number)
+        if (question, answer) in pairs:
+            again.add(number)
+            continue
+        pairs.add((question, answer))
+        if question in firsts:
+            conflicts[question] = rivals[question]
+            if several == FIRST:
+                reasons[number] = f"{firsts[question]} has another answer to this question"
+        elif id in ids:
+            reasons[number] = f"{ids[id]} has the id {id} already, for another row"
+        ids.setdefault(id, where)
+        firsts.setdefault(question, where)
+    if several == NONE:
+        for question, numbers in conflicts.items():
+            why = f"several answers to this question, the first in {firsts[question]}"
+            reasons |= dict.fromkeys(numbers, why)
+        again -= reasons.keys()
+    return Settled(again, reasons, conflicts)
 
 
 def chat(value: object, name: str = "messages") -> Chat:
@@ -167,7 +225,8 @@ def violations(kind: str, row: Row) -> list[str]:
     for place, rule, value in [*said(row, ROW_KEYS), *found.faults]:
         faults[place, rule] = value
     row = row | ({name: found.messages} if name in row else {})
-    for error in _validator(kind).iter_errors(row):
+    roles = _roles(row) if kind == MESSAGES else None
+    for error in () if roles and _fit(roles) else _validator(kind).iter_errors(row):
         place = error.json_path.removeprefix("$").removeprefix(".")
         faults[place, str(error.schema["description"])] = error.instance
     faults |= {(place, rule): value for place, rule, value in _unsaid(kind, row)}
@@ -175,6 +234,30 @@ def violations(kind: str, row: Row) -> list[str]:
         f"{place}: {rule}; found {params.found_text(value)}".removeprefix(": ")
         for (place, rule), value in faults.items()
     ]
+
+
+def _roles(row: Row) -> tuple[str, ...] | None:
+    """The roles of a row of messages that the schema can have nothing against but for these: all
+    its texts have a sign. None for any other. Ten thousand rows have a few orders of roles."""
+    messages = row.get("messages")
+    if not isinstance(messages, list) or {"id", "family"} & row.keys():
+        return None
+    roles = []
+    for one in messages:
+        match one:
+            case {"role": str(role), "content": str(text)} if (
+                text[:1] > " " and text[0].isprintable()  # no white space, no mark
+            ):
+                roles.append(role)
+            case _:
+                return None
+    return tuple(roles)
+
+
+@lru_cache(1024)
+def _fit(roles: tuple[str, ...]) -> bool:
+    turns = [{"role": role, "content": "x"} for role in roles]
+    return bool(_validator(MESSAGES).is_valid({"messages": turns}))
 
 
 @cache

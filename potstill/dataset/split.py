@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from potstill.core import jsonl
 from potstill.core.errors import UserError
@@ -117,17 +118,19 @@ def like_tests(learnt: list[Item], tests: list[Item], threshold: float) -> dict[
     found: dict[str, str] = {}
     if not tests:
         return found
-    texts: list[tuple[str, Item, bool]] = []
-    for part, is_test in ((tests, True), (learnt, False)):
-        for item in part:
-            texts += [(text, item, is_test) for text in dict.fromkeys(item.texts)]
+    asked, learn = (
+        [(text, item) for item in part for text in dict.fromkeys(item.texts)]
+        for part in (tests, learnt)
+    )
+    every = asked + learn
 
     def wanted(i: int, j: int) -> bool:
-        return texts[i][2] and not texts[j][2] and texts[j][1].id not in found
+        return every[j][1].id not in found
 
-    for i, j, similarity in near_duplicates.pairs([one[0] for one in texts], threshold, wanted):
-        test = texts[i][1]
-        found[texts[j][1].id] = f"near_duplicate: of {test.where}, id {test.id} ({similarity:.2f})"
+    texts = [text for text, _ in every]
+    for i, j, similarity in near_duplicates.pairs(texts, threshold, wanted, len(asked)):
+        test = every[i][1]
+        found[every[j][1].id] = f"near_duplicate: of {test.where}, id {test.id} ({similarity:.2f})"
     return found
 
 
@@ -169,25 +172,41 @@ def items(t: Task, path: Path, rows: list[Row]) -> list[Item]:
     return found
 
 
-def chats(t: Task, path: Path) -> tuple[list[Item], int]:
-    """The rows of a user's messages file, which may be missing, and how many were left out as they
-    stood there already. Without a family, a row is of that of the input which its first turn asks
-    for. Raises UserError for what the rules of the file have against it."""
+class Own(NamedTuple):
+    """A user's own rows, how many more stood there already, and those that are left out since their
+    question has another answer, {"where", "id", "reason"}."""
+
+    items: list[Item]
+    twice: int = 0
+    left_out: tuple[Row, ...] = ()
+
+
+def chats(t: Task, path: Path, several: str) -> Own:
+    """The rows of a user's messages file, which may be missing; `several` as in own_rows.settle.
+    Without a family, a row is of that of the input which its first turn asks for. Raises UserError
+    for what the rules of the file have against it."""
     if not path.is_file() or not path.stat().st_size:
-        return [], 0
+        return Own([])
     from potstill.dataset import own_rows
 
     rows, ask = own_rows.messages_rows(path), _asks(t)
-    found: dict[str, Item] = {}
-    for number, row in enumerate(rows, 1):
+    asked = [own_rows.asked(f"{path}:{number}", row) for number, row in enumerate(rows, 1)]
+    again, reasons, _ = own_rows.settle(asked, several)
+    found: list[Item] = []
+    for number, (row, (where, id, *_)) in enumerate(zip(rows, asked, strict=True)):
+        if number in again or number in reasons:
+            continue
         messages = row["messages"]  # each with role, content and perhaps loss
-        asked = [ask(turn["content"]) for turn in messages if turn["role"] == "user"]
-        id = row.get("id", jsonl.row_id({"messages": messages}))
-        family = row.get("family", jsonl.row_id(asked[0][0]))
-        texts, lesson = tuple(text for _, text in asked), {"id": id, "messages": messages}
-        test = _as_test(t, asked[0][0], messages[-1]["content"]) if len(asked) == 1 else None
-        found.setdefault(id, Item(f"{path}:{number}", id, family, texts, lesson, test))
-    return list(found.values()), len(rows) - len(found)
+        turns = [ask(turn["content"]) for turn in messages if turn["role"] == "user"]
+        family = row.get("family", jsonl.row_id(turns[0][0]))
+        texts, lesson = tuple(text for _, text in turns), {"id": id, "messages": messages}
+        test = _as_test(t, turns[0][0], messages[-1]["content"]) if len(turns) == 1 else None
+        found.append(Item(where, id, family, texts, lesson, test))
+    left_out = [
+        {"where": asked[number].where, "id": asked[number].id, "reason": f"several: {why}"}
+        for number, why in reasons.items()
+    ]
+    return Own(found, len(again), tuple(left_out))
 
 
 def _as_test(t: Task, input: Row, answer: str) -> Row | None:

@@ -188,8 +188,10 @@ def _dropped(t: Task) -> Iterator[tuple[str, int]]:
     filtered, divided = read_json(t.data / "3-funnel.json"), t.data / "4-split.json"
     yield from ((f"{name}, not asked", n) for name, n in filtered.get("not_asked", {}).items())
     yield from filtered["dropped"].items()
-    if like := read_json(divided)["like a test row"] if divided.is_file() else 0:
-        yield "like a test row", like
+    report = read_json(divided) if divided.is_file() else {}
+    for name in ("like a test row", "own rows with another answer"):
+        if number := report.get(name):
+            yield name, number
 
 
 def _count(path: Path) -> int:

@@ -163,6 +163,22 @@ def test_rows_of_one_s_own_alone_need_no_teacher(project: Project) -> None:
     )
 
 
+def test_own_rows_with_several_answers_are_said(project: Project) -> None:
+    project.write("data/seeds.jsonl", "")
+    turns = [[("user", "a b"), ("assistant", answer)] for answer in ("x", "y", "z")]
+    chats = [[{"role": role, "content": text} for role, text in chat] for chat in turns]
+    jsonl.write_jsonl("data/own/messages.jsonl", [{"messages": chat} for chat in chats])
+    says = (
+        "data/own/messages.jsonl:2: several: data/own/messages.jsonl:1 has another answer to this "
+        "question: 2 rows of your own are not learnt; split.several of params.yaml decides"
+    )
+    assert said() == ([], [says])
+    project.set(split_several="none")
+    assert "3 rows of your own are not learnt" in said()[0][0]
+    project.set(split_several="all")
+    assert said() == ([], [])
+
+
 def test_the_endpoint_is_asked_for_its_models_alone(project: Project, fake: FakeTeacher) -> None:
     project.seeds(2, alike=False)
     project.set(teacher_model="fake-235b")

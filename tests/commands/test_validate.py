@@ -54,6 +54,24 @@ def test_preferences_are_looked_at(
         validate.main()
 
 
+@pytest.mark.parametrize(("rule", "taken"), [("first", "first"), ("all", "all")])
+def test_several_answers_are_no_violation_but_said(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rule: str,
+    taken: str,
+) -> None:
+    project.set(split_several=rule)
+    project.write("f", "".join(json.dumps({"text": "q", "output": one}) + "\n" for one in "ab"))
+    monkeypatch.setattr("sys.argv", ["validate", "f"])
+    validate.main()
+    assert (
+        f"1 questions have several answers: `make import` takes {taken} (SEVERAL=first, all or "
+        f"none); split, by split.several of params.yaml, {rule}"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

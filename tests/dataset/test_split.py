@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.dataset import split
+from potstill.dataset import own_files, own_import, split
 from potstill.task import settings
 from stages import split as stage
 from tests.conftest import ROOT, Project
@@ -241,7 +241,7 @@ def test_own_rows_with_one_question_are_one_family(project: Project) -> None:
         [chat(turn, str(i)) for i, turn in enumerate(turns)]
         + [chat("hi", "x", "ok", "y", family="f")],
     )
-    found, twice = split.chats(t, path)
+    found, twice, _ = split.chats(t, path, "all")
     asked = jsonl.row_id({"a": "1", "b": "2"})
     assert [one.family == asked for one in found] == [True, True, False, False, False]
     assert [one.texts for one in found[1:3]] == [
@@ -249,6 +249,57 @@ def test_own_rows_with_one_question_are_one_family(project: Project) -> None:
         ("say 1, then 2 and 3",),
     ]  # without the words around
     assert (found[4].family, found[4].texts, twice) == ("f", ("hi", "ok"), 0)
+
+
+@pytest.mark.parametrize(
+    ("several", "learnt", "reasons"),
+    [
+        ("first", ["a"], {4: "{1} has another answer to this question"}),
+        ("all", ["a", "b"], {}),
+        (
+            "none",
+            [],
+            dict.fromkeys((1, 3, 4), "several answers to this question, the first in {1}"),
+        ),
+    ],
+)
+def test_of_several_answers_split_learns_what_import_takes(
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    several: str,
+    learnt: list[str],
+    reasons: dict[int, str],
+) -> None:
+    """By one rule; what is left out stands in 4-split.json with its reason."""
+    own = [chat("the q", "a"), chat("r", "c"), chat("the  q", "a", id="x"), chat("the q", "b")]
+    sides = run(project, kept(100), GOLD, own, split_several=several)
+    split_learns = [
+        row["messages"][-1]["content"]
+        for row in sides["train"] + sides["valid"]
+        if row["messages"][0]["role"] == "user"
+    ]
+    assert sorted(split_learns) == sorted([*learnt, "c"])
+    path = Path("data/own/messages.jsonl")
+    taken = own_import.take(settings.load(), own_files.read(path))
+    own_import.settle(taken, "train", (), several)
+    import_takes = [row["messages"][-1]["content"] for _, row in taken.rows["train"]]
+    assert sorted(import_takes) == sorted(split_learns)
+    report = json.loads(Path("data/4-split.json").read_text())
+    assert report.get("own rows with another answer", 0) == len(report["dropped"]) == len(reasons)
+    assert {row["where"]: row["reason"] for row in report["dropped"]} == {
+        f"{path}:{line}": "several: " + why.replace("{1}", f"{path}:1")
+        for line, why in reasons.items()
+    }
+    assert report["own"] == 4 and report["own rows that are there twice"] == (several != "none")
+    assert ("(split.several of params.yaml)" in capsys.readouterr().out) == bool(reasons)
+
+
+def test_an_own_row_that_contradicts_a_gold_row_is_not_learnt(project: Project) -> None:
+    own = [chat(GOLD[0]["text"], "another"), chat("r", "c")]
+    sides = run(project, kept(100), GOLD, own)
+    assert "another" not in json.dumps(sides["train"] + sides["valid"])
+    [dropped] = json.loads(Path("data/4-split.json").read_text())["dropped"]
+    assert dropped["reason"] == (f"near_duplicate: of data/gold.jsonl:1, id {GOLD[0]['id']} (1.00)")
 
 
 def test_own_rows_of_a_family_held_out_stand_aside(
@@ -368,7 +419,7 @@ def test_six_pairs_among_own_rows_stand_on_one_side(project: Project) -> None:
 def test_own_rows_alone_are_held_out_with_their_labels(project: Project) -> None:
     own = [chat(text(i), json.dumps({"word": f"w{i}", "length": i})) for i in range(300)]
     own += [chat(text(0), "no JSON"), chat("hi there", "x", "and then", "y")]
-    sides = run(project, [], [], own)
+    sides = run(project, [], [], own, split_several="all")
     test = sides["test"]
     assert 30 < len(test) < 90
     assert {row["slice"] for row in test} == {split.SLICE}
