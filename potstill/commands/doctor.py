@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from potstill.checks import registry
-from potstill.core import params, project
+from potstill.core import params, preflight, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering, lengths, own_rows, reviews, split
@@ -28,11 +28,8 @@ from potstill.task.settings import Task
 from potstill.teacher import asking, scripted
 
 SHOWN = 10  # findings of one kind that are printed; the others are counted
-LEAST_DISK = 500 << 20  # bytes that a run needs beside the model's copies
-COPIES = 5  # of the model on disk: merged, student, checkpoints, and DVC's cache of both
 RUNTIME = 1 << 30  # bytes of memory that libraries and rows need
 KV_CACHE = 2 << 30  # bytes that predictions on a CPU take beside the weights
-WRITTEN = "task.yaml params.yaml dvc.yaml schema.json prompts teacher data".split()  # by people
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -76,13 +73,19 @@ def findings(paid: bool) -> Findings:
     yield from fatal(faults)
     gold, wrong = t.written(t.data / "gold.jsonl", "gold")
     yield from fatal(wrong)
-    own: list[split.Item] = []
+    own, left_out = list[split.Item](), tuple[Row, ...]()
     path = t.data / split.OWN
     if path.is_file() and path.stat().st_size:
         try:
-            own = split.chats(t, path)[0]
+            own, _, left_out = split.chats(t, path, p.split.several)
         except UserError as error:  # of the first rows
             yield from fatal(list(own_rows.read(path).problems) or [str(error)])
+    if left_out:
+        yield Finding(
+            not own,
+            f"{left_out[0]['where']}: {left_out[0]['reason']}: {len(left_out):,} rows of your own "
+            "are not learnt; split.several of params.yaml decides",
+        )
     looked = Looked(p, t, [] if faults else seeds, [] if wrong else gold, own)
     if not seeds and not own and not faults and not path.is_file():
         yield Finding(True, filtering.NOTHING)
@@ -232,7 +235,7 @@ def memory(cuda: bool) -> int:
 
         return int(torch.cuda.mem_get_info()[1])
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
+    limit = preflight.MEMORY
     text = limit.read_text().strip() if limit.is_file() else "max"
     return min(total, int(text)) if text.isdigit() else total
 
@@ -281,10 +284,7 @@ def _room(p: SimpleNamespace) -> tuple[str, int]:
 
 def disk(at: Looked) -> Findings:
     """Whether what a run makes has room."""
-    folder = lengths.folder(at.p.model)
-    files = folder.glob("*.safetensors") if folder else ()
-    need = LEAST_DISK + COPIES * sum(path.stat().st_size for path in files)
-    free = shutil.disk_usage(".").free
+    need, free = preflight.room(at.p.model), shutil.disk_usage(".").free
     if free < need:
         yield Finding(
             True,
@@ -367,17 +367,18 @@ def experiments(at: Looked) -> Findings:
 
 def untracked() -> str:
     """A sentence on the files of the task that git does not know; "" where it knows them all."""
-    listed = project.git("ls-files", "--others", "--exclude-standard", "--", *WRITTEN).splitlines()
+    new = ("ls-files", "--others", "--exclude-standard", "--", *preflight.WRITTEN)
+    listed = project.git(*new).splitlines()
     if not listed:
         return ""
     # Relative to where the user is: the repository's root, from where `make` is called
     home = os.path.relpath(Path.cwd(), project.ROOT)
     paths = [os.path.normpath(f"{home}/{one}") for one in listed]
-    new = len(listed) > SHOWN and home != "."
+    many = len(listed) > SHOWN and home != "."
     return (
         f"{paths[0]}: git does not know {len(listed):,} files of this task, and an experiment in a "
         f"copy (`make sweep`, --temp) sees only what it knows: git add "
-        f"{home if new else ' '.join(paths)}"
+        f"{home if many else ' '.join(paths)}"
     )
 
 

@@ -10,18 +10,16 @@ import errno
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from potstill.core import lockfile, params, project, record
+from potstill.core import lockfile, params, preflight, project, record
 from potstill.core.errors import UserError
 
 LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
-PAID = ("expand", "generate", "pairs", "ask_teacher", "judge")  # stages that may ask a real teacher
 
 
 def run(main: Callable[[], None]) -> None:
@@ -77,31 +75,11 @@ def running_once() -> Iterator[None]:
         lock.truncate(0)
         print(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}", file=lock, flush=True)
         verify_inputs(f"-m stages.{name}")
-        preflight(name)
+        preflight.look(name)
         recorded = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # no name without DVC
         before = record.read(recorded)
         yield
         record.verify(recorded, before, started())
-
-
-def preflight(name: str) -> None:
-    """Before a stage that may pay a teacher: `make doctor` without its call, in a process of its
-    own, so that the stage depends on none of what it looks at. Raises UserError when a finding is
-    fatal, with all findings printed before it."""
-    given = lockfile.read_yaml(params.PATH) if name in PAID and params.PATH.is_file() else {}
-    models = [(given.get(key) or {}).get("model") for key in ("teacher", "judge")]
-    if models[0] in (None, "scripted") or (name == "judge" and not models[1]):
-        return
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths = os.pathsep.join(filter(None, [str(project.ROOT), *known]))
-    command = [sys.executable, "-m", "potstill", "doctor", "--paid"]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
-    )
-    print(done.stdout, end="", flush=True)
-    if done.returncode:
-        last = done.stderr.strip().splitlines() or [f"doctor ended with {done.returncode}"]
-        raise UserError(last[-1].removeprefix("error: "))
 
 
 def started() -> float:

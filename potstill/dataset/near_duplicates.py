@@ -48,17 +48,22 @@ def jaccard(a: str, b: str) -> float:
 
 
 def pairs(
-    texts: Sequence[str], threshold: float, wanted: Callable[[int, int], bool] | None = None
+    texts: Sequence[str],
+    threshold: float,
+    wanted: Callable[[int, int], bool] | None = None,
+    before: int | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     """All pairs i < j whose similarity is at least `threshold` (above 0, up to 1), each with that
-    similarity, in the order of j, then of i. Only pairs that are `wanted` at the time are compared:
-    what was found before may decide."""
+    similarity, in the order of j, then of i; with `before` only those of i < before <= j. Only
+    pairs that are `wanted` at the time are compared: what was found before may decide."""
     texts = [normal(text) for text in texts]
     index = _Index(threshold)
     for j, signatures in _signed(texts, threshold):
-        for i, similarity in index.near(texts[j], signatures, _with(wanted, j)):
-            yield i, j, similarity
-        index.add(j, texts[j], signatures)
+        if before is None or j >= before:
+            for i, similarity in index.near(texts[j], signatures, _with(wanted, j)):
+                yield i, j, similarity
+        if before is None or j < before:
+            index.add(j, texts[j], signatures)
 
 
 def _with(wanted: Callable[[int, int], bool] | None, j: int) -> Callable[[int], bool] | None:
