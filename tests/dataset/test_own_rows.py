@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -274,3 +275,20 @@ def test_any_value_for_messages_is_refused_or_can_be_trained_on(value: Any) -> N
 def test_only_json_lines_may_lie_in_the_task(project: Project, content: str | bytes) -> None:
     with pytest.raises(UserError, match=r"f.jsonl: found .*, expected JSON Lines in UTF-8"):
         said(content)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"content": st.sampled_from(["a", "{}", "", " ", "\ufeff", "\x85", "\u3000b", 7])},
+            optional={"role": st.sampled_from(["system", "user", "assistant", "tool", 7])},
+        ),
+        max_size=4,
+    )
+)
+def test_the_short_way_through_the_schema_finds_the_same(messages: list[Any]) -> None:
+    row = {"messages": messages}
+    found = own_rows.violations("messages", row)
+    with patch.object(own_rows, "_roles", lambda _: None):
+        assert own_rows.violations("messages", row) == found
