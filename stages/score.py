@@ -15,6 +15,7 @@ tables/fit.json:   {"verdict": "well fitted", "advice": "…"}
 
 from potstill.core import jsonl, params, stage
 from potstill.evaluation import choose, compare, judge, loss_curves, score
+from potstill.evaluation.statistics import count
 from potstill.inference import predictions
 from potstill.task import settings
 
@@ -46,9 +47,10 @@ def main() -> None:
     jsonl.write_json(folder / "judge.json", {"pairs": judge.table(t)})
     jsonl.write_json(t.reports / "metrics.json", found)
     jsonl.write_json(t.reports / "cost.json", cost)
-    print(f"score: {len(bought):,} answers of the teacher, {kept:,} kept, {len(tests):,} test rows")
+    answers_of = count(len(bought), "answer")
+    print(f"score: {answers_of} of the teacher, {kept:,} kept, {count(len(tests), 'test row')}")
     print(score.table(found), compare.lines(tables["pairs"]), sep="\n")
-    print(compare.hop_lines(tables["hops"]))
+    print(*map(compare.hop_line, tables["hops"]), sep="\n")
     if "ship" in found:
         print(choose.lines(found["ship"]))
     print(score.cost_line(cost))

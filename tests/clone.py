@@ -39,12 +39,13 @@ def main():
     right = 40 + rank
     low, high = statistics.wilson(right, 100)
     found = {"accuracy": right / 100, "low": low, "high": high}
-    found |= {"right": right, "wrong": 100 - right}
+    found |= {"right": right, "wrong": 100 - right, "unscored": 0}
     jsonl.write_json("reports/metrics.json", {"rows": 100, "sft": found, "base": found})
     cost = {"answers": 60, "prompt_tokens": 7, "completion_tokens": 3, "spent": None}
     jsonl.write_json("reports/cost.json", cost)
     marks = [{"id": str(i), "slice": "a", "base": 0, "sft": int(i < right)} for i in range(100)]
     compare.write_csv(Path("reports/tables/marks.csv"), marks)
+    compare.write_csv(Path("reports/tables/pairs.csv"), [compare.pair("base", "sft", [], [])])
     hop = {"hop": "merged", "rows": 60, "differ": 0, "flips": 0, "passed": 1}
     compare.write_csv(Path("reports/tables/hops.csv"), [hop])
 if __name__ == "__main__":

@@ -259,6 +259,7 @@ def hundred(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     def files(rank: int) -> dict[str, str]:
         low, high = statistics.wilson(rank, 100)
         found = {"accuracy": rank / 100, "low": low, "high": high}
+        found |= {"right": rank, "wrong": 100 - rank, "unscored": 0}
         marks = "id,slice,base,sft\n" + "".join(f"{i},a,0,{int(i < rank)}\n" for i in range(100))
         return {
             "params.yaml": text.replace("lora_rank: 32", f"lora_rank: {rank}"),
@@ -298,9 +299,9 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     experiments.main()
     assert len(calls) < 5
     _, base, first, *rest = capsys.readouterr().out.splitlines()
-    assert rest.pop() == "1 experiments are of another task, or have no result"
+    assert rest.pop() == "1 experiment of another task, or without a result"
     assert len(rest) == 98  # that of rank 60 changes nothing
-    assert base.startswith("last commit      60.0%   50.2% to  69.1%")
+    assert base.startswith("last commit         60.0%  50.2% to 69.1%")
     assert first.endswith("better: 40 rows fixed, 0 broken, exact McNemar; lora_rank=100")
     verdicts = [line.partition(":")[0].split("  ")[-1] for line in [first, *rest]]
     middle = verdicts.count("within the noise")

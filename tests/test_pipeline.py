@@ -184,7 +184,7 @@ def test_a_run_makes_everything(checkout: Checkout) -> None:
         (str(min(100, learnt)), "1"),
     ]
     assert metrics["examples"]["prompt_tokens"] > metrics["base"]["prompt_tokens"]
-    assert "of the test rows are right after the training" in checkout.read("reports/report.html")
+    assert "like_seeds are right after the training" in checkout.read("reports/report.html")
     code, out = checkout.run("tests.second_scorer")
     assert (code, out.splitlines()[-1]) == (0, "address: 0 differences"), out
     checkout.commit()

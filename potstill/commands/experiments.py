@@ -21,6 +21,7 @@ from potstill.core import lockfile, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.evaluation import compare, score, statistics
+from potstill.evaluation.statistics import p_text, percents
 from potstill.task import settings
 from potstill.task.settings import Task
 
@@ -53,9 +54,10 @@ def blobs(names: list[str]) -> list[bytes | None]:
 
 
 def results(task: Task, commits: dict[str, str]) -> list[Row]:
-    """What each commit says of the task, {"name", "params", "model", "right", "share", "low",
-    "high"}, but for commits that have no result. An experiment of another task has the last
-    commit's result of this one, as the commit before it has: it is left out, too."""
+    """What each commit says of the task, {"name", "params", "model", "word" (what the share is
+    called), "share", "interval", "right"}, but for commits that have no result. An experiment of
+    another task has the last commit's result of this one, as the commit before it has: it is left
+    out, too."""
     prefix = project.git("rev-parse", "--show-prefix")
     files = ("params.yaml", "reports/metrics.json", "reports/tables/marks.csv")
     paths = [prefix + file for file in files]
@@ -73,8 +75,9 @@ def results(task: Task, commits: dict[str, str]) -> list[Row]:
         table = compare.read_csv(marks.decode(), f"{name}: marks.csv")
         found.append(
             {"name": name, "params": flat(yaml.load(given or b"", lockfile.Loader) or {})}
-            | {"model": model, "share": score.headline(measured[model])}
-            | {side: measured[model][side] for side in ("low", "high")}
+            | {"model": model, "word": score.word_of(measured[model])}
+            | {"share": score.headline(measured[model])}
+            | {"interval": score.interval(measured[model])}
             | {"right": gate.right(task, table, model)}
         )
     return found
@@ -96,26 +99,29 @@ def judged(base: Row, others: list[Row]) -> list[Row]:
         p, how = gate.difference(base["right"], one["right"])
         given = one["params"]
         changed = {key: given[key] for key in given if base["params"].get(key) != given[key]}
+        changed |= {key: one[key] for key in ("model", "word") if one[key] != base[key]}
         table.append(one | {"p": p, "how": how, "changed": changed})
     worst = 0.0
     for place, one in enumerate(sorted(table, key=lambda one: one["p"])):
         worst = one["p"] = min(1.0, max(worst, one["p"] * (len(table) - place)))
-        better = "better" if one["share"] > base["share"] else "worse"
-        one["verdict"] = better if one["p"] < statistics.ALPHA else "within the noise"
+        one["verdict"] = statistics.difference(worst, one["share"] > base["share"])
     return sorted(table, key=lambda one: -one["share"])
 
 
 def lines(base: Row, table: list[Row]) -> list[str]:
     """The table as text."""
     wide = max(len(one["name"]) for one in [base, *table])
-    text = [f"{'':{wide}}  {base['model']} right  95 % interval     p  against the last commit"]
-    for one in [base, *table]:
-        said = f"{one['p']:6.2g}  {one['verdict']}: {one['how']};" if "p" in one else " " * 8
+    word = base["word"]
+    head = f"{'':{wide}}  {base['model']} {word}  {'95 % interval':16}        p"
+    text = [f"{head}  against the last commit"]
+    shares = percents(*(one["share"] for one in [base, *table]))
+    for one, share in zip([base, *table], shares, strict=True):
+        said = " " * 9
+        if "p" in one:
+            said = f"{p_text(one['p']).removeprefix('= '):>7}  {one['verdict']}: {one['how']};"
         changed = ", ".join(f"{key}={value}" for key, value in one.get("changed", {}).items())
-        text.append(
-            f"{one['name']:{wide}}  {one['share']:9.1%}  {one['low']:6.1%} to {one['high']:6.1%} "
-            f"{said} {changed}".rstrip()
-        )
+        left = f"{one['name']:{wide}}  {share:>{len(base['model'] + word) + 1}}"
+        text.append(f"{left}  {one['interval']:16}  {said} {changed}".rstrip())
     return text
 
 
@@ -184,4 +190,4 @@ def main() -> None:
         )
     print(*lines(rows[0], judged(rows[0], rows[1:])), sep="\n")
     if left := len(known) + 1 - len(rows):
-        print(f"{left} experiments are of another task, or have no result")
+        print(f"{statistics.count(left, 'experiment')} of another task, or without a result")

@@ -28,36 +28,39 @@ def judge(task: Task, least: float | None, revision: str) -> str:
     found = read_json(path)
     model = score.student(found)
     of = found[model]
-    share, interval = score.headline(of), f"{of['low']:.1%} to {of['high']:.1%}"
-    said = f"{model} has {score.word_of(of)} {share:.1%} ({interval})"
+    share = score.headline(of)
+
+    def has(percent: str) -> str:
+        return f"{model} has {score.word_of(of)} {percent} ({score.interval(of)})"
+
     if least is not None and share < least:
-        bar = f"{least:.1%} (gate.min_accuracy in params.yaml)"
-        raise UserError(f"{path}: {said}, expected {bar} or more")
+        text, bar = statistics.percents(share, least)
+        bar = f"{bar} (gate.min_accuracy in params.yaml) or more"
+        raise UserError(f"{path}: {has(text)}, expected {bar}")
     for hop in compare.read_csv(read_text(hops), str(hops)):
         if hop["passed"] != "1":
-            flips = f"{hop['flips']} of {hop['rows']} rows flip, expected no more than by chance"
-            raise UserError(
-                f"{hops}: {hop['hop']}: {flips}: what is served is not what was trained"
-            )
+            line = compare.hop_line(hop)
+            raise UserError(f"{hops}: {line}: what is served is not what was trained")
     now = compare.read_csv(read_text(marks), str(marks))
     try:
         project.git("rev-parse", "--verify", f"{revision}^{{commit}}")
     except UserError:
         remedy = "give a commit, a branch or a tag, such as AGAINST=origin/main"
         raise UserError(f"git has no revision {revision!r}: {remedy}") from None
-    text = project.committed(revision, marks)
-    if text is None:
-        return f"gate: {said}; {revision} has no result to compare with"
-    before = compare.read_csv(text.decode(), f"{marks} at {revision}")
-    if model not in before[0]:
-        return f"gate: {said}; {revision} has no result of {model} to compare with"
-    old, new = right(task, before, model), right(task, now, model)
-    p, how = difference(old, new)
+    table = project.committed(revision, marks)
+    before = compare.read_csv(table.decode(), f"{marks} at {revision}") if table else []
+    old = right(task, before, model) if before and model in before[0] else {}
+    if not old:
+        alone = has(statistics.percent(share))
+        return f"gate: {alone}; {revision} has no result of {model} on such rows to compare with"
+    p, how = difference(old, right(task, now, model))
     was = sum(old.values()) / len(old)
-    against = f"{revision} has {was:.1%} ({how} p = {p:.2g})"
-    if share < was and p < statistics.ALPHA:
-        raise UserError(f"{path}: {said}, but {against}: it has become worse by more than noise")
-    return f"gate: {said}; {against}"
+    text, earlier = statistics.percents(share, was)
+    verdict = statistics.difference(p, share > was)
+    said = f"{has(text)}; {revision} has {earlier}: {verdict} ({how}, p {statistics.p_text(p)})"
+    if verdict == "worse":
+        raise UserError(f"{path}: {said}, expected no worse")
+    return f"gate: {said}"
 
 
 def right(task: Task, marks: Marks, model: str) -> dict[str, bool]:
@@ -72,7 +75,7 @@ def difference(old: dict[str, bool], new: dict[str, bool]) -> tuple[float, str]:
         one, other = ((sum(rows.values()), len(rows)) for rows in (old, new))
         return statistics.fisher(one, other), "other test rows, Fisher's exact"
     fixed, broken = statistics.changed(old.values(), [new[id] for id in old])
-    how = f"{fixed:,} rows fixed, {broken:,} broken, exact McNemar"
+    how = f"{statistics.count(fixed, 'row')} fixed, {broken:,} broken, exact McNemar"
     return statistics.exact(fixed, broken), how
 
 

@@ -19,6 +19,7 @@ from potstill.core.errors import UserError
 from potstill.core.models import MODELS
 from potstill.core.params import read_text
 from potstill.evaluation import score
+from potstill.evaluation.statistics import percent
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.training import model_folder, run
@@ -79,13 +80,12 @@ def _results(task: Task, metrics: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         parts |= {name: part for name, part in inner.items() if {"rows", "low"} <= part.keys()}
         prompt = "short" if MODELS[model].prompt == "student" else "long"
         for name, part in parts.items():
-            interval = f"{part['low']:.1%} to {part['high']:.1%}"
             yield (
                 model,
                 prompt,
                 f"{part['rows']:,}, {name}",
-                f"{score.headline(part):.1%}",
-                interval,
+                percent(score.headline(part)),
+                score.interval(part),
             )
 
 

@@ -171,30 +171,33 @@ def complete() -> None:
 
 def verdict(progress: Progress, seconds: float) -> str:
     """The result of the pipeline in a few lines, from the files that score and report left."""
-    from potstill.evaluation import score
+    from potstill.evaluation import compare, score, sentences
+    from potstill.evaluation.statistics import count, percent, percents
 
     metrics, cost = (
         jsonl.read_json(Path("reports", f"{name}.json")) for name in ("metrics", "cost")
     )
-    before, after = metrics["base"], metrics[score.student(metrics)]
+    student, tables = metrics[score.student(metrics)], Path("reports/tables")
+    pairs = compare.read_csv(params.read_text(tables / "pairs.csv"), str(tables / "pairs.csv"))
+    gain = sentences.gain(metrics, pairs, params.load("gate").gate.min_accuracy)
+    before, after = percents(*map(score.headline, (metrics["base"], student)))
     of = lockfile.read_yaml(Path("task.yaml")).get("headline_slice")
-    count, where = len(progress.ran), project.prefix()
-    ran = f"{count} of {len(progress.names)} stages ran" if count else "nothing was to do"
+    rows, where = count(metrics["rows"], "test row"), project.prefix()
+    ran = f"{len(progress.ran)} of {count(len(progress.names), 'stage')} ran"
+    ran = ran if progress.ran else "nothing was to do"
     lines = [
         "",
-        f"{params.task_name()}: {score.headline(before):.1%} → {score.headline(after):.1%} "
-        f"{score.WORD_SAYS[score.word_of(after)]} "
-        f"(95 % interval {after['low']:.1%} to {after['high']:.1%})",
-        f"  {'model':<10}{'share':>8}  95 % interval     right of {metrics['rows']:,} test rows"
+        f"{params.task_name()}: {before} → {after} "
+        f"{score.WORD_SAYS[score.word_of(student)]} (95 % interval {score.interval(student)})",
+        *(gain or ()),
+        f"  {'model':<10}{'share':>8}  95 % interval     right of {rows}"
         + (f" ({of})" if of else ""),
     ]
     for name, model in MODELS.items():
         if found := metrics.get(name):
-            interval = f"{found['low']:.1%} to {found['high']:.1%}"
-            lines.append(
-                f"  {name:<10}{score.headline(found):>8.1%}  {interval:<16}  {found['right']:5,}  "
-                f"{model.says}"
-            )
+            share, interval = percent(score.headline(found)), score.interval(found)
+            right = f"{found['right']:5,}  {model.says}"
+            lines.append(f"  {name:<10}{share:>8}  {interval:<16}  {right}")
     return "\n".join(
         [
             *lines,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from potstill.core import jsonl, project
 from potstill.evaluation import score
+from potstill.evaluation.statistics import percent
 from potstill.task import settings
 
 COLUMNS = ("teacher", "before", "after", "prompt", "prompt")
@@ -17,9 +18,9 @@ def line(name: str, folder: Path) -> str:
     if not path.is_file():
         return f"{name:14}not yet run: make repro TASK={name}"
     metrics = jsonl.read_json(path)
-    models = ("teacher", "base", "sft")
+    models = ("teacher", "base", score.student(metrics))
     shares = "".join(
-        f"{score.headline(metrics[model]):10.1%}" if model in metrics else f"{'':10}"
+        f"{percent(score.headline(metrics[model])) if model in metrics else '':>10}"
         for model in models
     )
     tokens = "".join(f"{metrics[model]['prompt_tokens']:10,.0f}" for model in models[1:])

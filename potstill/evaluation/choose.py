@@ -37,13 +37,12 @@ def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict
 
 def verdict(found: dict[str, Any]) -> tuple[str, str]:
     """What ships, "sft" or "dpo", and why, by the comparison on the validation rows."""
-    counts = f"right {found['sft']:,} → {found['dpo']:,} of {found['rows']:,} validation rows"
-    counts += f", p = {found['p']:.2g}"
+    counts = _counts(found, "validation row")
     if found["dpo"] <= found["sft"]:
-        return "sft", f"dpo is not better ({counts})"
+        return "sft", f"dpo has no more rows right ({counts})"
     if found["p"] >= statistics.ALPHA:
-        luck = f"that may be luck ({counts}, expected below {statistics.ALPHA})"
-        return "sft", f"dpo is better, but {luck}"
+        below = f"expected below {statistics.ALPHA}"
+        return "sft", f"dpo has more rows right, but {statistics.NOISE} ({counts}, {below})"
     worse = [
         f"{name} {rows['sft']:,} → {rows['dpo']:,}"
         for name, rows in found["checks"].items()
@@ -52,6 +51,11 @@ def verdict(found: dict[str, Any]) -> tuple[str, str]:
     if worse:
         return "sft", f"dpo wins ({counts}), but fails a check on more rows: {', '.join(worse)}"
     return "dpo", f"dpo wins ({counts}), and no check fails on more rows"
+
+
+def _counts(found: dict[str, Any], what: str) -> str:
+    of = statistics.count(found["rows"], what)
+    return f"right {found['sft']:,} → {found['dpo']:,} of {of}, p {statistics.p_text(found['p'])}"
 
 
 def on_tests(task: Task, tests: list[Row], answers: dict[str, list[Row]]) -> dict[str, Any]:
@@ -66,6 +70,5 @@ def on_tests(task: Task, tests: list[Row], answers: dict[str, list[Row]]) -> dic
 
 def lines(found: dict[str, Any]) -> str:
     """What `on_tests` returned, as text."""
-    test = found["test"]
-    counts = f"right {test['sft']:,} → {test['dpo']:,} of {test['rows']:,}, p = {test['p']:.2g}"
-    return f"ship {found['ship']}: {found['why']}\n      the test rows say: {counts}"
+    tests = _counts(found["test"], "test row")
+    return f"ship {found['ship']}: {found['why']}\n      on the test rows: {tests}"

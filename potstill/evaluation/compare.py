@@ -13,6 +13,7 @@ from potstill.core.jsonl import Row
 from potstill.core.models import MODELS
 from potstill.evaluation import score, statistics
 from potstill.evaluation.score import Marks
+from potstill.evaluation.statistics import count, p_text
 from potstill.task.settings import Task
 
 Part = tuple[str, str, list[int]]  # kind, name, and the numbers of its test rows
@@ -22,6 +23,7 @@ HOPS = {  # the floor comes first
     "adapter on its base to merged": ("sft", "adapter"),
     "dpo's adapter on sft to merged": ("dpo", "adapter-dpo"),
 }
+SERVED = "training rows: other tokens where served"
 
 
 def slices(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
@@ -104,7 +106,7 @@ def hops(
     (A/A), which is the floor, each merged model against the adapter on its base, and the tokens of
     training rows (`parity` is 5-parity/report.json). `differ` counts other texts, `flips` other
     verdicts; a hop passes unless Fisher's exact test finds more flips than on the floor."""
-    columns, rows, count = ("hop", "rows", "differ", "flips", "p", "passed"), [], len(tests)
+    columns, rows, total = ("hop", "rows", "differ", "flips", "p", "passed"), [], len(tests)
     floor: int | None = None
     for hop, (before, after) in HOPS.items():
         if after not in predictions:
@@ -114,38 +116,33 @@ def hops(
         texts = zip(predictions[before], predictions[after], strict=True)
         differ = sum(a["answer"] != b["answer"] for a, b in texts)
         floor = flips if floor is None else floor
-        p = statistics.fisher((flips, count), (floor, count))
+        p = statistics.fisher((flips, total), (floor, total))
         passed = int(flips <= floor or p >= statistics.ALPHA)
-        rows.append((hop, count, differ, flips, float(f"{p:.3g}"), passed))
+        rows.append((hop, total, differ, flips, float(f"{p:.3g}"), passed))
     others, lessons = len(parity["other_tokens"]), parity["lessons"]
-    hop = "training rows: other tokens where served"
-    rows.append((hop, lessons, others, others, 1.0, int(not others)))
+    rows.append((SERVED, lessons, others, others, 1.0, int(not others)))
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def lines(table: list[Row]) -> str:
     """The rows of `pairs` as sentences, but for the untrained models against the teacher."""
     return "\n".join(
-        f"{row['model']} against {row['against']}: {row['fixed']:,} rows fixed, "
-        f"{row['broken']:,} broken, p = {row['p']:.2g} (exact McNemar): {_said(row)}"
+        f"{row['model']} against {row['against']}: {count(row['fixed'], 'row')} fixed, "
+        f"{row['broken']:,} broken, p {p_text(row['p'])} (exact McNemar): "
+        f"{statistics.difference(row['p'], row['fixed'] > row['broken'])}"
         for row in table
         if row["against"] != "teacher" or MODELS[row["model"]].weights
     )
 
 
-def _said(row: Row) -> str:
-    if row["p"] >= statistics.ALPHA:
-        return "no difference that this test set can show"
-    return "better" if row["fixed"] > row["broken"] else "worse"
-
-
-def hop_lines(table: list[Row]) -> str:
-    """The rows of `hops` as sentences."""
-    return "\n".join(
-        f"{row['hop']}: {row['differ']:,} of {row['rows']:,} rows differ, {row['flips']:,} flips"
-        f"{'' if row['passed'] else ': not the same model any more'}"
-        for row in table
-    )
+def hop_line(row: Row) -> str:
+    """A row of `hops`, or of hops.csv, as a sentence."""
+    rows, differ, flips, passed = (int(row[key]) for key in ("rows", "differ", "flips", "passed"))
+    of = f"{differ:,} of {count(rows, 'row')}"
+    if row["hop"] == SERVED:
+        return f"{row['hop']}: {of}{'' if passed else ', expected 0'}"
+    more = "" if passed else ", more than chance explains"
+    return f"{row['hop']}: another text in {of}, another verdict in {flips:,}{more}"
 
 
 def states(tests: list[Row], marks: Marks) -> list[Row]:

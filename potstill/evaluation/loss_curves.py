@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,21 +32,38 @@ def split(log: list[Row]) -> tuple[Curve, Curve]:
 def fit(train: Curve, valid: Curve) -> dict[str, str]:
     """{"verdict", "advice"}: the fit, from how both losses end, and what to change."""
     if len(valid) < 3 or len(train) < 6:
-        counts = f"{len(train)} training and {len(valid)} validation losses"
-        advice = f"{counts}: more rows or epochs, or smaller logging_steps and eval_steps"
+        counts = f"training losses: {len(train)}, validation losses: {len(valid)}"
+        advice = f"{counts}; take more rows or epochs, or smaller logging_steps and eval_steps"
         return {"verdict": "too short to tell", "advice": advice}
-    last = 1 - valid[-1][1] / valid[-2][1] if valid[-2][1] else 0.0
+    if not all(isfinite(loss) for _, loss in train + valid):
+        return {"verdict": "diverged", "advice": "a loss is no number: a lower learning rate"}
+    end, before = valid[-1][1], valid[-2][1]
     lowest, step = min((loss, step) for step, loss in valid)
-    if valid[-1][1] > lowest * (1 + RISEN) and _fall(train) > 0:
-        verdict, advice = "over-fitted", f"validation loss has risen since step {step} "
-        advice += "while training loss fell: fewer epochs or a lower rank"
+    ends = f"validation loss ended {_above(end, lowest)} its lowest"
+    ends += f" (step {step:,})" if end > lowest else ""
+    last = 1 - end / before if before else 0.0
+    if end > lowest * (1 + RISEN):
+        fell = _fall(train) > 0
+        verdict, remedy = "over-fitted", "fewer epochs or a lower rank"
+        if not fell:
+            verdict, remedy = "diverged", "a lower learning rate"
+        advice = f"{ends}, while training loss {'fell' if fell else 'did not fall'}: {remedy}"
     elif _fall(train) > FALLING and _fall(valid) > FALLING and last > FALLING_LAST:
-        verdict = "under-fitted"
-        advice = f"both losses were still falling, validation's by {last:.0%} at the end: "
+        verdict, at_last = "under-fitted", f"by {last:.1%} from the last but one to the last"
+        advice = f"both losses were still falling, that of validation {at_last}: "
         advice += "more epochs or a higher rank"
     else:
-        verdict, advice = "well fitted", "the losses have levelled out: nothing to change"
+        verdict, advice = "well fitted", f"{ends}: nothing to change"
     return {"verdict": verdict, "advice": advice}
+
+
+def _above(end: float, lowest: float) -> str:
+    if end <= lowest:
+        return "at"
+    if not lowest:
+        return f"{end:.2g} above"
+    rise = end / lowest - 1
+    return f"{f'{rise:.1%}' if rise >= 0.001 else 'less than 0.1%'} above"
 
 
 def _fall(curve: Curve) -> float:

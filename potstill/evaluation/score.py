@@ -15,6 +15,7 @@ from potstill.core.jsonl import Row
 from potstill.core.models import MODELS
 from potstill.core.project import ROOT
 from potstill.evaluation import statistics
+from potstill.evaluation.statistics import count, percent
 from potstill.inference.predictions import folder
 from potstill.task.settings import Task
 
@@ -26,7 +27,6 @@ WORD_SAYS = {  # what the share of right rows is called, and how it reads after 
     "agreement": "as the teacher answers",
     "pass_rate": "passing every check",
 }
-CHANCE = 0.05  # a difference with a larger p may be chance
 TOKENS = ("prompt_tokens", "completion_tokens")
 WITHIN = (2, 5, 10)  # characters off the length asked for, as the published case reports them
 
@@ -80,8 +80,15 @@ def word_of(model: Mapping[str, Any]) -> str:
 
 
 def headline(model: Mapping[str, Any]) -> float:
-    """The share of right rows in one model's object of metrics.json, whatever it is called."""
-    return float(model[word_of(model)])
+    """The share of right rows in one model's object of metrics.json, whatever it is called; not
+    rounded, as it stands there."""
+    right = int(model["right"])
+    return right / (right + model["wrong"] + model["unscored"])
+
+
+def interval(model: Mapping[str, Any]) -> str:
+    """The 95 % interval of that share."""
+    return f"{model['low']:.1%} to {model['high']:.1%}"
 
 
 def marked(task: Task, tests: list[Row], predictions: dict[str, list[Row]]) -> Marks:
@@ -220,9 +227,10 @@ def table(found: dict[str, Any]) -> str:
     lines = []
     for model in order:
         of = found[model]
-        line = f"{model:<8}{found['rows']:6,} rows {of['right']:6,} right {of['wrong']:6,} wrong"
-        line += f" {headline(of):7.1%} ({of['low']:.1%} to {of['high']:.1%})  {MODELS[model].says}"
-        lines.append(line + (f", {of['unscored']:,} rows unscored" if of["unscored"] else ""))
+        line = f"{model:<8}{count(found['rows'], 'row'):>11} {of['right']:6,} right "
+        line += f"{of['wrong']:6,} wrong {percent(headline(of)):>7} ({interval(of)})"
+        unscored = f", {count(of['unscored'], 'row')} unscored" if of["unscored"] else ""
+        lines.append(f"{line}  {MODELS[model].says}{unscored}")
     return "\n".join(lines)
 
 
@@ -279,12 +287,13 @@ def cost(
 
 def cost_line(found: dict[str, Any]) -> str:
     """The cost in one line."""
-    answers = f"{found['answers']:,} answers of the teacher"
+    answers = f"{count(found['answers'], 'answer')} of the teacher"
     tokens = f"{found['prompt_tokens']:,} + {found['completion_tokens']:,} tokens"
     spent, requests = found["spent"], found["break_even_requests"]
     if not found["answers"]:
         return "cost: nothing was asked of a teacher"
     if spent is None:
         return f"cost: {answers}, {tokens}, prices unknown (teacher.price_in, teacher.price_out)"
-    line = f"cost: {spent:g} for {answers} ({tokens}), {found['per_kept_row']:g} a kept row"
-    return line if requests is None else f"{line}; paid back after {requests:,} requests"
+    kept = f"{found['per_kept_row']:g} a kept row" if found["kept_rows"] else "no row was kept"
+    back = "" if requests is None else f"; paid back after {count(requests, 'request')}"
+    return f"cost: {spent:g} for {answers} ({tokens}), {kept}{back}"

@@ -1,9 +1,11 @@
-"""Whether a share of right answers, or a difference of two, is more than chance."""
+"""Whether a share of right answers, or a difference of two, is more than chance; and how numbers
+read in a sentence."""
 
 from collections import Counter
 from collections.abc import Iterable
 
 ALPHA = 0.05  # a p-value below this is called a difference; intervals cover 1 - ALPHA
+NOISE = "within the noise"  # a difference with any other
 
 
 def wilson(right: int, rows: int) -> tuple[float, float]:
@@ -55,3 +57,41 @@ def fisher(one: tuple[int, int], other: tuple[int, int]) -> float:
     from scipy.stats import fisher_exact
 
     return float(fisher_exact([[right, rows - right] for right, rows in (one, other)]).pvalue)
+
+
+def difference(p: float, more: bool) -> str:
+    """What a test says of a model that has `more` rows right than another, or not. One that shows
+    nothing does not show that there is no difference."""
+    if p >= ALPHA:
+        return NOISE
+    return "better" if more else "worse"
+
+
+def p_text(p: float) -> str:
+    """A p-value as `= 0.04`, with as many digits as tell on which side of ALPHA it is; `< 0.001`
+    for a smaller one."""
+    if p < 0.001:
+        return "< 0.001"
+    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return "= " + next(text for text in texts if (float(text) < ALPHA) == (p < ALPHA))
+
+
+def percents(*shares: float) -> list[str]:
+    """Shares as 96.5%, all with as many digits as tell apart those that differ, and each from none
+    and all of the rows."""
+    every = {0.0, 1.0, *shares}
+    for digits in range(1, 10):
+        texts = {share: f"{share:.{digits}%}" for share in every}
+        if len(set(texts.values())) == len(every):
+            break
+    return [texts[share] for share in shares]
+
+
+def percent(share: float) -> str:
+    """One share as `percents` gives it."""
+    return percents(share)[0]
+
+
+def count(number: int, what: str) -> str:
+    """`1 row`, `2 rows`, `1,234 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -20,7 +20,8 @@ from potstill.core import jsonl, lockfile, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
-from potstill.evaluation import compare, score
+from potstill.evaluation import compare, score, sentences
+from potstill.evaluation.statistics import count, p_text, percent
 from potstill.inference.predictions import folder
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -56,9 +57,11 @@ def build(t: Task, lowest: float | None = None) -> str:
         "models": {name: model for name, model in MODELS.items() if name in found},
         "after": after,
         "pair": against["base"],
-        "against_teacher": against.get("teacher"),
-        "untrained": against.get("examples"),
-        "gain": gain(found, against, lowest),
+        "said": sentences.headline(found, t.config.get("headline_slice")),
+        "gain": sentences.gain(found, pairs, lowest),
+        "teacher_said": sentences.teacher(found, pairs) if "teacher" in found else None,
+        "labels": sentences.labels(found),
+        "held_out": any(row["slice"] == "held_out" for row in tests),
         "headline": t.config.get("headline_slice"),
         "others": {k: v for k, v in found[after].items() if isinstance(v, dict) and "rows" in v},
         "pairs": pairs,
@@ -80,29 +83,6 @@ def build(t: Task, lowest: float | None = None) -> str:
     return _page("report.html", values | {"data": explorer(t, tests, states, after, room)})
 
 
-def gain(found: Row, against: dict[str, Row], lowest: float | None) -> str:
-    """What the page says first where the student is not better than the untrained model with
-    examples: `found` is metrics.json, `against` the student's rows of pairs.csv by the other model,
-    `lowest` the share that the gate asks for. Empty where it is better, or there is no such
-    model."""
-    if not (pair := against.get("examples")):
-        return ""
-    examples, best = (score.headline(found[name]) for name in ("examples", pair["model"]))
-    shown = float(pair["p"]) < score.CHANCE
-    if shown and best > examples:
-        return ""
-    teacher = against.get("teacher")
-    enough = lowest is not None and examples >= lowest
-    enough = enough or (teacher is not None and examples >= score.headline(found["teacher"]))
-    if examples and enough:
-        return "No training is needed."
-    if not examples and not best:
-        return "The training achieved nothing: no row is right."
-    if shown:
-        return "The training made it worse than examples alone."
-    return "These rows cannot tell whether the training helped."
-
-
 def _charts(t: Task, found: Row) -> Row:
     """What charts.js draws: the rows of each chart by the name of its place on the page, which for
     those of slices.csv is their kind, and the models' colours by their labels."""
@@ -110,7 +90,7 @@ def _charts(t: Task, found: Row) -> Row:
     rows: dict[str, list[Row]] = {}
     for row in _table(t, "slices"):
         numbers = {name: float(row[name]) for name in ("rows", "right", "share", "low", "high")}
-        text = f"{numbers['share']:.1%}"  # Vega rounds 95.25 up
+        text = percent(numbers["right"] / numbers["rows"])  # Vega rounds 95.25 up
         label = {"model": models[row["model"]].label, "name": row["name"], "text": text}
         rows.setdefault(row["kind"], []).append(label | numbers)
     rows["losses"] = [
@@ -258,9 +238,10 @@ def _page(name: str, values: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        share=lambda value: f"{float(value):.1%}",
+        share=lambda value: percent(float(value)),
         count=lambda value: f"{float(value):,.0f}",
-        p=lambda value: "< 0.001" if float(value) < 0.001 else f"= {float(value):.2g}",
+        p=lambda value: p_text(float(value)),
+        rows=lambda value: count(int(value), "row"),
         data=lambda value: Markup(_data(value)),
         file=lambda name: Markup((HERE / name).read_text(encoding="utf-8")),
         headline=score.headline,

@@ -18,6 +18,7 @@ def result(right: int, rows: int = 100, first: int = 0, passed: int = 1) -> None
     """A scored task: sft has `right` of the rows right, whose ids count from `first`; ten more rows
     are of another slice."""
     found = {"accuracy": right / rows, "low": 0.1, "high": 0.9}
+    found |= {"right": right, "wrong": rows - right, "unscored": 0}
     jsonl.write_json("reports/metrics.json", {"base": found, "sft": found, "teacher": found})
     table = [{"id": str(first + i), "slice": "a", "sft": int(i < right)} for i in range(rows)]
     table += [{"id": f"other {i}", "slice": "b", "sft": 0} for i in range(10)]
@@ -53,12 +54,12 @@ def toy(project: Project) -> settings.Task:
         (
             90,
             {},
-            "sft has accuracy 90.0% (10.0% to 90.0%); HEAD has 90.0% "
-            "(0 rows fixed, 0 broken, exact McNemar p = 1)",
+            "sft has accuracy 90.0% (10.0% to 90.0%); HEAD has 90.0%: "
+            "within the noise (0 rows fixed, 0 broken, exact McNemar, p = 1)",
         ),
-        (86, {}, "0 rows fixed, 4 broken, exact McNemar p = 0.12"),  # noise
-        (99, {}, "9 rows fixed, 0 broken, exact McNemar p = 0.0039"),
-        (84, {"first": 50}, "other test rows, Fisher's exact p = 0.29"),
+        (86, {}, "within the noise (0 rows fixed, 4 broken, exact McNemar, p = 0.12"),
+        (99, {}, "better (9 rows fixed, 0 broken, exact McNemar, p = 0.0039"),
+        (84, {"first": 50}, "within the noise (other test rows, Fisher's exact, p = 0.29"),
     ],
 )
 def test_it_passes(toy: settings.Task, right: int, more: dict[str, int], says: str) -> None:
@@ -78,14 +79,14 @@ def test_it_passes(toy: settings.Task, right: int, more: dict[str, int], says: s
         (
             84,
             {},
-            "but HEAD has 90.0% .*0 rows fixed, 6 broken, .* p = 0.031.: "
-            "it has become worse by more than noise$",
+            "HEAD has 90.0%: worse .0 rows fixed, 6 broken, exact McNemar, p = 0.031., "
+            "expected no worse$",
         ),
         (
             90,
             {"passed": 0},
-            "^reports/tables/hops.csv: adapter to merged: 9 of 100 rows flip, "
-            "expected no more than by chance",
+            "^reports/tables/hops.csv: adapter to merged: another text in 9 of 100 rows, "
+            "another verdict in 9, more than chance explains: what is served is not what",
         ),
         (850, {"rows": 1000, "first": 7}, None),
     ],
@@ -104,8 +105,10 @@ def test_without_a_committed_result_only_the_bar_counts(toy: settings.Task) -> N
     subprocess.run(
         ["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "gone"], check=True
     )
-    assert gate.judge(toy, None, "HEAD").endswith("HEAD has no result to compare with")
-    assert "90.0% (0 rows fixed" in gate.judge(toy, None, "HEAD~1")
+    assert gate.judge(toy, None, "HEAD").endswith(
+        "HEAD has no result of sft on such rows to compare with"
+    )
+    assert "90.0%: within the noise (0 rows fixed" in gate.judge(toy, None, "HEAD~1")
 
 
 def test_an_unknown_revision_is_named(toy: settings.Task) -> None:

@@ -12,6 +12,7 @@ import pytest
 from potstill.commands import repro
 from potstill.core import project as core_project
 from potstill.core.errors import UserError
+from potstill.evaluation import compare
 from tests.conftest import ROOT, Project
 
 NAMES = ["expand", "sft", "predict@sft", "score"]
@@ -101,14 +102,19 @@ def test_the_stages_are_counted_with_each_model() -> None:
     assert names == ["predict@base", "predict@examples", "predict@sft", "predict@dpo"]
 
 
-def model(right: int) -> dict[str, object]:
+def model(right: int) -> dict[str, float]:
     """A model's part of metrics.json."""
-    return {"accuracy": right / 100, "low": 0.1, "high": 0.9, "right": right}
+    return {"accuracy": right / 100, "low": 0.1, "high": 0.9, "right": right} | {
+        "wrong": 100 - right,
+        "unscored": 0,
+    }
 
 
 def test_the_verdict(project: Project) -> None:
     metrics = {"rows": 100, "base": model(0), "sft": model(97), "teacher": model(92)}
     project.write("reports/metrics.json", json.dumps(metrics))
+    pair = compare.pair("base", "sft", [False] * 100, [i < 97 for i in range(100)])
+    compare.write_csv(Path("reports/tables/pairs.csv"), [pair])
     cost = {"answers": 7, "prompt_tokens": 1, "completion_tokens": 2}
     unknown = dict.fromkeys(("spent", "break_even_requests"))
     project.write("reports/cost.json", json.dumps({**cost, **unknown}))
@@ -122,6 +128,11 @@ def test_the_verdict(project: Project) -> None:
     assert lines[9].startswith("next: ")
     progress.ran = ["sft"]
     assert "1 of 4 stages ran" in repro.verdict(progress, 1.5)
+    project.write("reports/metrics.json", json.dumps({**metrics, "sft": model(0)}))
+    pair = compare.pair("base", "sft", [False] * 100, [False] * 100)
+    compare.write_csv(Path("reports/tables/pairs.csv"), [pair])
+    nothing = repro.verdict(progress, 1.5).splitlines()[2]
+    assert nothing == "The training achieved nothing: no test row is right."
 
 
 def test_a_file_of_another_task_that_dvc_cannot_read_is_named(

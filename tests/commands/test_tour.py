@@ -18,7 +18,7 @@ def test_every_task_runs_in_its_folder_and_a_failure_ends_it(
 ) -> None:
     monkeypatch.setattr(core_project, "ROOT", project.dir)
     project.write("tasks/other/task.yaml", "checks: []\n")
-    model = {"accuracy": 0.5, "prompt_tokens": 553}
+    model = {"accuracy": 0.5, "right": 200, "wrong": 200, "unscored": 0, "prompt_tokens": 553}
     ran: list[Path] = []
 
     def repro(command: list[str]) -> int:

@@ -56,15 +56,15 @@ def answers(asked: list[jsonl.Row], text: str) -> list[jsonl.Row]:
             "r" * 5 + "l" * 5,
             "r" * 10,
             "sft",
-            "dpo is better, but that may be luck (right 5 → 10 of 10 ",
+            "dpo has more rows right, but within the noise (right 5 → 10 of 10 ",
         ),
         (
             "r" * 10,
             "r" * 10,
             "sft",
-            "dpo is not better (right 10 → 10 of 10 validation rows, p = 1)",
+            "dpo has no more rows right (right 10 → 10 of 10 validation rows, p = 1)",
         ),
-        ("r" * 10, "l" * 10, "sft", "dpo is not better (right 10 → 0 of 10 "),
+        ("r" * 10, "l" * 10, "sft", "dpo has no more rows right (right 10 → 0 of 10 "),
         (
             "r" * 2 + "l" * 8,
             "r" * 9 + "e",
@@ -143,7 +143,7 @@ def test_the_stage_ships_what_wins(ready: Project) -> None:
     texts = [path.read_text() for path in poisoned]
     for path, text in zip(poisoned, reversed(texts), strict=True):
         path.write_text(text)
-    assert "\nchoose sft: dpo is not better" in ready.run("stages.choose")[1]
+    assert "\nchoose sft: dpo has no more rows right" in ready.run("stages.choose")[1]
     assert shipped()[1] == "sft"
 
 
