@@ -3,6 +3,7 @@ read in a sentence."""
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 ALPHA = 0.05  # a p-value below this is called a difference; intervals cover 1 - ALPHA
 NOISE = "within the noise"  # a difference with any other
@@ -32,6 +33,7 @@ def mcnemar(before: Iterable[bool], after: Iterable[bool]) -> float:
     return exact(*changed(before, after))
 
 
+@cache
 def exact(fixed: int, broken: int) -> float:
     """The p-value of `mcnemar` from the two counts of `changed`."""
     from scipy.stats import binomtest

@@ -135,11 +135,11 @@ function show() {
   }
   const part =
     here.length < total
-      ? ` (of the ${count(total)}, ${count(here.length)} fit on this page)`
+      ? ` (of ${count(total)}, ${count(here.length)} fit on this page)`
       : "";
   $("count").textContent =
-    `${count(found.length)} rows${part}, of all ${count(every)} test rows of every slice; ` +
-    `${count(data.groups.both)} are right before and after.`;
+    `Rows: ${count(found.length)}${part}. Test rows of all slices: ${count(every)}, ` +
+    `of them right before and after: ${count(data.groups.both)}.`;
   $("rows").replaceChildren(...found.slice(0, shown).map(card));
   $("more").hidden = found.length <= shown;
 }

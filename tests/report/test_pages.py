@@ -251,7 +251,7 @@ def test_the_page_in_chromium(project: Project, browser: Any) -> None:
         assert page.locator("#rows mark").count() > 0
         page.fill("#search", "word7 第7行")
         expect(page.locator("#rows article")).to_have_count(1)
-        expect(page.locator("#count")).to_contain_text("1 rows")
+        expect(page.locator("#count")).to_contain_text("Rows: 1.")
         page.fill("#search", "no such row")
         expect(page.locator("#rows article")).to_have_count(0)
         page.fill("#search", "")
