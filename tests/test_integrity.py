@@ -299,7 +299,7 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     experiments.main()
     assert len(calls) < 5
     _, base, first, *rest = capsys.readouterr().out.splitlines()
-    assert rest.pop() == "1 experiment of another task, or without a result"
+    assert rest.pop() == "left out: 1 experiment of another task, or without a result"
     assert len(rest) == 98  # that of rank 60 changes nothing
     assert base.startswith("last commit         60.0%  50.2% to 69.1%")
     assert first.endswith("better: 40 rows fixed, 0 broken, exact McNemar; lora_rank=100")
@@ -339,7 +339,7 @@ def test_experiments_of_another_task_are_left_out(
     experiments.main()
     out = capsys.readouterr().out
     assert "rank-8 " in out and "rank-7 " not in out
-    assert out.endswith("2 experiments are of another task, or have no result\n")
+    assert out.endswith("left out: 2 experiments of another task, or without a result\n")
 
 
 @pytest.mark.parametrize(

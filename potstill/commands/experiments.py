@@ -190,4 +190,5 @@ def main() -> None:
         )
     print(*lines(rows[0], judged(rows[0], rows[1:])), sep="\n")
     if left := len(known) + 1 - len(rows):
-        print(f"{statistics.count(left, 'experiment')} of another task, or without a result")
+        some = statistics.count(left, "experiment")
+        print(f"left out: {some} of another task, or without a result")
