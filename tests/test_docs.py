@@ -1,5 +1,5 @@
 """README.md and docs/: links, make targets, paths, modules and parameters that they name exist. No
-line of the prose, the pipeline, the pages' styles and scripts is longer than 100 columns."""
+line of the prose, the pipeline, the pages, their styles and scripts is longer than 100 columns."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def measured(name: str) -> bool:
     path = Path(name)
     if path.suffix == ".md":
         return path.parent.name != "prompts"
-    pages = name.startswith("potstill/") and path.suffix in (".css", ".js")
+    pages = name.startswith("potstill/") and path.suffix in (".css", ".html", ".js")
     return (pages and path.name != "vega.js") or path.name in (
         "dvc.yaml",
         "params.yaml",

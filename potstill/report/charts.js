@@ -1,6 +1,5 @@
 // The charts of reports/report.html, as Vega-Lite: a function for each, which gets its rows. Their
 // colours are CSS variables of the page, so that they follow light and dark.
-"use strict";
 const PERCENT = { format: ".0%", values: [0, 0.25, 0.5, 0.75, 1] };
 const PAIR = ["var(--plain)", "var(--accent)"]; // of two curves or bars that are no models
 const POINT = { type: "point", filled: true, opacity: 1 };
@@ -18,6 +17,9 @@ const spec = (rows, more) => ({
   autosize: { type: "fit-x", contains: "padding" },
   ...more,
 });
+
+// A step's height for each; Vega-Lite's own steps make it warn of a fit that nobody asked for.
+const tall = (step, values) => step * new Set(values).size + 10;
 
 // What is shown of a row under the pointer: fields, numbers with their format after a space.
 const tips = (...fields) =>
@@ -47,7 +49,7 @@ function shares(rows, colours) {
     encoding: { y, x: { field: end, ...SHARE }, text: { field: "text" } },
   });
   return spec(rows, {
-    height: { step: 44 },
+    height: tall(44, Object.keys(colours)),
     layer: [
       {
         transform: [{ filter: { field: "model", equal: teacher } }],
@@ -77,7 +79,7 @@ function parts(rows, colours) {
   };
   const share = { x: { field: "share", ...SHARE } };
   return spec(rows, {
-    height: { step: 14, for: "offset" },
+    height: tall(17.5 * Object.keys(colours).length, names),
     layer: [
       { mark: { type: "rule", strokeWidth: 2 }, encoding: { ...common, ...SPAN } },
       { mark: { ...POINT, size: 55 }, encoding: { ...common, ...share } },
@@ -118,7 +120,7 @@ function losses(rows) {
 // A bar for each step of the data, {step, rows}.
 const funnel = (rows) =>
   spec(rows, {
-    height: { step: 30 },
+    height: tall(30, rows.map((row) => row.step)),
     encoding: {
       y: nominal("step", { sort: null, axis: { labelLimit: 170 } }),
       x: { field: "rows", type: "quantitative", title: null, axis: null },
@@ -135,7 +137,7 @@ const funnel = (rows) =>
 // A bar for each model: a row's tokens of prompt and answer, {model, part, tokens}.
 const tokens = (rows, colours) =>
   spec(rows, {
-    height: { step: 34 },
+    height: tall(34, Object.keys(colours)),
     mark: { type: "bar", height: { band: 0.6 } },
     encoding: {
       y: nominal("model", { sort: Object.keys(colours), axis: { labelFontSize: 14 } }),

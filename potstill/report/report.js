@@ -1,9 +1,9 @@
 // reports/report.html: shows the rows. Texts of models only ever become text nodes.
 const $ = (id) => document.getElementById(id);
-const count = (number) => number.toLocaleString("en");
 const PAGE = 5; // rows shown at once
 // Characters; longer texts have no marks of their differences, which take the product of lengths.
 const LONGEST = 1500;
+const SHORT = [600, 15]; // characters and lines of a text that are shown at once
 const data = JSON.parse($("data").textContent);
 
 const every = Object.values(data.groups).reduce((sum, count) => sum + count, 0);
@@ -21,13 +21,6 @@ function haystack(row) {
   return texts.join("\n").toLowerCase();
 }
 
-function make(name, className, ...inside) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.append(...inside);
-  return made;
-}
-
 function parsed(text) {
   try {
     const value = JSON.parse(text);
@@ -42,10 +35,10 @@ const said = (value) => (typeof value === "string" ? value : JSON.stringify(valu
 // The characters of `text`, those that are not in `wanted` at their place marked, and what is
 // missing struck through.
 function differences(text, wanted) {
-  if (text === wanted) return [text];
+  if (text === wanted) return readable(text);
   const a = [...text],
     b = [...wanted];
-  if (!b.length || a.length > LONGEST || b.length > LONGEST) return [text];
+  if (!b.length || a.length > LONGEST || b.length > LONGEST) return readable(text);
   const width = b.length + 1,
     best = new Uint16Array((a.length + 1) * width); // longest common subsequence of the rests
   for (let i = a.length - 1; i >= 0; i--)
@@ -73,7 +66,7 @@ function differences(text, wanted) {
       add("del", b[j++]);
     else add("mark", a[i++]);
   }
-  return parts.map(([kind, part]) => (kind ? make(kind, "", part) : part));
+  return parts.flatMap(([kind, part]) => (kind ? make(kind, "", ...pieces(part)) : pieces(part)));
 }
 
 // A text as it is, or a JSON object with one value a line; `wanted` is what it is compared with.
@@ -82,42 +75,49 @@ function laidOut(text, wanted) {
     goal = wanted && typeof wanted === "object" ? wanted : null;
   const place = make("p", "text");
   if (!object) {
-    place.append(
-      ...(typeof wanted === "string" ? differences(text, wanted) : [text || "(no answer)"]),
-    );
+    const parts = typeof wanted === "string" ? differences(text, wanted) : readable(text);
+    place.append(...(text ? parts : ["(no answer)"]));
     return place;
   }
   for (const key of new Set([...Object.keys(goal || {}), ...Object.keys(object)])) {
     const there = key in object,
       value = there ? said(object[key]) : "";
-    place.append(make("span", "key", key + " "));
-    if (goal && key in goal)
-      place.append(
-        ...(there ? differences(value, said(goal[key])) : [make("del", "", said(goal[key]))]),
-      );
-    else place.append(value);
+    place.append(make("span", "key", ...readable(key), " "));
+    if (!goal || !(key in goal)) place.append(...readable(value));
+    else if (there) place.append(...differences(value, said(goal[key])));
+    else place.append(make("del", "", ...readable(said(goal[key]))));
     place.append("\n");
   }
   return place;
 }
 
 function card(row) {
-  const made = make("article", "", make("div", "about", `${row.id} · ${row.slice}`));
+  const about = make("div", "about", `${row.id} · `, make("bdi", "", ...readable(row.slice)));
+  const made = make("article", "", about),
+    places = [];
+  const add = (parent, place) => {
+    parent.append(place);
+    places.push(place);
+  };
   for (const [name, text] of Object.entries(row.input)) {
     if (Object.keys(row.input).length > 1) made.append(make("span", "key", name));
-    made.append(make("p", "text", text));
+    add(made, make("p", "text", ...readable(text)));
   }
   const answers = make("div", "answers");
   if (row.expected !== null) {
-    answers.append(make("div", "", make("h4", "", "Expected"), laidOut(said(row.expected))));
+    const place = make("div", "", make("h4", "", "Expected"));
+    add(place, laidOut(said(row.expected)));
+    answers.append(place);
   }
   for (const [name, one] of Object.entries(row.answers)) {
     const title = make("h4", "", data.titles[name] + " · ", make("span", one.state, one.state));
-    const place = make("div", "", title, laidOut(one.text, row.expected));
-    if (one.why.length) place.append(make("p", "why", one.why.join("; ")));
+    const place = make("div", "", title);
+    for (const why of one.why) add(place, make("p", "why", ...readable(why)));
+    add(place, laidOut(one.text, row.expected));
     answers.append(place);
   }
   made.append(answers);
+  for (const place of places) cut(place, ...SHORT);
   return made;
 }
 

@@ -121,9 +121,8 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     assert "59.8% to 85.8%" in text  # Wilson, of 30 of 40
     assert "20 rows fixed, 4 broken" in text
     assert "1 grounded" in text and "77" in text and MD5 in text
-    assert (
-        text.count(">passed<") == 2 and text.count(">failed<") == 1
-    )  # the adapter's answers are the base's here
+    verdicts = re.findall('class="(?:right|wrong)">(passed|failed)', text)
+    assert verdicts == ["passed", "failed", "passed"]  # the adapter's answers are the base's here
     found = data(page, "data")
     assert found["groups"] == {"broken": 4, "neither": 6, "fixed": 27, "both": 13}
     assert sum(found["groups"].values()) == 50
@@ -206,7 +205,7 @@ def test_a_model_is_one_entry(project: Project, monkeypatch: pytest.MonkeyPatch)
     page = pages.build(t)
     assert "--another: #123456;" in page and "--another: #abcdef;" in page
     assert '<i style="background: var(--another)"></i>another label' in page
-    assert "<td>another label<td>before" in page
+    assert re.search(r"<td>another label\s+<td>before", page)
     drawn = data(page, "charts")
     labels = ["before", "after", "teacher", "another label"]
     assert list(drawn["colours"]) == labels
