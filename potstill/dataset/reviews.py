@@ -10,7 +10,11 @@ import fcntl
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from potstill.core.errors import UserError
@@ -43,6 +47,13 @@ class Reviews:
         if row["verdict"] == "tie":
             return "tie"
         return "a" if row["answers"][RANKS.index(row["verdict"])] == answer_hash(one) else "b"
+
+    def last(self, row: Row) -> Row | None:
+        """The row that counts for the same answers as a valid `row`, if there is one."""
+        if "answers" not in row:
+            return self.verdicts.get((row["id"], row["answer"]))
+        first, second = sorted(row["answers"])
+        return self.rankings.get((row["id"], first, second))
 
     def add(self, row: Row) -> None:
         """Takes in a valid row; what was said before of the same answers no longer counts."""
@@ -91,14 +102,34 @@ def _fault(row: Row) -> str | None:
     return None
 
 
-def append(path: str | Path, row: Row) -> bytes:
+def mark(row: Row | None) -> str:
+    """What stands for the row that counts now: 16 hex digits, "" where nothing was said."""
+    return row_id(row) if row else ""
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[FileIO]:
+    """The file, made where it is missing, while nobody else writes to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # another file has the name by now where somebody took a line back, or git wrote it
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield file
+                return
+
+
+def append(path: str | Path, row: Row, seen: str | None = None) -> bytes:
     """Adds one line, which is on disk when this returns, and returns it. The file stays as it was
-    when anything fails."""
+    when anything fails. Raises UserError when what counts for the row's answers is no more what
+    the person saw, whose `mark` is `seen`."""
     line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _locked(path) as file:
+        if seen is not None and mark(found := load(path).last(row)) != seen:
+            again = "it is shown now; say it again if you still mean it"
+            raise UserError(f"{_told(found)} after this page had read it: {again}")
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         between = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a last line typed by hand
@@ -112,14 +143,30 @@ def append(path: str | Path, row: Row) -> bytes:
     return line
 
 
+def _told(row: Row | None) -> str:
+    """What another window or person has done, as the start of a sentence."""
+    if not row:
+        return "the verdict on this was taken back"
+    return f"{row.get('by', 'somebody')} said {row['verdict']!r} of this"
+
+
 def take_back(path: str | Path, line: bytes) -> bool:
-    """Removes the last line when it is `line`; False when it is another by now."""
-    with Path(path).open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        start = file.seek(0, os.SEEK_END) - len(line)
-        file.seek(max(start, 0))
-        if start < 0 or file.read() != line:
+    """Removes a line that `append` wrote, wherever it stands by now; False when it is gone."""
+    path = Path(path)
+    with _locked(path) as file:
+        file.seek(0)
+        before, found, after = file.read().rpartition(line)
+        if not found:
             return False
-        file.truncate(start)
-        os.fsync(file.fileno())
+        part = path.with_name(path.name + ".part")
+        try:
+            with part.open("wb") as rest:
+                rest.write(before + after)
+                rest.flush()
+                os.fsync(rest.fileno())
+            shutil.copymode(path, part)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(path)  # the last step: the new file is not locked
     return True

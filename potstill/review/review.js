@@ -9,13 +9,17 @@ const SAID = {
   accept: ["accepted", "good"], reject: ["rejected", "bad"], edit: ["edited", "open"],
 };
 const SIDES = { a: "A is better", b: "B is better", tie: "tie" };
+// Characters and lines of a text that are shown at once, of an answer and of all others.
+const LONG = [1000, 25], SHORT = [600, 15];
+// A window, by which undo knows what was said here: it outlives a reload.
+const here = sessionStorage.window ??= crypto.randomUUID();
 let state, mode = "rows", filter = "all", index = { rows: -1, pairs: -1 };
 let editing = false, busy = false, typed = 0;
 
 // ---- what the page says -------------------------------------------------------------------------
 function put(place, tag, text, kind) {
   const made = place.appendChild(document.createElement(tag));
-  made.textContent = text;
+  made.append(...readable(text));
   if (kind) made.className = kind;
   return made;
 }
@@ -29,32 +33,45 @@ function code(place, text, other) {
   speak(place, text);
   const json = /^[[{]/.test(text);
   place.classList.toggle("prose", !json);
+  if (!json) {
+    place.append(...readable(text || "(no answer)"));
+    return cut(place, ...LONG);
+  }
   const bare = line => line.replace(/,$/, "");
   const there = json && other !== undefined ? new Set(other.split("\n").map(bare)) : null;
   text.split("\n").forEach((line, i) => {
     if (i) place.append("\n");
     const box = there && !there.has(bare(line)) ? put(place, "span", "", "differs") : place;
-    if (!json) return box.append(line);
     let end = 0;
     for (const found of line.matchAll(/"(?:\\.|[^"\\])*"(\s*:)?/g)) {
-      box.append(line.slice(end, found.index));
+      box.append(...pieces(line.slice(end, found.index)));
       put(box, "span", found[0], found[1] ? "key" : "word");
       end = found.index + found[0].length;
     }
-    box.append(line.slice(end));
+    box.append(...pieces(line.slice(end)));
   });
+  cut(place, ...LONG);
 }
-function checks(listed) {
-  $("checks").replaceChildren();
-  for (const one of listed) {
+function checks(listed) {  // those that failed first; those that passed are folded
+  for (const id of ["checks", "passed"]) $(id).replaceChildren();
+  const is = passed => listed.filter(one => one.passed === passed);
+  const failed = is(false), unscored = is(null), passed = is(true), all = listed.length;
+  for (const one of [...failed, ...unscored, ...passed]) {
     const [word, kind] = one.passed === null ? ["– unscored", "open"]
       : one.passed ? ["✓ passed", "good"] : ["✗ failed", "bad"];
-    const item = put($("checks"), "li", "");
+    const item = put($(one.passed ? "passed" : "checks"), "li", "");
     put(item, "b", word, kind);
     const name = put(item, "span", one.name), start = `${one.name}: `, reason = one.reason || "";
-    if (reason) put(name, "small", reason.slice(reason.startsWith(start) ? start.length : 0));
+    if (one.options) cut(put(name, "small", one.options), ...SHORT);
+    const rest = reason.slice(reason.startsWith(start) ? start.length : 0);
+    if (reason) cut(put(name, "p", rest), ...SHORT);
   }
-  if (!listed.length) put($("checks"), "li", "The task has no checks.");
+  const [many, word, kind] = failed.length ? [failed.length, "failed", "bad"]
+    : unscored.length ? [unscored.length, "unscored", "open"] : [passed.length, "passed", "good"];
+  $("checks-sum").textContent = all ? `${many} of ${all} ${word}` : "The task has none.";
+  $("checks-sum").className = `badge ${all ? kind : ""}`;
+  $("passed-sum").textContent = `${passed.length} passed`;
+  $("passed-box").hidden = !passed.length;
 }
 function list() {  // what is shown; the answer just judged stays among those without a verdict
   const shown = i => FILTERS[filter](state.rows[i]) || i === index.rows && filter === "open";
@@ -81,6 +98,7 @@ function render() {
     ["editor", editing], ["undo", !editing],
   ]) $(id).hidden = !on;
   $("left").classList.toggle("wide", !rows);
+  $("checks-card").classList.toggle("below", editing);
   for (const side of document.querySelectorAll(".pair")) side.hidden = rows || !one;
   for (const button of document.querySelectorAll("#judge button, #rank button"))
     button.disabled = !one;
@@ -106,7 +124,7 @@ function render() {
     if (Object.keys(one.input).length > 1) put($("input"), "h3", name);
     const box = put($("input"), "p", text, "text");
     speak(box, text);
-    if (box.scrollHeight > box.clientHeight) box.tabIndex = 0;  // keys scroll what has the focus
+    cut(box, ...SHORT);
   }
   $("messages").replaceChildren();
   const answer = { role: "answer, as it came", content: one.answer };
@@ -151,11 +169,18 @@ async function call(path, body) {  // the reply, or null after saying why there 
     const reply = await fetch(path, sent);
     if (reply.ok) return await reply.json();
     notice(await reply.text());
+    if (reply.status === 409 && body) await refresh();
   } catch {
-    notice("The server is gone, so this was not kept. Start it again with `make review`; "
-      + "what you judged before is safe.");
+    notice("The server is gone, so this was not kept. Start it again with `make review` and open "
+      + "the address that it prints: this page's is dead. What you judged before is safe.");
   }
   return null;
+}
+async function refresh() {  // somebody else has said something; an edit goes on
+  const reply = await fetch("state");
+  if (!reply.ok) return;
+  state = await reply.json();
+  render();
 }
 async function once(act) {  // a second key while the first is on its way to the disk does nothing
   if (busy || !state) return;
@@ -187,13 +212,18 @@ function forward() {  // to the next one without a verdict, from the start again
 }
 function take(reply) {
   const kind = "row" in reply ? "rows" : "pairs";
-  state[kind][kind === "rows" ? reply.row : reply.pair].said = reply.said;
+  const { said, mark } = reply;
+  Object.assign(state[kind][kind === "rows" ? reply.row : reply.pair], { said, mark });
   state.tally = reply.tally;
   return kind;
 }
+function shown() {  // what a verdict is about, and which one this window shows of it
+  const i = index[mode];
+  return { window: here, index: i, seen: state[mode][i].mark };
+}
 const judge = (verdict, output) => once(async () => {
   if (mode !== "rows" || index.rows < 0) return;
-  const reply = await call("verdict", { index: index.rows, verdict, output });
+  const reply = await call("verdict", { ...shown(), verdict, output });
   if (!reply) return;
   take(reply);
   heard(SAID[verdict][0]);
@@ -202,7 +232,7 @@ const judge = (verdict, output) => once(async () => {
 });
 const rank = verdict => once(async () => {
   if (mode !== "pairs" || index.pairs < 0) return;
-  const reply = await call("rank", { index: index.pairs, verdict });
+  const reply = await call("rank", { ...shown(), verdict });
   if (!reply) return;
   take(reply);
   heard(SIDES[verdict]);
@@ -210,7 +240,7 @@ const rank = verdict => once(async () => {
 });
 const undo = () => once(async () => {
   if (editing) return;
-  const reply = await call("undo", {});
+  const reply = await call("undo", { window: here });
   if (!reply) return;
   mode = take(reply);
   if (mode === "rows" && !FILTERS[filter](state.rows[reply.row])) filter = "all";
@@ -230,6 +260,9 @@ function edit() {
   recheck();
 }
 async function recheck() {
+  const signs = pieces($("edit").value).filter(part => part.className === "sign");
+  $("unseen").textContent = signs.length
+    ? `In it, but not to be seen: ${signs.map(part => part.textContent).join(", ")}.` : "";
   const mine = ++typed, reply = await call("check", { index: index.rows, output: $("edit").value });
   if (reply && mine === typed && editing) checks(reply.checks);
 }

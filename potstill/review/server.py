@@ -34,7 +34,13 @@ from potstill.core.jsonl import Row
 from potstill.dataset import reviews
 from potstill.task import settings
 
-PAGE = {"": "text/html", "review.css": "text/css", "review.js": "text/javascript"}
+HERE = Path(__file__).parent
+PAGE = {
+    "": (HERE / "review.html", "text/html"),
+    "review.css": (HERE / "review.css", "text/css"),
+    "review.js": (HERE / "review.js", "text/javascript"),
+    "text.js": (Path(jsonl.__file__).with_name("text.js"), "text/javascript"),
+}
 # A failure of these cannot be overruled: no later step could read the answer.
 BREAKING = ("json", "text", "json_schema")
 FIELDS = ("id", "sample", "model", "answer", "finish_reason", "completion_tokens", "error")
@@ -57,7 +63,8 @@ Place = tuple[str, int]  # "row" or "pair", and its index
 
 @dataclass
 class Desk:
-    """One session: the sampled answers, the pairs to rank, and the verdicts."""
+    """One session: the sampled answers, the pairs to rank, and the verdicts. Other windows of the
+    page, other sessions and git write to the same file meanwhile."""
 
     task: settings.Task
     path: Path  # of the verdicts
@@ -66,22 +73,28 @@ class Desk:
     answers: list[Row]
     by: str  # the person's name
     pairs: list[tuple[Row, Row]] = field(default_factory=list)
-    done: list[tuple[bytes, Place]] = field(default_factory=list)  # the lines of this session
+    done: dict[str, list[tuple[bytes, Place]]] = field(default_factory=dict)  # lines, by window
 
-    def keep(self, place: Place, row: Row) -> None:
-        """Puts a verdict on disk."""
+    def keep(self, body: Row, place: Place, row: Row) -> None:
+        """Puts a verdict of the window that sent `body` on disk. Raises UserError when the one that
+        counts is no more what that window shows, or else what this session read last."""
+        seen = body.get("seen", reviews.mark(self.said.last(row)))
         row = {**row, "by": self.by, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-        self.done.append((reviews.append(self.path, row), place))
-        self.said.add(row)
-
-    def undo(self) -> Place | None:
-        """Takes back this session's last verdict and returns its place; None when there is none, or
-        when it is not the last line of the file any more."""
-        line, place = self.done.pop() if self.done else (b"", None)
-        if place is None or not reviews.take_back(self.path, line):
-            self.done.clear()
-            return None
+        line = reviews.append(self.path, row, seen)
+        self.done.setdefault(str(body.get("window")), []).append((line, place))
         self.said = reviews.load(self.path)
+
+    def undo(self, window: str) -> Place | None:
+        """Takes back the window's last verdict and returns its place; None when there is none.
+        Raises UserError when it is not in the file any more."""
+        if not (done := self.done.get(window)):
+            return None
+        line, place = done.pop()
+        found = reviews.take_back(self.path, line)
+        self.said = reviews.load(self.path)
+        if not found:
+            gone = f"your last verdict is not in {self.path} any more"
+            raise UserError(f"{gone}: somebody removed it")
         return place
 
     def judge(self, answer: Row, text: str) -> list[Row]:
@@ -91,7 +104,11 @@ class Desk:
         if reason := registry.parse(self.task, text)[1]:  # then all fail, for this one reason
             return [{"name": reason.split(":")[0], "passed": False, "reason": reason}]
         verdicts = registry.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
-        checks = [{"name": v.name, "passed": v.passed, "reason": v.reason} for v in verdicts]
+        listed = zip(verdicts, self.task.config["checks"], strict=True)
+        checks = [
+            {"name": v.name, "options": options(entry), "passed": v.passed, "reason": v.reason}
+            for v, entry in listed
+        ]
         reason = answer["finish_reason"]
         if own and reason not in ("stop", None):
             checks.insert(0, {"name": "finish_reason", "passed": False, "reason": reason})
@@ -108,14 +125,17 @@ class Desk:
             "pretty": relaid(text, 2),
             "checks": checks,
             "passed": passed(checks),
+            "mark": reviews.mark(said),
             "said": said and {**said, "pretty": relaid(str(said.get("output", text)), 2)},
         }
 
     def compare(self, pair: tuple[Row, Row]) -> Row:
         """Two answers to one input as the page shows them: without checks, which would sway."""
         texts = [answer["answer"] for answer in pair]
-        said = self.said.ranking(pair[0]["id"], *texts)
-        return self._input(pair[0]["id"]) | {"pretty": [relaid(x, 2) for x in texts], "said": said}
+        id, hashes = pair[0]["id"], [reviews.answer_hash(text) for text in texts]
+        last = self.said.last({"id": id, "answers": hashes})
+        view = {"mark": reviews.mark(last), "said": self.said.ranking(id, *texts)}
+        return self._input(id) | {"pretty": [relaid(x, 2) for x in texts]} | view
 
     def _input(self, id: str) -> Row:
         row = self.inputs[id]
@@ -143,6 +163,17 @@ class Desk:
 def passed(checks: list[Row]) -> bool:
     """Whether no check failed."""
     return all(check["passed"] is not False for check in checks)
+
+
+def options(entry: str | Row) -> str:
+    """The options of a check as task.yaml lists it, those for training rows: `field: title,
+    words: ["new"]`."""
+    given = dict(next(iter(entry.values()))) if isinstance(entry, dict) else {}
+    given |= given.pop("train", {})
+    return ", ".join(
+        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in given.items()
+    )
 
 
 def relaid(text: str, indent: int | None = None) -> str:
@@ -200,9 +231,8 @@ def application(made: Desk, token: str) -> web.Application:
     """The page and its five calls, all below /<token>/; a refusal is one sentence."""
 
     async def page(request: web.Request) -> web.Response:
-        name = request.path.split("/")[2]
-        text = Path(__file__).with_name(name or "review.html").read_text(encoding="utf-8")
-        return web.Response(text=text, content_type=PAGE[name])
+        path, kind = PAGE[request.path.split("/")[2]]
+        return web.Response(text=path.read_text(encoding="utf-8"), content_type=kind)
 
     async def state(request: web.Request) -> web.Response:
         made.said = reviews.load(made.path)  # git may have changed the file
@@ -227,26 +257,29 @@ def application(made: Desk, token: str) -> web.Application:
         if reason and kind in BROKEN:
             raise web.HTTPUnprocessableEntity(text=BROKEN[kind].format(reason))
         place, checks = ("row", body["index"]), made.judge(answer, text)
-        made.keep(place, {**row, "checks": passed(checks)})
+        made.keep(body, place, {**row, "checks": passed(checks)})
         return said(place)
 
     async def rank(request: web.Request) -> web.Response:
         body, pair = await _call(request, made.pairs, reviews.RANKS)
         answers = [reviews.answer_hash(answer["answer"]) for answer in pair]
         place = ("pair", body["index"])
-        made.keep(place, {"id": pair[0]["id"], "answers": answers, "verdict": body["verdict"]})
+        row = {"id": pair[0]["id"], "answers": answers, "verdict": body["verdict"]}
+        made.keep(body, place, row)
         return said(place)
 
     async def undo(request: web.Request) -> web.Response:
-        if place := made.undo():
+        body = await _body(request)
+        if place := made.undo(str(body.get("window"))):
             return said(place)
-        message = "Nothing to take back: undo reaches back to the start of this session."
+        message = "Nothing to take back: undo reaches back to what you said in this window."
         raise web.HTTPConflict(text=message)
 
     def said(place: Place) -> web.Response:
         kind, i = place
         view = made.view(made.answers[i]) if kind == "row" else made.compare(made.pairs[i])
-        return web.json_response({kind: i, "said": view["said"], "tally": made.tally()})
+        told = {name: view[name] for name in ("said", "mark")}
+        return web.json_response({kind: i, **told, "tally": made.tally()})
 
     @web.middleware
     async def guard(
@@ -288,17 +321,23 @@ async def _call(
 ) -> tuple[Row, Any]:
     """The JSON object of a call, its verdict one of `verdicts` where there are any, and the one of
     `rows` that its index names."""
-    try:
-        body = await request.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or (verdicts and str(body.get("verdict")) not in verdicts):
+    body = await _body(request)
+    if verdicts and str(body.get("verdict")) not in verdicts:
         message = f"expected a JSON object with index and verdict ({', '.join(verdicts)})"
         raise web.HTTPBadRequest(text=message)
     index = body.get("index")
     if not isinstance(index, int) or not 0 <= index < len(rows):
         raise web.HTTPBadRequest(text=f"index is {index!r}, expected 0 to {len(rows) - 1}")
     return body, rows[index]
+
+
+async def _body(request: web.Request) -> Row:
+    """The JSON object of a call; none is an empty one."""
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    return body if isinstance(body, dict) else {}
 
 
 def _edited(body: Row) -> str:
@@ -351,7 +390,8 @@ def main() -> None:
     tally = made.tally()
     have = "{accept:,} accepted, {reject:,} rejected, {edit:,} edited, {rankings:,} rankings"
     have += "; {agree:,} of {known:,} agree with the checks" if tally["known"] else ""
-    print(f"\nreview: {len(made.done):,} new; {made.path} has {have.format(**tally)}")
+    new = sum(map(len, made.done.values()))
+    print(f"\nreview: {new:,} new; {made.path} has {have.format(**tally)}")
 
 
 if __name__ == "__main__":

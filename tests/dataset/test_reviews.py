@@ -4,6 +4,7 @@ and line."""
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,13 +115,47 @@ def test_a_failed_write_leaves_the_file_as_it_was(
     assert path.read_bytes() == before
 
 
-def test_only_the_last_line_can_be_taken_back(path: Path) -> None:
-    first, second = reviews.append(path, verdict("accept")), reviews.append(path, verdict("reject"))
-    assert not reviews.take_back(path, first)
-    assert reviews.take_back(path, second)
-    assert reviews.take_back(path, first)
-    assert not reviews.take_back(path, first)
-    assert path.read_bytes() == b""
+def test_a_line_can_be_taken_back_wherever_it_stands(path: Path) -> None:
+    said = [verdict("accept"), verdict("reject", B), verdict("reject"), verdict("accept", B)]
+    lines = [reviews.append(path, row) for row in said]
+    path.chmod(0o664)
+    for gone in (1, 3, 0, 2):
+        assert reviews.take_back(path, lines[gone])
+        assert not reviews.take_back(path, lines[gone])
+        lines[gone] = b""
+        assert path.read_bytes() == b"".join(lines)
+    assert path.stat().st_mode & 0o777 == 0o664
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_what_changed_meanwhile_is_not_overwritten(path: Path) -> None:
+    first, other = verdict("accept", by="Li"), verdict("reject", by="Wu")
+    reviews.append(path, first, reviews.mark(None))
+    with pytest.raises(UserError, match=r"^Li said 'accept' of this after this page had read it: "):
+        reviews.append(path, other, reviews.mark(None))
+    reviews.append(path, verdict("reject", B), reviews.mark(None))  # of another answer
+    reviews.append(path, ranking("a", A, B), reviews.mark(None))
+    line = reviews.append(path, other, reviews.mark(first))
+    with pytest.raises(UserError, match="^Wu said 'reject' of this"):
+        reviews.append(path, first, reviews.mark(first))
+    with pytest.raises(UserError, match="^somebody said 'a' of this"):
+        reviews.append(path, ranking("b", B, A), reviews.mark(None))
+    before = path.read_bytes()
+    assert line in before and len(before.splitlines()) == 4
+
+
+def test_nothing_is_lost_where_many_write_and_take_back(path: Path) -> None:
+    def session(who: int) -> None:
+        for i in range(12):
+            line = reviews.append(path, verdict("accept", by=who, at=i))
+            if i % 3:
+                assert reviews.take_back(path, line)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(session, range(4)))
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    expected = {(who, i) for who in range(4) for i in range(0, 12, 3)}
+    assert len(rows) == len(expected) and {(row["by"], row["at"]) for row in rows} == expected
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
