@@ -251,3 +251,16 @@ def chromium() -> str:
         missing = f"none of {', '.join(names)} is installed: on Debian, `apt-get install chromium`"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     return str(found)
+
+
+@pytest.fixture
+def browser(chromium: str) -> Iterator[Any]:
+    """A running Chromium, of Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield started
+        started.close()

@@ -2,12 +2,11 @@
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterator
 
 from potstill.checks import registry
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, read_some
+from potstill.core.jsonl import Row, read_some, spelt
 from potstill.core.models import MODELS
 from potstill.dataset import reviews
 from potstill.evaluation import score
@@ -38,17 +37,9 @@ def story(t: Task, prefix: str) -> Iterator[str]:
     yield f"{'row':<{WIDTH}} {id}, task {t.name}"
     for part in (_origin, _answers, _side, _predictions):
         for label, text in part(t, rows):
-            first, *more = _safe(text).split("\n")
+            first, *more = spelt(text).split("\n")
             yield f"{label:<{WIDTH}} {first}"
             yield from (f"{'':<{WIDTH}} {line}".rstrip() for line in more)
-
-
-def _safe(text: str) -> str:
-    """The text with control characters, which could move the cursor or hide text, spelt out."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else ascii(c)[1:-1]
-        for c in text
-    )
 
 
 def _resolve(t: Task, prefix: str, ids: set[str]) -> str:

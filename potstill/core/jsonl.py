@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from potstill.core.errors import UserError
 Row = dict[str, Any]
 File = str | Path
 SEAL = b', "crc": "'  # then eight hex digits and "}
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # of other categories
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -40,6 +43,14 @@ def unwritable(text: str) -> str | None:
 def writable(text: str) -> str:
     """The text with U+FFFD for each such sign."""
     return _UNWRITABLE.sub("\ufffd", text)
+
+
+def spelt(text: str) -> str:
+    """The text with what would not be seen, or would reorder or hide what is, spelt out: control
+    and format characters, line and paragraph separators, and letters that show nothing. Tabs and
+    line breaks stay."""
+    unseen = (c for c in set(text) - {"\n", "\t"} if unicodedata.category(c) in _UNSEEN)
+    return text.translate({ord(c): ascii(c)[1:-1] for c in (*unseen, *_BLANK)})
 
 
 def squeeze(text: str) -> str:

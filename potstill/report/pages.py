@@ -91,7 +91,8 @@ def _charts(t: Task, found: Row) -> Row:
     for row in _table(t, "slices"):
         numbers = {name: float(row[name]) for name in ("rows", "right", "share", "low", "high")}
         text = percent(numbers["right"] / numbers["rows"])  # Vega rounds 95.25 up
-        label = {"model": models[row["model"]].label, "name": row["name"], "text": text}
+        name = jsonl.spelt(row["name"])  # of gold.jsonl or of what it expects
+        label = {"model": models[row["model"]].label, "name": name, "text": text}
         rows.setdefault(row["kind"], []).append(label | numbers)
     rows["losses"] = [
         {"curve": curve, "step": int(row["step"]), "loss": float(row["loss"])}
@@ -236,6 +237,7 @@ def _page(name: str, values: dict[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: jsonl.spelt(value) if type(value) is str else value,
     )
     environment.filters.update(
         share=lambda value: percent(float(value)),

@@ -217,11 +217,12 @@ def test_files_that_are_empty_or_missing(project: Project) -> None:
 
 def test_the_teacher_cannot_write_to_the_terminal(seeds: list[Row]) -> None:
     jsonl.write_jsonl(
-        DATA / "2-answers.jsonl", [answer(seeds[0]["id"], "\x1b[2Jgone\u202e\r\t中\nnext")]
+        DATA / "2-answers.jsonl",
+        [answer(seeds[0]["id"], "\x1b[2Jgone\u202e\r\t中\u2028\u3164\nnext")],
     )
     out = "\n".join(trace.story(settings.load(), seeds[0]["id"]))
-    assert "\\x1b[2Jgone\\u202e\\r\t中\n          next" in out
-    assert not re.findall("[\x00-\x08\x0b-\x1f\u202e]", out)
+    assert "\\x1b[2Jgone\\u202e\\r\t中\\u2028\\u3164\n          next" in out
+    assert not re.findall("[\x00-\x08\x0b-\x1f\u202e\u2028\u3164]", out)
 
 
 def test_the_command(seeds: list[Row], project: Project) -> None:

@@ -4,7 +4,6 @@ works offline."""
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,18 +213,6 @@ def test_a_model_is_one_entry(project: Project, monkeypatch: pytest.MonkeyPatch)
         assert list(dict.fromkeys(row["model"] for row in drawn["rows"][chart])) == labels
 
 
-@pytest.fixture
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
 @pytest.mark.slow
 def test_the_page_in_chromium(project: Project, browser: Any) -> None:
     from playwright.sync_api import expect
@@ -237,6 +224,7 @@ def test_the_page_in_chromium(project: Project, browser: Any) -> None:
         faults: list[str] = []
         page.on("request", lambda request, asked=asked: asked.append(request.url))
         page.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
+        page.on("console", lambda said, faults=faults: faults.append(said.text))  # of Vega, too
         page.goto(path.as_uri())
         expect(page.locator("body")).to_have_attribute("data-drawn", "7")
         assert page.locator(".chart svg").count() == 7
@@ -265,6 +253,81 @@ def test_the_page_in_chromium(project: Project, browser: Any) -> None:
         assert colours == ["var(--base)", "var(--sft)", "var(--teacher)"]
         assert (page.title(), asked, faults) == ("toy · Potstill", [path.as_uri()], [])
         page.close()
+
+
+HIDDEN = "pay\u202e001\u202c now\u2028and\u200b\u200bthen"
+SEEN = "payU+202E001U+202C nowU+2028andU+200B ×2then"
+
+
+@pytest.mark.slow
+def test_a_phone_shows_verdicts_first_and_no_text_hides_anything(
+    project: Project, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from playwright.sync_api import expect
+
+    text = pages.build(scored(project, 60))
+    found = data(text, "data")
+    found["rows"] = [row for row in found["rows"] if row["group"] == "broken"][:3]
+    for row, input, answer in zip(
+        found["rows"],
+        ("x" * 30_000, HIDDEN, "plain"),
+        ("\n" * 40, HIDDEN, f"{'很长 ' * 10_000}end"),
+        strict=True,
+    ):
+        row |= {"input": {"text": input}, "slice": HIDDEN}
+        row["answers"]["sft"] |= {"text": answer, "why": [f"excludes: {HIDDEN}"]}
+        del row["answers"]["teacher"]
+    dumped = json.dumps(found).replace("<", "\\u003c")
+    text = re.sub(r'(id="data">).*?(</script>)', lambda m: m[1] + dumped + m[2], text, flags=re.S)
+    monkeypatch.setattr("potstill.core.project.ROOT", project.dir)
+    files = {
+        "report": project.write("reports/report.html", text),
+        "index": project.write("reports/index.html", pages.index()),
+    }
+    for width in (390, 1280):
+        for scheme in ("light", "dark"):
+            size = {"width": width, "height": 844}
+            page = browser.new_page(color_scheme=scheme, viewport=size)
+            page.goto(files["report"].as_uri())
+            expect(page.locator("body")).to_have_attribute("data-drawn", "7")
+            page.locator("summary").first.click()
+            page.screenshot(path=tmp_path / f"report-{width}-{scheme}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            for table, verdicts in (
+                ("#pairs", ["worse", "worse", "better"]),
+                ("#hops", ["passed", "failed", "passed"]),
+            ):
+                cells = page.locator(f"{table} tbody td:first-child")
+                expect(cells).to_have_text(verdicts)
+                for box in (cells.nth(i).bounding_box() for i in range(len(verdicts))):
+                    assert box["x"] >= 0 and box["x"] + box["width"] <= width - 16
+                shades = page.locator(table).evaluate("it => getComputedStyle(it).backgroundImage")
+                assert shades.count("gradient") == 4  # the hint that more is beside it
+
+            rows = page.locator("#rows article")
+            after = rows.locator(".answers > div:has(.why)")
+            for i in range(3):
+                why, answer = (after.nth(i).locator(it).bounding_box() for it in (".why", ".text"))
+                assert why["y"] + why["height"] <= answer["y"] and answer["height"] < 700
+            expect(after.nth(0).locator(".text")).to_have_text("40 blank lines")
+            expect(after.nth(1).locator(".text")).to_have_text(SEEN)
+            expect(after.nth(1).locator(".why")).to_have_text(f"excludes: {SEEN}")
+            expect(rows.nth(1).locator("> .text")).to_have_text(SEEN)
+            expect(rows.nth(1).locator(".about")).to_contain_text(SEEN)
+            for place, more, whole in (
+                (rows.nth(0).locator("> .text"), "29,400", 30_000),
+                (after.nth(2).locator(".text"), "29,403", 30_003),
+            ):
+                expect(place.locator("button")).to_have_text(f"{more} more characters")
+                place.locator("button").click()
+                assert len(place.text_content()) == whole
+
+            page.goto(files["index"].as_uri())
+            page.screenshot(path=tmp_path / f"index-{width}-{scheme}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            box = page.locator("tbody td:nth-child(2)").bounding_box()
+            assert box["x"] + box["width"] <= width - 16
+            page.close()
 
 
 @pytest.mark.slow

@@ -565,18 +565,6 @@ def test_a_sample_of_nothing_is_refused(seeds: list[Row], project: Project) -> N
 
 
 @pytest.fixture
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-@pytest.fixture
 def served(project: Project) -> Iterator[str]:
     """A running review of the seeds, its answers full of HTML."""
     seeds = [
