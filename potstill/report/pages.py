@@ -21,7 +21,7 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
 from potstill.evaluation import compare, score, sentences
-from potstill.evaluation.statistics import count, p_text, percent
+from potstill.evaluation.statistics import count, difference, p_text, percent
 from potstill.inference.predictions import folder
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -246,6 +246,7 @@ def _page(name: str, values: dict[str, Any]) -> str:
         rows=lambda value: count(int(value), "row"),
         data=lambda value: Markup(_data(value)),
         file=lambda name: Markup((HERE / name).read_text(encoding="utf-8")),
+        verdict=lambda row: difference(float(row["p"]), int(row["fixed"]) > int(row["broken"])),
         headline=score.headline,
         word=score.word_of,
     )
