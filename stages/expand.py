@@ -19,8 +19,7 @@ from potstill.teacher import asking
 def main() -> None:
     p = params.load("near_duplicate", "expand", "teacher", "generate")
     t = settings.load()
-    if p.expand.hard:
-        registry.validate(t)
+    registry.validate(t)
     seeds, gold = t.seeds(), t.gold()
     calls: list[Row] = []
 

@@ -7,6 +7,8 @@ metrics.json:      {"rows": 400, "base": {"accuracy": 0.0, "low": 0.0, "high": 0
 cost.json:         {"answers": 4494, "kept_rows": 3802, "prompt_tokens": …, "spent": null, …}
 tables/slices.csv: kind,name,model,rows,right,share,low,high: keys, labels, lengths and slices
 tables/pairs.csv:  model,against,rows,fixed,broken,both,neither,p,smallest_difference
+tables/confusion.csv: key,model,expected,answer,rows: where answers are labels, how often each is
+                   taken for each
 tables/hops.csv:   hop,rows,differ,flips,p,passed: what changed where a model should stay the same
 tables/marks.csv:  id,slice,base,sft,teacher: 1 right, 0 wrong, empty unscored; for `make gate`
 tables/judge.json: {"pairs": [{"model": "sft", "against": "teacher", "rows": 400, "wins": 80, …}]}
@@ -39,6 +41,8 @@ def main() -> None:
         "marks": compare.states(tests, marks),
         "hops": compare.hops(t, tests, marks, answers | again, parity),
     }
+    if confusion := compare.confusion(t, tests, marks):
+        tables["confusion"] = confusion
     folder = jsonl.fresh_folder(t.reports / "tables")
     log = jsonl.read_jsonl(t.models / "sft/adapter/logging.jsonl", ("step",))
     fit = loss_curves.write(folder, t.name, log)
@@ -50,6 +54,9 @@ def main() -> None:
     answers_of = count(len(bought), "answer")
     print(f"score: {answers_of} of the teacher, {kept:,} kept, {count(len(tests), 'test row')}")
     print(score.table(found), compare.lines(tables["pairs"]), sep="\n")
+    for place in found["base"].get("macro_f1", {}):
+        said = (f"{model} {found[model]['macro_f1'][place]:.3f}" for model in marks)
+        print(f"macro-F1 of {place}: {', '.join(said)}")
     print(*map(compare.hop_line, tables["hops"]), sep="\n")
     if "ship" in found:
         print(choose.lines(found["ship"]))

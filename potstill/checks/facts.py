@@ -9,8 +9,9 @@ Prompts get all rows as `knowledge`.
 import re
 from typing import Any
 
+from potstill.checks import paths
 from potstill.checks.grounded import missing_number
-from potstill.checks.rule import PASS, Finding, Rule, are_texts, failed, on_text, plain, value_of
+from potstill.checks.rule import PASS, Finding, Rule, are_texts, failed, on_text, plain
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import KNOWLEDGE, Task
@@ -21,6 +22,8 @@ def facts(task: Task, *, label: str, field: str | None = None) -> Rule:
     apply whose label is the answer's field `label` and whose `when` is found in the input; an
     answer that none applies to fails. All their `states` stand in the answer, nothing of their
     `never`, and each number stands in one of them or in the input."""
+    where = paths.find(task, label).steps
+    about = paths.find(task, field) if field is not None else None
     known = [_fact(f"{KNOWLEDGE}:{number}", row) for number, row in enumerate(task.knowledge, 1)]
     if not known:
         raise ValueError(f"{KNOWLEDGE} has no rows, expected the rules to judge by")
@@ -37,12 +40,13 @@ def facts(task: Task, *, label: str, field: str | None = None) -> Rule:
         return failed(number) if number else PASS
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
-        said = value_of(answer, label)
+        said = paths.pick(answer, where)
+        said = None if said is paths.ABSENT else said
         source = "\n".join(row[name] for name in task.config["input"])
         applying = [fact for fact in known if fact["label"] == said and fact["when"].search(source)]
         if not applying:
             return failed(f"no rule for {label} {said!r}")
-        return on_text(field, lambda _, text: judged(text, source, applying))(row, answer, text)
+        return on_text(about, lambda _, text: judged(text, source, applying))(row, answer, text)
 
     return rule
 

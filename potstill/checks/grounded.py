@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from potstill.checks import paths
 from potstill.checks.requested_length import NUMERAL, number
-from potstill.checks.rule import PASS, Finding, Rule, compiled, failed, on_text, plain, value_of
-from potstill.checks.schema import allows_null
+from potstill.checks.rule import PASS, Finding, Rule, compiled, failed, on_text, plain
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
 
@@ -32,7 +32,8 @@ def grounded(
         raise ValueError("one of the options fields, kinds and patterns is missing")
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise ValueError(f"option kinds has {unknown[0]!r}, known are {', '.join(KINDS)}")
-    nullable = {key for key in {*fields, field} - {None} if allows_null(task, str(key))}
+    named = [(paths.find(task, path), ignored) for path, ignored in fields.items()]
+    about = paths.find(task, field) if field is not None else None
     parts = [*(KINDS[kind] for kind in kinds), *map(_missing_match, patterns)]
     parts.sort(key=lambda part: part is _missing_place)  # last, since it takes longest
 
@@ -41,16 +42,14 @@ def grounded(
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
         source = "\n".join(row[name] for name in task.config["input"])
-        for key, ignored in fields.items():
-            value = value_of(answer, key)
-            if value is None and key in nullable and key in answer:
-                continue  # null names nothing
-            if not isinstance(value, str) or not _stands_in(value, source, ignored, before_number):
-                return failed(key)
+        for one, ignored in named:
+            for place, value in one.values(answer):
+                found = isinstance(value, str) and _stands_in(value, source, ignored, before_number)
+                if not found:
+                    return failed(place)
         if not parts:
             return PASS
-        judge = on_text(field, lambda _, text: judged(text, source), field in nullable)
-        return judge(row, answer, text)
+        return on_text(about, lambda _, text: judged(text, source))(row, answer, text)
 
     return rule
 

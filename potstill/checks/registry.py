@@ -8,14 +8,14 @@ from collections.abc import Callable
 from types import UnionType
 from typing import Any, NamedTuple, get_args
 
-from potstill.checks import schema, text
+from potstill.checks import paths, schema, text
 from potstill.checks.facts import facts
 from potstill.checks.grounded import grounded
 from potstill.checks.rule import Rule, are_texts, compiled, on_text
 from potstill.checks.wrapping import wrapped
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, unwritable
-from potstill.task.settings import ANSWER, PATH, Task
+from potstill.task.settings import PATH, Task
 
 _TEXT = """max_chars length_within excludes_input excludes covers ends_with one_sentence regex
 language repetition""".split()
@@ -39,13 +39,22 @@ class Verdict(NamedTuple):
     distance: float
 
 
+class Compared(NamedTuple):
+    """A value of an answer (paths.ABSENT: it has none), the one expected, and whether both are the
+    same."""
+
+    said: Any
+    expected: Any
+    same: bool
+
+
 def check(task: Task, row: Row, answer: str, training: bool = False) -> list[str]:
     """The reasons of all checks of the task that the answer to `row` fails; [] when it passes.
     With `training`, what a check's option `train` holds stands in for its other options."""
     parsed, problem = parse(task, answer)
     if problem:
         return [problem]
-    findings = ((name, rule(row, parsed, answer)) for name, rule in _compiled(task)[1][training])
+    findings = ((name, rule(row, parsed, answer)) for name, rule in _compiled(task).rules[training])
     return [f"{name}: {finding.reason}" for name, finding in findings if finding.passed is False]
 
 
@@ -53,7 +62,7 @@ def verdicts(task: Task, row: Row, answer: str, training: bool = False) -> list[
     """What each check of the task says of the answer to `row`, in the order of task.yaml. An answer
     that cannot be parsed fails them all."""
     parsed, problem = parse(task, answer)
-    rules = _compiled(task)[1][training]
+    rules = _compiled(task).rules[training]
     if problem:
         return [Verdict(name, False, problem, 1.0) for name, _ in rules]
     findings = ((name, rule(row, parsed, answer)) for name, rule in rules)
@@ -67,7 +76,7 @@ def parse(task: Task, answer: str) -> tuple[Any, str | None]:
     """The parsed answer and None, or None and the reason why it cannot be parsed. Where the task
     lists json_schema the whole answer must be JSON, nothing around it; elsewhere it is the text
     itself, which must not be empty."""
-    if not _compiled(task)[0]:
+    if not _compiled(task).is_json:
         return (answer, None) if answer.strip() else (None, "text: empty")
     try:
         parsed = json.loads(answer, parse_constant=_finite, parse_float=_finite)
@@ -102,8 +111,8 @@ def taught(task: Task, answer: Row) -> str:
     space around it and, where the task wants JSON, out of what is wrapped around it: one fence of
     Markdown, or text round one object. No other answer is mended, a student's never. The flaws of a
     scripted teacher stay: they are there to be dropped."""
-    text, is_json = str(answer["answer"] or ""), _compiled(task)[0]
-    if not is_json:
+    text = str(answer["answer"] or "")
+    if not _compiled(task).is_json:
         return text.strip()
     if str(answer.get("model") or "").startswith("scripted-") or not parse(task, text)[1]:
         return text
@@ -136,17 +145,42 @@ def validate(task: Task) -> None:
     _compiled(task)
 
 
-_Rules = tuple[list[tuple[str, Rule]], list[tuple[str, Rule]]]
-_READY: dict[int, tuple[Task, Any, bool, _Rules]] = {}  # by id of the task, which it keeps alive
+def keys(task: Task, answer: Any, expected: Row) -> dict[str, Compared]:
+    """An answer beside what is expected: at each key of that, and at each path in it that an
+    exact_match names, by the options of that exact_match."""
+    named, found = _compiled(task).compared, {}
+    for name in dict.fromkeys([*expected, *filter(None, named)]):
+        path = (name,) if name in expected else named[name][0]
+        said, wanted = paths.pick(answer, path), paths.pick(expected, path)
+        if wanted is not paths.ABSENT:
+            options = (named.get(name) or named.get(None) or ((), {}))[1]
+            found[name] = Compared(said, wanted, schema.same(said, wanted, **options))
+    return found
 
 
-def _compiled(task: Task) -> tuple[bool, _Rules]:
-    """Whether answers are JSON, and the task's rules: `rules[training]` are (name, rule). Raises
-    UserError for what is wrong with the checks in task.yaml."""
+class _Ready(NamedTuple):
+    """The checks of a task, compiled. `rules[training]` are (name, rule); `compared` has the path
+    and the options of each exact_match by its field, None for the whole answer."""
+
+    task: Task  # kept alive: it is known by its id
+    listed: list[Any]
+    is_json: bool
+    rules: tuple[list[tuple[str, Rule]], list[tuple[str, Rule]]]
+    compared: dict[str | None, tuple[paths.Steps, dict[str, Any]]]
+
+
+_READY: dict[int, _Ready] = {}  # by id of the task
+
+
+def _compiled(task: Task) -> _Ready:
+    """The task's checks. Raises UserError for what is wrong with them in task.yaml, or with
+    schema.json where answers are JSON."""
     listed = task.config["checks"]
-    if id(task) in _READY and _READY[id(task)][1] is listed:
-        return _READY[id(task)][2:]
-    rules: _Rules = [], []
+    if id(task) in _READY and _READY[id(task)].listed is listed:
+        return _READY[id(task)]
+    if is_json(task):
+        schema.validate(task)
+    ready = _Ready(task, listed, is_json(task), ([], []), {})
     for entry in listed:
         name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
         if name not in CHECKS:
@@ -160,12 +194,16 @@ def _compiled(task: Task) -> tuple[bool, _Rules]:
             if not isinstance(train, dict):
                 raise ValueError(f"option train is {train!r}, expected a mapping of options")
             rule = _rule(task, name, given)
-            rules[False].append((name, rule))
-            rules[True].append((name, _rule(task, name, given | train) if train else rule))
+            ready.rules[False].append((name, rule))
+            ready.rules[True].append((name, _rule(task, name, given | train) if train else rule))
+            if name == "exact_match":
+                field = given.pop("field", None)
+                path = () if field is None else paths.find(task, field).steps
+                ready.compared[field] = path, given
         except ValueError as error:
             raise UserError(f"{PATH}: {name}: {error}") from None
-    _READY[id(task)] = task, listed, is_json(task), rules
-    return is_json(task), rules
+    _READY[id(task)] = ready
+    return ready
 
 
 def _rule(task: Task, name: str, given: dict[str, Any]) -> Rule:
@@ -179,21 +217,19 @@ def _rule(task: Task, name: str, given: dict[str, Any]) -> Rule:
         known = ", ".join([*kinds, "train"])
         raise ValueError(f"unknown option {unknown[0]!r}, known are {known}")
     options = {option: _value(option, value, kinds[option]) for option, value in given.items()}
-    _check_names(task, options)
+    _check_names(task, name, options)
     needed = {p.name for p in parameters if p.name in kinds and p.default is p.empty}
     if missing := needed - {*given, "input"}:
         raise ValueError(f"option {min(missing)} is missing")
     if name not in _TEXT:
         return make(task, **options)
-    field, fields = options.pop("field", None), task.config["input"]
-    nullable = field is not None and schema.allows_null(task, field)
+    path, fields = options.pop("field", None), task.config["input"]
+    field = None if path is None else paths.find(task, path)
     if "input" not in kinds:
-        return on_text(field, lambda row, answer: make(answer, **options), nullable)
+        return on_text(field, lambda row, answer: make(answer, **options))
     fields = [options.pop("input")] if "input" in options else fields
     return on_text(
-        field,
-        lambda row, answer: make(answer, input={f: row[f] for f in fields}, **options),
-        nullable,
+        field, lambda row, answer: make(answer, input={f: row[f] for f in fields}, **options)
     )
 
 
@@ -201,6 +237,7 @@ def _rule(task: Task, name: str, given: dict[str, Any]) -> Rule:
 _TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number, 0 or more", lambda x: type(x) is int and x >= 0),
     text.Times: ("a whole number, 2 or more", lambda x: type(x) is int and x >= 2),
+    float: ("a number, 0 or more", lambda x: type(x) in (int, float) and 0 <= x < math.inf),
     bool: ("true or false", lambda x: type(x) is bool),
     str: ("a text", lambda x: type(x) is str),
     text.Source: ("a text", lambda x: type(x) is str),  # the name of an input field
@@ -223,17 +260,22 @@ def _value(option: str, value: Any, kind: Any) -> Any:
     return compiled(value) if kind == re.Pattern[str] else value
 
 
-def _check_names(task: Task, options: dict[str, Any]) -> None:
-    """Raises ValueError for an option that names a field which the rows or the answers lack."""
-    for option in {"input", "field", "fields", "label"} & options.keys():
-        if option == "input":
-            known, what = task.config["input"], "one of the task's input fields"
-        elif is_json(task):
-            known, what = task.schema.get("properties", {}), f"a property of {ANSWER}"
-        else:
+def _check_names(task: Task, check: str, options: dict[str, Any]) -> None:
+    """Raises ValueError for an option that names a field which the rows or the answers lack, or
+    which is no text by schema.json where the check looks at texts."""
+    if "input" in options and options["input"] not in task.config["input"]:
+        listed = ", ".join(task.config["input"])
+        found = f"option input is {options['input']!r}"
+        raise ValueError(f"{found}, expected one of the task's input fields: {listed}")
+    for option in [name for name in ("field", "fields", "label") if name in options]:
+        if not is_json(task):
             remedy = "the answers are plain text: list json_schema among the checks"
             raise ValueError(f"option {option} is given, but {remedy}")
-        for name in options[option] if option == "fields" else [options[option]]:
-            if known and name not in known:
-                listed = ", ".join(known)
-                raise ValueError(f"option {option} is {name!r}, expected {what}: {listed}")
+        for path in options[option] if option == "fields" else [options[option]]:
+            look = paths.find if check == "exact_match" else paths.text
+            try:
+                field = look(task, path)
+            except ValueError as error:
+                raise ValueError(f"option {option} is {error}") from None
+            if option == "label" and paths.EACH in field.steps:
+                raise ValueError(f"option label is {path!r}, expected one text, not a list of them")

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
+from potstill.checks.paths import Field
 from potstill.core.jsonl import Row, squeeze
 
 
@@ -28,28 +29,22 @@ def failed(reason: str, distance: float = 1.0) -> Finding:
     return Finding(False, reason[:200], float(distance))
 
 
-def value_of(answer: Any, field: str) -> Any:
-    """The value of a field of a parsed answer; None where it is no object or lacks the field."""
-    return answer.get(field) if isinstance(answer, dict) else None
-
-
-def on_text(
-    field: str | None, judge: Callable[[Row, str], Finding], nullable: bool = False
-) -> Rule:
-    """The rule that judges a field of the answer, or with None its whole text. A null passes where
-    the field is `nullable`: there is no text to judge."""
+def on_text(field: Field | None, judge: Callable[[Row, str], Finding]) -> Rule:
+    """The rule that judges a field of the answer, or with None its whole text. Each text at the
+    path must pass, and the reason names the first that does not. A null, or nothing, passes where
+    schema.json allows it: there is no text to judge."""
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
         if field is None:
             return judge(row, text)
-        value = value_of(answer, field)
-        if value is None and nullable and field in answer:
-            return PASS
-        # What is no text is near to no length: `within` in metrics.json counts by the distance.
-        finding = judge(row, value) if isinstance(value, str) else failed("no text", math.inf)
-        if finding.reason is None:
-            return finding
-        return finding._replace(reason=f"{field}: {finding.reason}")
+        worst, distance = PASS, 0.0
+        for place, value in field.values(answer):
+            # What is no text is near to no length: `within` in metrics.json counts by the distance.
+            finding = judge(row, value) if isinstance(value, str) else failed("no text", math.inf)
+            distance += finding.distance
+            if finding.reason and (worst.passed or worst.passed is None and not finding.passed):
+                worst = finding._replace(reason=f"{place}: {finding.reason}")
+        return worst._replace(distance=distance)
 
     return rule
 

@@ -1,18 +1,20 @@
 """The checks of a whole JSON answer: `json_schema` and `exact_match`."""
 
+from decimal import Decimal
 from typing import Any
 
-from potstill.checks.rule import PASS, Finding, Rule, failed, value_of
+from potstill.checks import paths
+from potstill.checks.rule import PASS, Finding, Rule, failed
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, squeeze
 from potstill.task.settings import ANSWER, Task
 
 
-def json_schema(task: Task) -> Rule:
-    """The answer obeys schema.json, of draft 2020-12. Raises UserError when that is no such schema,
-    or refers to a part of itself that it does not have."""
+def validate(task: Task) -> None:
+    """Raises UserError when schema.json is no schema of draft 2020-12, or refers to a part of
+    itself that it does not have."""
     from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError, best_match
+    from jsonschema.exceptions import SchemaError
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
 
@@ -23,6 +25,13 @@ def json_schema(task: Task) -> Rule:
         raise UserError(f"{ANSWER}: {problem}, expected a JSON schema of draft 2020-12") from None
     whole = DRAFT202012.create_resource(task.schema)
     _follow_references(whole, Registry().resolver_with_root(whole))
+
+
+def json_schema(task: Task) -> Rule:
+    """The answer obeys schema.json, of draft 2020-12."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
     validator = Draft202012Validator(task.schema)
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
@@ -36,17 +45,6 @@ def json_schema(task: Task) -> Rule:
         return failed(f"{place}: {error.validator}")
 
     return rule
-
-
-def allows_null(task: Task, field: str) -> bool:
-    """Whether the answers are JSON and schema.json lets this field of them be null."""
-    if not any("json_schema" in entry for entry in task.config["checks"]):
-        return False
-    from jsonschema import Draft202012Validator
-
-    rules = task.schema.get("properties", {}).get(field)
-    whole = Draft202012Validator(task.schema)
-    return rules is not None and whole.evolve(schema=rules).is_valid(None)
 
 
 def _follow_references(part: Any, resolver: Any) -> None:
@@ -64,34 +62,51 @@ def _follow_references(part: Any, resolver: Any) -> None:
         _follow_references(inner, resolver.in_subresource(inner))
 
 
-def exact_match(task: Task, *, field: str | None = None) -> Rule:
-    """The answer is the row's `expected`, white space ignored: an object has the same keys with
-    the same values. With `field` that key alone is compared, where `expected` has it; null equals
-    null."""
+def exact_match(
+    task: Task, *, field: str | None = None, order: bool = True, tolerance: float | None = None
+) -> Rule:
+    """The answer is the row's `expected` (`same`). With `field` what stands at that path alone is
+    compared, where `expected` has it; null equals null."""
+    path = () if field is None else paths.find(task, field).steps
 
     def rule(row: Row, answer: Any, text: str) -> Finding:
-        expected = row.get("expected")
-        if expected is None or (field and isinstance(expected, dict) and field not in expected):
+        whole = row.get("expected")
+        expected = paths.pick(whole, path)
+        if whole is None or expected is paths.ABSENT:
             return Finding(None, "nothing is expected")
-        if field is not None:  # a null that is expected is matched by null, not by a missing key
-            if not isinstance(answer, dict) or field not in answer:
-                return failed(field)
-            expected, answer = value_of(expected, field), answer[field]
-        return PASS if same(answer, expected) else failed(field or "another answer is expected")
+        equal = same(paths.pick(answer, path), expected, order, tolerance)
+        return PASS if equal else failed(field or "another answer is expected")
 
     return rule
 
 
-def same(answer: object, expected: object) -> bool:
-    """Whether two JSON values are equal, white space in texts ignored; true is not 1."""
-    return _comparable(answer) == _comparable(expected)
+def same(
+    answer: object, expected: object, order: bool = True, tolerance: float | None = None
+) -> bool:
+    """Whether two JSON values are equal: texts but for white space; numbers by value, or at most
+    `tolerance` apart; true is not 1. Without `order` the entries of lists may stand in any."""
+    if isinstance(expected, str) and isinstance(answer, str):
+        return squeeze(answer) == squeeze(expected)
+    if isinstance(expected, dict) and isinstance(answer, dict):
+        equal = answer.keys() == expected.keys()
+        return equal and all(same(answer[key], expected[key], order, tolerance) for key in answer)
+    if isinstance(expected, list) and isinstance(answer, list):
+        if len(answer) != len(expected):
+            return False
+        if order or not answer:
+            return all(same(*two, order, tolerance) for two in zip(answer, expected, strict=True))
+        return _matched([[same(a, e, order, tolerance) for e in expected] for a in answer])
+    numbers = {type(answer), type(expected)} <= {int, float}
+    if numbers and tolerance is not None and answer != expected:
+        apart = Decimal(str(answer)) - Decimal(str(expected))  # so that 1.1 - 1.0 is 0.1
+        return abs(apart) <= Decimal(str(tolerance))
+    return (numbers or type(answer) is type(expected)) and answer == expected
 
 
-def _comparable(value: object) -> object:
-    if isinstance(value, str):
-        return squeeze(value)
-    if isinstance(value, bool):
-        return (value,)
-    if isinstance(value, dict):
-        return {key: _comparable(inner) for key, inner in value.items()}
-    return list(map(_comparable, value)) if isinstance(value, list) else value
+def _matched(fits: list[list[bool]]) -> bool:
+    """Whether each entry of a list has one of the other to itself that fits. With a tolerance it
+    may fit several, so the first that fits need not do."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    return bool((maximum_bipartite_matching(csr_array(fits)) >= 0).all())

@@ -128,8 +128,9 @@ _DOUBLED = re.compile(
 
 
 def repetition(answer: str, *, characters: Times = Times(5), phrases: Times = Times(3)) -> Finding:
-    """Has no punctuation twice, no character `characters` times in a row (but digits), no phrase of
-    two characters or more `phrases` times in a row, whatever punctuation stands between them."""
+    """Has no two marks in a row (docs/data.md says of which; ！。 are two, ！？ one), no character
+    `characters` times in a row (but digits), no phrase of two characters or more `phrases` times in
+    a row, whatever punctuation stands between them."""
     if _TWO_MARKS.search(answer) and (match := _DOUBLED.search(answer)):
         return failed(match[0])
     for match in re.finditer(rf"(.)\1{{{characters - 1}}}", answer):

@@ -6,6 +6,7 @@ from dataclasses import astuple
 from types import SimpleNamespace
 from typing import NamedTuple
 
+from potstill.checks import registry
 from potstill.core import params
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
@@ -84,6 +85,7 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
     """The quote as text. Raises UserError when the teacher has no name, a row does not fit, or
     there are no rows at all."""
     form.check(p.teacher)
+    registry.validate(t)
     if not t.seeds():
         if not (own_rows := filtering.own_rows(t)):
             raise UserError(filtering.NOTHING)

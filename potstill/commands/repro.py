@@ -8,6 +8,7 @@ elsewhere a line a minute, says how far it is. All that DVC and the libraries sa
 .cache/repro.log.
 """
 
+import json
 import os
 import re
 import signal
@@ -17,9 +18,12 @@ import time
 from collections import deque
 from pathlib import Path
 
+from potstill.checks import registry
+from potstill.commands import fresh
 from potstill.core import jsonl, lockfile, params, project
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS
+from potstill.task import settings
 
 LOG = Path(".cache/repro.log")
 EVERY = 60  # seconds between two lines of progress where there is no terminal
@@ -160,13 +164,22 @@ def run(*arguments: str) -> Progress:
 
 
 def complete() -> None:
-    """Makes seeds.jsonl and gold.jsonl, empty, where they are missing and git does not know them:
-    a task may have rows of its own alone, but DVC wants each file that dvc.yaml names."""
-    for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl"):
-        known = ["git", "ls-files", "--error-unmatch", str(path)]
-        missing = path.parent.is_dir() and not path.exists()
-        if missing and subprocess.run(known, capture_output=True).returncode:
-            path.touch()
+    """Makes what a task may lack, but DVC wants, since dvc.yaml names it, where it is missing and
+    git does not know it: seeds.jsonl and gold.jsonl, empty, and the schema.json that nothing reads
+    where answers are plain text. Raises UserError where schema.json is missing else."""
+    for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl", settings.ANSWER):
+        if path.exists() or not path.parent.is_dir() or not settings.PATH.exists():
+            continue
+        asked = ["git", "ls-files", "--error-unmatch", str(path)]
+        known = not subprocess.run(asked, capture_output=True).returncode
+        if path != settings.ANSWER:
+            if not known:
+                path.touch()
+        elif known or registry.is_json(settings.load()):
+            params.read_text(path)
+        else:
+            jsonl.write_text(path, json.dumps(fresh.UNUSED, indent=2) + "\n")
+            print(f"{path}: made, since DVC wants it: plain text needs none, so nothing reads it")
 
 
 def verdict(progress: Progress, seconds: float) -> str:

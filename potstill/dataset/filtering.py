@@ -93,11 +93,15 @@ def choose(
     """The row of 3-kept.jsonl for one input, or None, those of 3-dropped.jsonl, for every other
     answer to it, and how many answers were unwrapped.
 
-    Of the answers that pass, one that a person accepted or edited is best, then one of the least
-    distance, then the first.
+    Of the answers that pass, one that a person accepted or edited is best, then one that a person
+    ranked below no other, then one of the least distance, then the first.
     """
     judged = [Judged([twin]) if twin else _judge(task, row, answer, said) for answer in answers]
     good = [place for place, verdict in enumerate(judged) if not verdict.reasons]
+    if said.rankings and good:  # what is accepted or edited comes before what is ranked
+        first = min(judged[place].rank[0] for place in good)
+        good = [place for place in good if judged[place].rank[0] == first]
+        good = [place for place in good if not _beaten(row, answers, place, good, said)] or good
     best = min(good, key=lambda place: judged[place].rank, default=None)
     kept, spare, dropped = None, "", []
     if best is not None:
@@ -109,6 +113,12 @@ def choose(
             fault = {"id": row["id"], "sample": answer["sample"], "reason": reason}
             dropped.append({**fault, "answer": answer["answer"]})
     return kept, dropped, sum(verdict.unwrapped for verdict in judged)
+
+
+def _beaten(row: Row, answers: list[Row], place: int, good: list[int], said: Reviews) -> bool:
+    """Whether a person ranked another of the good answers above this one."""
+    text = answers[place]["answer"]
+    return any(said.ranking(row["id"], text, answers[other]["answer"]) == "b" for other in good)
 
 
 def _judge(task: Task, row: Row, answer: Row, said: Reviews) -> Judged:

@@ -19,7 +19,7 @@ OWN = Path("own/messages.jsonl")  # in the data folder: a user's own rows; may b
 # What a slice of gold.jsonl may not be called: these names have a meaning in metrics.json
 RESERVED = set(
     """held_out ship rows low high right wrong unscored accuracy agreement pass_rate valid_json
-    schema_valid within overlap keys prompt_tokens completion_tokens""".split()
+    schema_valid within overlap keys macro_f1 prompt_tokens completion_tokens""".split()
 )
 SLICE = "own"  # of test rows that are rows of a user's own, held out
 

@@ -11,13 +11,12 @@ from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.core.models import MODELS
-from potstill.evaluation import score, statistics
+from potstill.evaluation import labels, score, statistics
 from potstill.evaluation.score import Marks
 from potstill.evaluation.statistics import count, p_text
 from potstill.task.settings import Task
 
 Part = tuple[str, str, list[int]]  # kind, name, and the numbers of its test rows
-LABELS = 20  # an expected key with more values than this is no label: its values are no parts
 HOPS = {  # the floor comes first
     "base, predicted twice": ("base", "again"),
     "adapter on its base to merged": ("sft", "adapter"),
@@ -33,7 +32,7 @@ def slices(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
     by_slice = score.by_slice(task, tests)
     first, headline = next(iter(by_slice.items()))
     parts = [("all", first or "all", headline)]
-    parts += [*_labels(tests, headline), *_lengths(task, tests, headline)]
+    parts += [*_labels(marks, headline), *_lengths(task, tests, headline)]
     if len(by_slice) > 1:
         parts += [("slice", str(name), indices) for name, indices in by_slice.items()]
     rows = [
@@ -54,16 +53,18 @@ def _share(kind: str, name: str, model: str, right: list[bool]) -> Row:
     return row | {name: round(share, 4) for name, share in shares.items()}
 
 
-def _labels(tests: list[Row], indices: list[int]) -> Iterator[Part]:
-    """The rows of each value of an expected key that has few values, such as an intent."""
-    by_key: dict[str, dict[str, list[int]]] = {}
-    for i in indices:
-        expected = tests[i].get("expected")
-        for key, value in expected.items() if isinstance(expected, dict) else ():
-            by_key.setdefault(key, {}).setdefault(str(value), []).append(i)
-    for key, values in by_key.items():
-        if 1 < len(values) <= LABELS:
-            yield from (("label", f"{key} {value}", part) for value, part in values.items())
+def _labels(marks: Marks, indices: list[int]) -> Iterator[Part]:
+    """The rows that expect each label, such as an intent."""
+    of_one = [next(iter(marks.values()))[i] for i in indices]  # all models' rows expect the same
+    for name, part in labels.rows(of_one, labels.of(of_one)):
+        yield "label", name, [indices[i] for i in part]
+
+
+def confusion(task: Task, tests: list[Row], marks: Marks) -> list[Row]:
+    """confusion.csv, of the headline slice; [] where no answer is a label."""
+    headline = next(iter(score.by_slice(task, tests).values()))
+    of = {model: [every[i] for i in headline] for model, every in marks.items()}
+    return labels.table(of, labels.of(next(iter(of.values()))))
 
 
 def _lengths(task: Task, tests: list[Row], indices: list[int]) -> Iterator[Part]:

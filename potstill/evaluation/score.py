@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from potstill.checks import registry, schema
+from potstill.checks import registry
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.core.models import MODELS
 from potstill.core.project import ROOT
-from potstill.evaluation import statistics
+from potstill.evaluation import labels, statistics
 from potstill.evaluation.statistics import count, percent
 from potstill.inference.predictions import folder
 from potstill.task.settings import Task
@@ -135,12 +135,20 @@ def metrics(task: Task, tests: list[Row], marks: Marks) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
 
     slices, share = by_slice(task, tests), word(task, tests)
-    first = next(iter(slices))
-    found: dict[str, Any] = {"rows": len(slices[first])}
+    first, headline = next(iter(slices.items()))
+    known = labels.of([next(iter(marks.values()))[i] for i in headline])
+    found: dict[str, Any] = {"rows": len(headline)}
     for model, every in marks.items():
-        parts = {str(key): summary([every[i] for i in rows], share) for key, rows in slices.items()}
-        found[model] = parts.pop(str(first)) | parts
+        parts = {
+            str(key): summary([every[i] for i in rows], share, labels.TEXT not in known)
+            for key, rows in slices.items()
+        }
+        found[model] = parts.pop(str(first))
         del found[model]["rows"]
+        if counted := labels.counts([every[i] for i in headline], known):
+            means = {place: labels.macro_f1(count) for place, count in counted.items()}
+            found[model]["macro_f1"] = means
+        found[model] |= parts
     rules = json.loads((ROOT / "schemas/metrics.json").read_text(encoding="utf-8"))
     Draft202012Validator(rules).validate(found)
     return found
@@ -161,10 +169,11 @@ def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
     if json_schema := by_check.get("json_schema"):
         marks |= {"valid_json": reason is None, "schema_valid": bool(json_schema.passed)}
     if isinstance(expected, dict):
-        keys = parsed if isinstance(parsed, dict) else {}
-        marks["keys"] = {
-            key: key in keys and schema.same(keys[key], value) for key, value in expected.items()
-        }
+        compared = registry.keys(task, parsed, expected)
+        marks["keys"] = {key: one.same for key, one in compared.items()}
+        marks["values"] = {key: one[:2] for key, one in compared.items()}
+    elif expected is not None:
+        marks["values"] = {labels.TEXT: (parsed, expected)}
     if length := by_check.get("length_within"):
         judged = reason is None and length.passed is not None
         marks["off"] = length.distance if judged else None
@@ -181,9 +190,10 @@ def by_key(marks: list[dict[str, Any]]) -> dict[str, list[bool]]:
     return right
 
 
-def summary(marks: list[dict[str, Any]], share: str) -> dict[str, Any]:
+def summary(marks: list[dict[str, Any]], share: str, free: bool = True) -> dict[str, Any]:
     """Counts, shares and means over rows: right + wrong + unscored = rows. `share` names the share
-    of right rows, low to high is its 95 % interval; tokens are means a row."""
+    of right rows, low to high is its 95 % interval; tokens are means a row. Expected texts that are
+    not `free` are labels, whose overlap says nothing."""
     rows = len(marks)
     right, unscored = (sum(mark[name] for mark in marks) for name in ("right", "unscored"))
     low, high = (round(end, 4) for end in statistics.wilson(right, rows))
@@ -195,7 +205,8 @@ def summary(marks: list[dict[str, Any]], share: str) -> dict[str, Any]:
     if "off" in marks[0]:
         off = [math.inf if mark["off"] is None else mark["off"] for mark in marks]
         found["within"] = {str(most): _mean(value <= most for value in off) for most in WITHIN}
-    if texts := [mark["texts"] for mark in marks if "texts" in mark]:
+    texts = [mark["texts"] for mark in marks if "texts" in mark]
+    if texts and free:
         found["overlap"] = overlap(*map(list, zip(*texts, strict=True)))
     if keys := by_key(marks):
         found["keys"] = {key: _mean(values) for key, values in keys.items()}

@@ -20,7 +20,7 @@ from potstill.core import jsonl, lockfile, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
-from potstill.evaluation import compare, score, sentences
+from potstill.evaluation import compare, labels, score, sentences
 from potstill.evaluation.statistics import count, difference, p_text, percent
 from potstill.inference.predictions import folder
 from potstill.task import settings
@@ -72,6 +72,7 @@ def build(t: Task, lowest: float | None = None) -> str:
         },
         "fit": read_json(t.reports / "tables/fit.json"),
         "cost": read_json(t.reports / "cost.json"),
+        "labels": list(_labels(t)),
         "dropped": dict(_dropped(t)),
         "unwrapped": filtered.get("unwrapped"),
         "locked": list(_locked()),
@@ -81,6 +82,29 @@ def build(t: Task, lowest: float | None = None) -> str:
     }
     room = MOST - len(_page("report.html", values).encode())
     return _page("report.html", values | {"data": explorer(t, tests, states, after, room)})
+
+
+def _labels(t: Task) -> Iterator[Row]:
+    """The confusion matrices of confusion.csv, which is there where answers are labels: for each
+    key {"key", "labels", "models": {model: [{"label", "rows", "right", "f1", "cells"}]}}; the last
+    of the cells counts the answers that are none of the labels."""
+    known = (t.reports / "tables/confusion.csv").is_file()
+    counts: dict[str, dict[str, labels.Counts]] = {}
+    for row in _table(t, "confusion") if known else ():
+        of = counts.setdefault(row["key"], {}).setdefault(row["model"], labels.Counts())
+        of[row["expected"], row["answer"]] = int(row["rows"])
+    for key, models in counts.items():
+        names = list(dict.fromkeys(label for label, _ in next(iter(models.values()))))
+        matrices = {}
+        for model, count in models.items():
+            f1 = labels.f1(count)
+            matrices[model] = [
+                {"label": label, "rows": sum(cells), "right": count[label, label], "f1": f1[label]}
+                | {"cells": cells}
+                for label in names
+                if (cells := [count[label, other] for other in (*names, labels.NONE)])
+            ]
+        yield {"key": key, "labels": names, "models": matrices}
 
 
 def _charts(t: Task, found: Row) -> Row:

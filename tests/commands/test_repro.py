@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -229,6 +230,31 @@ def test_a_failure_is_shown_without_what_dvc_says_of_it(
     assert str(error.value) == f"stage filter failed, see above; all that was said is in {log}"
     assert "failed to reproduce" in Path(".cache/repro.log").read_text()
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("checks", "known", "says"),
+    [
+        ("[language]", False, None),
+        ("[language]", True, "schema.json is missing: `git checkout schema.json` brings it back"),
+        ("[json_schema]", False, "schema.json is missing: `git checkout schema.json` brings"),
+    ],
+)
+def test_a_schema_is_needed_only_where_it_is_used(
+    project: Project, checks: str, known: bool, says: str | None
+) -> None:
+    """schema.json of a task of plain text was deleted: DVC wants it all the same."""
+    project.write("task.yaml", f"checks: {checks}\n")
+    for command in [["init", "-q"], ["add", "schema.json"]][: 1 + known]:
+        subprocess.run(["git", *command], check=True)
+    Path("schema.json").unlink()
+    if says:
+        with pytest.raises(UserError, match=re.escape(says)):
+            repro.complete()
+        return
+    repro.complete()
+    assert "nothing reads this file" in Path("schema.json").read_text()
+    assert Path("data/gold.jsonl").read_text() == ""
 
 
 def test_eval_without_a_model_says_so(project: Project) -> None:

@@ -212,6 +212,42 @@ def test_a_person_counts_before_the_checks(
     )
 
 
+def ranked(better: str, worse: str, verdict: str = "a") -> None:
+    two = [reviews.answer_hash(text) for text in (better, worse)]
+    reviews.append("data/own/reviews.jsonl", {"id": "a", "answers": two, "verdict": verdict})
+
+
+FAR, NEAR = "字" * 7 + "。", "字" * 8 + "。"  # 2 and 1 off; EXACT is none off
+
+
+@pytest.mark.parametrize(
+    ("rankings", "accepted", "kept"),
+    [
+        ([(NEAR, EXACT)], [], NEAR),
+        ([(NEAR, EXACT), (FAR, NEAR)], [], FAR),
+        ([(FAR, NEAR)], [], EXACT),  # nobody said anything of the nearest
+        ([(NEAR, EXACT, "tie")], [], EXACT),
+        ([(NEAR, EXACT), (EXACT, NEAR)], [], EXACT),  # the last verdict counts
+        ([(OVERLONG, EXACT)], [], EXACT),  # what fails a check is not kept for its rank
+        ([(NEAR, EXACT), (EXACT, FAR), (FAR, NEAR)], [], EXACT),  # in a circle
+        ([(NEAR, EXACT)], [EXACT], EXACT),  # what is accepted comes first
+        ([(NEAR, EXACT)], [EXACT, NEAR], NEAR),
+    ],
+)
+def test_a_ranking_counts_where_both_answers_pass(
+    project: Project, rankings: list[tuple[str, ...]], accepted: list[str], kept: str
+) -> None:
+    project.write("task.yaml", TEXT_TASK)
+    for ranking in rankings:
+        ranked(*ranking)
+    for text in accepted:
+        said(text, "accept")
+    answers = [answer("a", text, i) for i, text in enumerate((EXACT, NEAR, FAR, OVERLONG))]
+    found, dropped = sift({"a": "写10字的话"}, answers)
+    assert [row["output"] for row in found] == [kept]
+    assert [row["reason"].split(":")[0] for row in dropped] == ["spare", "spare", "length_within"]
+
+
 def test_a_review_cannot_let_a_broken_form_through(project: Project) -> None:
     said('{"word": 1}', "accept")
     said("x", "edit", output='{"word": "last"}')

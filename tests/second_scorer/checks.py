@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from itertools import pairwise
@@ -60,15 +60,36 @@ def json_schema(case: Case, options: Options) -> Verdict:
     return bool(jsonschema.Draft202012Validator(case.schema).is_valid(case.answer))
 
 
-def same(found: Any, expected: Any) -> bool:
-    """Whether two values are equal when white space in texts is ignored."""
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def same(found: Any, expected: Any, order: bool = True, tolerance: float = 0) -> bool:
+    """Whether two values are equal: texts without white space, numbers by value."""
     if isinstance(expected, str) and isinstance(found, str):
         return squeeze(found) == squeeze(expected)
+    if is_number(found) and is_number(expected):
+        apart = abs(Decimal(repr(found)) - Decimal(repr(expected)))
+        return found == expected or tolerance > 0 and apart <= Decimal(repr(tolerance))
+
+    def equal(one: Any, other: Any) -> bool:
+        return same(one, other, order, tolerance)
+
     if isinstance(expected, dict) and isinstance(found, dict):
-        return found.keys() == expected.keys() and all(same(found[k], expected[k]) for k in found)
+        return found.keys() == expected.keys() and all(equal(found[k], expected[k]) for k in found)
     if isinstance(expected, list) and isinstance(found, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    return isinstance(found, bool) == isinstance(expected, bool) and bool(found == expected)
+        if len(found) != len(expected):
+            return False
+        fits = [[equal(one, other) for other in expected] for one in found]
+        return all(fits[i][i] for i in range(len(fits))) if order else one_each(fits, frozenset())
+    return type(found) is type(expected) and bool(found == expected)
+
+
+def one_each(fits: list[list[bool]], taken: frozenset[int]) -> bool:
+    """Whether each row can have a column of its own in which it is true: tried one by one."""
+    row = len(taken)
+    free = [column for column in range(len(fits)) if column not in taken]
+    return not free or any(one_each(fits, taken | {c}) for c in free if fits[row][c])
 
 
 def of(value: Any, name: str) -> Any:
@@ -76,23 +97,85 @@ def of(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def may_be_null(schema: Row, field: str) -> bool:
-    """Whether schema.json lets a field be null."""
-    rules = schema.get("properties", {}).get(field)
-    whole = jsonschema.Draft202012Validator(schema)
-    return rules is not None and bool(whole.evolve(schema=rules).is_valid(None))
+# ---- paths
+
+NOTHING = object()  # stands where there is no value
+
+
+def way(schema: Row, path: str) -> list[str]:
+    """The steps of a path, "[]" to each entry of a list."""
+    if path in schema.get("properties", {}):
+        return [path]
+    return [step for step in re.split(r"(\[\])|\.", path) if step]
+
+
+def look(value: Any, steps: list[str]) -> Any:
+    """What stands at a path: behind a list a list, behind null null."""
+    for number, step in enumerate(steps):
+        if value is None and number:
+            return None
+        if step == "[]" and isinstance(value, list):
+            rest = steps[number + 1 :]
+            return [None if one is None else look(one, rest) for one in value]
+        if not isinstance(value, dict) or step not in value:
+            return NOTHING
+        value = value[step]
+    return value
+
+
+def described(whole: Row, rule: Any) -> Iterable[Row]:
+    """A rule of the schema, and those that it refers to or is put together from."""
+    if isinstance(rule, dict):
+        yield rule
+        if rule.get("$ref", "").startswith("#/"):
+            target: Any = whole
+            for name in rule["$ref"][2:].split("/"):
+                target = target[name]
+            yield from described(whole, target)
+        for key in ("allOf", "anyOf", "oneOf"):
+            for inner in rule.get(key, []):
+                yield from described(whole, inner)
+
+
+def texts_at(whole: Row, rule: Any, value: Any, steps: list[str]) -> Iterable[Any]:
+    """The values at a path; none where there is no text and the schema allows that."""
+    if not steps:
+        yield value
+        return
+    step, rest = steps[0], steps[1:]
+    parts = list(described(whole, rule))
+    if step == "[]" and isinstance(value, list):
+        rules = [part["items"] for part in parts if "items" in part]
+        inner = [(one, rules) for one in value]
+    elif not isinstance(value, dict):
+        yield NOTHING
+        return
+    else:
+        rules = [part["properties"][step] for part in parts if step in part.get("properties", {})]
+        required = [part["required"] for part in parts if "required" in part]
+        if step not in value:
+            if not rules or not required or any(step in names for names in required):
+                yield NOTHING
+            return
+        inner = [(value[step], rules)]
+    for one, rules in inner:
+        rule = {"anyOf": rules} if rules else {}
+        is_valid = jsonschema.Draft202012Validator(whole).evolve(schema=rule).is_valid
+        if one is not None or not rules or not is_valid(None):
+            yield from texts_at(whole, rule, one, rest)
 
 
 def exact_match(case: Case, options: Options) -> Verdict:
     answer, expected = case.answer, case.row.get("expected")
-    field = options.get("field")
-    if expected is None or (field and isinstance(expected, dict) and field not in expected):
+    steps = way(case.schema, options["field"]) if "field" in options else []
+    if expected is None or look(expected, steps) is NOTHING:
         return None
-    if field:
-        if not isinstance(answer, dict) or field not in answer:
-            return False
-        answer, expected = answer[field], of(expected, field)
-    return same(answer, expected)
+    return same(look(answer, steps), look(expected, steps), *how(options))
+
+
+def how(options: Options) -> tuple[bool, float]:
+    """How exact_match compares: by order or not, and the tolerance."""
+    return options.get("order", True), options.get("tolerance", 0)
 
 
 def max_chars(case: Case, options: Options) -> Verdict:
@@ -386,14 +469,17 @@ def named(text: str, kinds: list[str], patterns: list[str]) -> Iterable[set[str]
             yield {next((group for group in match.groups() if group), match[0])}
 
 
-def grounded(case: Case, options: Options) -> Verdict:
+def fields_stand_in(case: Case, options: Options) -> bool:
+    """Whether the `fields` of grounded stand in the input."""
     code = options.get("before_number", "")
-    for name, ignored in options.get("fields", {}).items():
-        found = of(case.answer, name)
-        if found is None and name in (case.answer or {}) and may_be_null(case.schema, name):
-            continue
-        if not isinstance(found, str) or not field_stands_in(found, case.request, ignored, code):
-            return False
+    return all(
+        isinstance(found, str) and field_stands_in(found, case.request, ignored, code)
+        for path, ignored in options.get("fields", {}).items()
+        for found in texts_at(case.schema, case.schema, case.answer, way(case.schema, path))
+    )
+
+
+def grounded(case: Case, options: Options) -> Verdict:
     kinds, patterns = options.get("kinds", []), options.get("patterns", [])
     if "number" in kinds and not numbers_stand_in(case.text, case.request):
         return False
@@ -410,21 +496,23 @@ def grounded(case: Case, options: Options) -> Verdict:
 LATIN = re.compile("[A-Za-zＡ-Ｚａ-ｚ]+")
 
 
+def applying(case: Case, options: Options) -> list[Row]:
+    """The rules that apply."""
+    label = look(case.answer, way(case.schema, options["label"]))
+    rules = [rule for rule in case.knowledge if rule["label"] == label]
+    return [rule for rule in rules if re.search(rule.get("when", ""), case.request)]
+
+
 def facts(case: Case, options: Options) -> Verdict:
-    label, text = of(case.answer, options["label"]), plain(case.text)
-    known = case.request
-    applying = False
-    for rule in case.knowledge:
-        if rule["label"] != label or not re.search(rule.get("when", ""), case.request):
-            continue
-        applying = True
+    text, known = plain(case.text), case.request
+    for rule in applying(case, options):
         states = [[s] if isinstance(s, str) else s for s in rule.get("states", [])]
         if not all(any(plain(s) in text for s in one_of) for one_of in states):
             return False
         if any(plain(word) in text for word in rule.get("never", [])):
             return False
         known = "\n".join([known, rule["text"], *(s for one_of in states for s in one_of)])
-    return applying and numbers_stand_in(case.text, known)
+    return numbers_stand_in(case.text, known)
 
 
 CHECKS: dict[str, Callable[[Case, Options], Verdict]] = {
@@ -464,6 +552,8 @@ class Task:
         ]
         self.json = any(name == "json_schema" for name, _ in self.checks)
         self.schema: Row = json.loads((folder / "schema.json").read_text("utf-8"))
+        given = [options for name, options in self.checks if name == "exact_match"]
+        self.compared = {options.get("field", ""): options for options in given}
         rules = folder / "prompts/knowledge.jsonl"
         lines = rules.read_text("utf-8").splitlines() if rules.exists() else []
         self.knowledge: list[Row] = [json.loads(line) for line in lines if line.strip()]
@@ -488,23 +578,35 @@ class Task:
         for name, options in self.checks:
             if train:
                 options = options | options.get("train", {})
-            about = of(answer, options["field"]) if "field" in options else text
-            field = options.get("field")
-            null = field and about is None and field in (answer or {})
-            if name != "exact_match" and null and may_be_null(self.schema, str(field)):
-                found.append((name, True))
-                continue
-            if name != "exact_match" and not isinstance(about, str):
-                found.append((name, False))
-                continue
             inputs = [options["input"]] if "input" in options else self.input
             texts = [row[field] for field in inputs]
-            case = Case(about, answer, texts, row, self.schema, self.knowledge)
-            found.append((name, CHECKS[name](case, options)))
+            case = Case(text, answer, texts, row, self.schema, self.knowledge)
+            one: list[Verdict] = [True]  # the verdicts on each text
+            if name == "grounded":
+                one.append(fields_stand_in(case, options))
+            if name == "facts":
+                one.append(bool(applying(case, options)))
+            whole = name == "exact_match" or "field" not in options
+            for about in [text] if whole else self.texts(answer, options["field"]):
+                is_text = isinstance(about, str)
+                one.append(is_text and CHECKS[name](replace(case, text=about), options))
+            found.append((name, verdict(one)))
         return found
+
+    def way(self, path: str) -> list[str]:
+        """The steps of a path."""
+        return way(self.schema, path)
+
+    def texts(self, answer: Any, field: str) -> list[Any]:
+        """What a check of a field looks at."""
+        return list(texts_at(self.schema, self.schema, answer, way(self.schema, field)))
+
+
+def verdict(found: list[Verdict]) -> Verdict:
+    """True: all pass; False: one fails; None: none fails, and one cannot say."""
+    return False if False in found else None if None in found else True
 
 
 def right(verdicts: Verdicts) -> Verdict:
-    """True: every check passes; False: one fails; None: none fails, and one cannot say."""
-    found = [verdict for _, verdict in verdicts]
-    return False if False in found else None if None in found else True
+    """What the checks of a row say together."""
+    return verdict([passed for _, passed in verdicts])

@@ -28,6 +28,7 @@ from tests.second_scorer.statistics import (
     wilson,
 )
 
+WHOLE = "answer"  # the place of an answer that is no object
 MODELS = ("base", "examples", "sft", "dpo", "teacher")
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOPS = {  # the model, and the predictions that should be the same; the floor comes first
@@ -98,6 +99,9 @@ class Second:
         found: Row = {"rows": len(self.headline)}
         for model in self.answers:
             found[model] = self.summary(model, self.headline)
+            if self.labels:
+                scores = {place: self.macro_f1(model, place) for place in self.labels}
+                found[model]["macro_f1"] = scores
             for name, rows in self.slices.items():
                 if name != self.first:
                     found[model][name] = {"rows": len(rows), **self.summary(model, rows)}
@@ -128,7 +132,7 @@ class Second:
             found["keys"] = {key: mean(right) for key, right in keys.items()}
         expected = [self.tests[i].get("expected") for i in rows]
         pairs = [(a or "", e) for a, e in zip(texts, expected, strict=True) if isinstance(e, str)]
-        if pairs:
+        if pairs and WHOLE not in self.labels:
             found["overlap"] = overlap(*map(list, zip(*pairs, strict=True)))
         return found
 
@@ -136,29 +140,91 @@ class Second:
         """How far an answer is from the length asked for; infinitely where one cannot say."""
         readable, answer = self.task.parse(text)
         options = next(given for name, given in self.task.checks if name == "length_within")
-        about = checks.of(answer, options["field"]) if "field" in options else text
-        if not readable or not isinstance(about, str):
+        about = self.task.texts(answer, options["field"]) if "field" in options else [text or ""]
+        if not readable or not all(isinstance(one, str) for one in about):
             return math.inf
         names = [options["input"]] if "input" in options else self.task.input
-        off = checks.distance(about, "\n".join(test[name] for name in names))
-        return math.inf if off is None else off
+        asked = "\n".join(test[name] for name in names)
+        off = [checks.distance(one, asked) for one in about]
+        return sum(math.inf if one is None else one for one in off)
 
     def keys(self, model: str, rows: list[int]) -> dict[str, list[bool]]:
         """Of each expected key whether it is right, in the rows that expect it."""
         found: dict[str, list[bool]] = {}
         for i in rows:
-            expected = self.tests[i].get("expected")
-            answer = self.task.parse(self.answers[model][i]["answer"])[1]
-            for key, value in expected.items() if isinstance(expected, dict) else ():
-                there = isinstance(answer, dict) and key in answer
-                found.setdefault(key, []).append(there and checks.same(answer[key], value))
+            for key, value in self.expected(i).items():
+                if isinstance(self.tests[i]["expected"], dict):
+                    how = checks.how(self.task.compared.get(key, self.task.compared.get("", {})))
+                    right = checks.same(self.said(model, i, key), value, *how)
+                    found.setdefault(key, []).append(right)
         return found
+
+    def expected(self, i: int) -> Row:
+        """What a row expects: as a whole, or at each key and at each path that is compared."""
+        whole = self.tests[i].get("expected")
+        if not isinstance(whole, dict):
+            return {} if whole is None else {WHOLE: whole}
+        paths = {name: checks.look(whole, self.task.way(name)) for name in self.task.compared}
+        there = {name: value for name, value in paths.items() if value is not checks.NOTHING}
+        return whole | {name: there[name] for name in there if name and name not in whole}
+
+    def said(self, model: str, i: int, place: str) -> Any:
+        """What an answer has where something is expected."""
+        whole = self.tests[i]["expected"]
+        answer = self.task.parse(self.answers[model][i]["answer"])[1]
+        if not isinstance(whole, dict):
+            return answer
+        return checks.look(answer, [place] if place in whole else self.task.way(place))
+
+    # ---- labels
+
+    @cached_property
+    def labels(self) -> dict[str, dict[Any, str]]:
+        """At each place that has labels their names, by what makes values one label."""
+        values: dict[str, list[Any]] = {}
+        for i in self.headline:
+            for place, value in self.expected(i).items():
+                values.setdefault(place, []).append(value)
+        found = {}
+        for place, every in values.items():
+            names = {label(value): str(name(value)) for value in reversed(every)}
+            once = [one for one in names if list(map(label, every)).count(one) == 1]
+            if None in names or not 2 <= len(names) <= 30 or len(every) < 3 * len(names):
+                continue
+            if len(once) <= len(names) / 4:
+                found[place] = names
+        return found
+
+    def confused(self, model: str, place: str) -> Counter[tuple[str, str]]:
+        """The rows by the label expected and the one answered, "" for none of them."""
+        names, found = self.labels[place], Counter[tuple[str, str]]()
+        for i in self.headline:
+            if place in self.expected(i):
+                said = names.get(label(self.said(model, i, place)), "")
+                found[names[label(self.expected(i)[place])], said] += 1
+        return found
+
+    def macro_f1(self, model: str, place: str) -> float:
+        found, scores = self.confused(model, place), []
+        for one in self.labels[place].values():
+            hits = found[one, one]
+            precision = hits / max(1, sum(n for (_, said), n in found.items() if said == one))
+            recall = hits / sum(n for (wanted, _), n in found.items() if wanted == one)
+            scores.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+        return mean(scores)
+
+    def confusion_table(self) -> Iterator[Row]:
+        for place in self.labels:
+            for model in self.marks:
+                for (wanted, said), rows in self.confused(model, place).items():
+                    given = {"key": place, "model": model, "expected": wanted}
+                    yield {**given, "answer": said, "rows": rows}
 
     # ---- reports/tables
 
     def slice_table(self) -> Iterator[Row]:
         parts = [("all", self.first, self.headline)]
-        parts += [*self.labels(), *self.lengths()]
+        parts += [*self.labelled(), *self.lengths()]
         if len(self.slices) > 1:
             parts += [("slice", name, rows) for name, rows in self.slices.items()]
         for model, marks in self.marks.items():
@@ -167,15 +233,14 @@ class Second:
             for key, values in self.keys(model, self.headline).items():
                 yield share_row("key", key, model, values)
 
-    def labels(self) -> Iterator[tuple[str, str, list[int]]]:
-        found: dict[str, dict[str, list[int]]] = {}
-        for i in self.headline:
-            expected = self.tests[i].get("expected")
-            for key, value in expected.items() if isinstance(expected, dict) else ():
-                found.setdefault(key, {}).setdefault(str(value), []).append(i)
-        for key, values in found.items():
-            for value, rows in values.items() if 2 <= len(values) <= 20 else ():
-                yield "label", f"{key} {value}", rows
+    def labelled(self) -> Iterator[tuple[str, str, list[int]]]:
+        objects = any(isinstance(self.tests[i].get("expected"), dict) for i in self.headline)
+        expected = {i: self.expected(i) for i in self.headline}
+        for place, names in self.labels.items():
+            for one, named in names.items():
+                having = [i for i in self.headline if place in expected[i]]
+                rows = [i for i in having if label(expected[i][place]) == one]
+                yield "label", f"{place} {named}" if objects else named, rows
 
     def lengths(self) -> Iterator[tuple[str, str, list[int]]]:
         sizes = {i: sum(len(self.tests[i][n]) for n in self.task.input) for i in self.headline}
@@ -279,12 +344,13 @@ class Second:
         for place in answers.keys() | every.keys():
             if every[place] != 1 or place not in answers:
                 yield f"answer {place} is {every[place]} times in 3-kept and 3-dropped"
-        judged = {(row["id"], row["sample"]) for row in read(self.data / "own/reviews.jsonl")}
+        judged = {row["id"] for row in read(self.data / "own/reviews.jsonl")}
         listed = {name for name, _ in self.task.checks} | {"json", "text"}
         for row in [*kept, *dropped]:
             place = (row["id"], row["sample"])
             said = row["reason"].split(":")[0] if "reason" in row else "kept"
-            if place not in answers or place in judged or said not in {*listed, "kept", "spare"}:
+            checked = said in {*listed, "kept", "spare"} and row["id"] not in judged
+            if place not in answers or not checked:
                 continue
             text = answers[place]["answer"]
             verdicts = self.task.verdicts(inputs[row["id"]], text, train=True)
@@ -333,7 +399,7 @@ class Second:
 
     def gold(self) -> Iterator[str]:
         """Where the test rows are not those of gold.jsonl, if it has any."""
-        gold = read(self.data / "gold.jsonl")
+        gold = [{"slice": "gold", **row} for row in read(self.data / "gold.jsonl")]
         names = ["slice", *self.task.input]
         said = [[row.get("gold"), *(row[name] for name in names)] for row in gold]
         found = [[row.get("expected"), *(row[name] for name in names)] for row in self.tests]
@@ -348,6 +414,7 @@ class Second:
             "pairs": self.pair_table(),
             "marks": self.mark_table(),
             "hops": self.hop_table(),
+            **({"confusion": self.confusion_table()} if self.labels else {}),
             "train_loss": self.losses("loss"),
             "eval_loss": self.losses("eval_loss"),
         }
@@ -377,13 +444,30 @@ class Second:
 
 def named(table: str, rows: Iterable[Row]) -> dict[str, Row]:
     """The rows of a table by the columns that name them, numbers as such."""
-    columns = {"slices": 3, "pairs": 2}.get(table, 1)
+    columns = {"slices": 3, "pairs": 2, "confusion": 4}.get(table, 1)
     found: dict[str, Row] = {}
     for row in rows:
         name = " ".join(str(value) for value in list(row.values())[:columns])
         assert name not in found, f"{table}.csv has {name} twice"
         found[name] = {key: number(str(value)) for key, value in row.items()}
     return found
+
+
+def label(value: Any) -> Any:
+    """What makes values one label; None where a value is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        short = len(text) <= 60 and len(text.splitlines()) < 2
+        return ("text", checks.squeeze(text)) if short else None
+    if value is None or isinstance(value, bool | int | float):
+        return type(value) is bool, value is None, value
+    return None
+
+
+def name(value: Any) -> str:
+    """A label as the tables name it."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text or json.dumps("" if isinstance(value, str) else value)
 
 
 def share_row(kind: str, name: str, model: str, right: list[bool]) -> Row:
