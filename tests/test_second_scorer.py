@@ -191,6 +191,7 @@ PLANTED = [
     ("reports/metrics.json", "teacher prompt_tokens", 0.5, "teacher: prompt_tokens"),
     ("reports/metrics.json", "sft keys label", -0.1, "sft: keys: label"),
     ("reports/metrics.json", "sft within 5", -0.1, "sft: within: 5"),
+    ("reports/metrics.json", "sft macro_f1 label", -0.1, "sft: macro_f1: label"),
     ("reports/metrics.json", "ship test p", 0.01, "ship: test: p"),
     ("reports/cost.json", "answers", 1, "cost.json: answers"),
     ("reports/cost.json", "spent", 0.0001, "cost.json: spent"),
@@ -202,6 +203,7 @@ PLANTED = [
     ("reports/tables/pairs.csv", "2 p", 0.001, "pairs.csv: sft teacher: p"),
     ("reports/tables/pairs.csv", "2 smallest_difference", 0.1, "smallest_difference"),
     ("reports/tables/marks.csv", "5 teacher", 1, "marks.csv"),
+    ("reports/tables/confusion.csv", "0 rows", 1, "confusion.csv: label base "),
     ("reports/tables/hops.csv", "1 flips", -1, "hops.csv: adapter on its base to merged: flips"),
     ("reports/tables/train_loss.csv", "0 loss", 0.1, "train_loss.csv"),
 ]
