@@ -72,7 +72,7 @@ def build(t: Task, lowest: float | None = None) -> str:
         },
         "fit": read_json(t.reports / "tables/fit.json"),
         "cost": read_json(t.reports / "cost.json"),
-        "labels": list(_labels(t)),
+        "matrices": list(_labels(t)),
         "dropped": dict(_dropped(t)),
         "unwrapped": filtered.get("unwrapped"),
         "locked": list(_locked()),
@@ -91,18 +91,18 @@ def _labels(t: Task) -> Iterator[Row]:
     known = (t.reports / "tables/confusion.csv").is_file()
     counts: dict[str, dict[str, labels.Counts]] = {}
     for row in _table(t, "confusion") if known else ():
-        of = counts.setdefault(row["key"], {}).setdefault(row["model"], labels.Counts())
-        of[row["expected"], row["answer"]] = int(row["rows"])
+        cells = counts.setdefault(row["key"], {}).setdefault(row["model"], labels.Counts())
+        cells[row["expected"], row["answer"]] = int(row["rows"])
     for key, models in counts.items():
         names = list(dict.fromkeys(label for label, _ in next(iter(models.values()))))
         matrices = {}
-        for model, count in models.items():
-            f1 = labels.f1(count)
+        for model, of in models.items():
+            f1 = labels.f1(of)
             matrices[model] = [
-                {"label": label, "rows": sum(cells), "right": count[label, label], "f1": f1[label]}
-                | {"cells": cells}
+                {"label": label, "rows": sum(line), "right": of[label, label], "f1": f1[label]}
+                | {"cells": line}
                 for label in names
-                if (cells := [count[label, other] for other in (*names, labels.NONE)])
+                if (line := [of[label, other] for other in (*names, labels.NONE)])
             ]
         yield {"key": key, "labels": names, "models": matrices}
 
