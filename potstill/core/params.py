@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from potstill.core import lockfile
+from potstill.core import lockfile, weights
 from potstill.core.errors import UserError
 from potstill.core.project import ROOT
 
@@ -30,10 +30,12 @@ HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
 
 def load(*names: str) -> SimpleNamespace:
     """The named parameters; a section (`teacher`) is a namespace, `predict.dtype` is one of its
-    values. One of OF_TASK that is null has the value of task.yaml. Raises UserError when any
-    parameter of params.yaml does not fit schemas/params.json."""
+    values. One of OF_TASK that is null has the value of task.yaml; a `model` that has to be
+    converted is the folder that weights.prepare makes. Raises UserError when any parameter of
+    params.yaml does not fit schemas/params.json."""
     params, rules = parse(read_text(PATH), PATH), schema()
     validate(params)
+    params["model"] = weights.folder(params["model"], params["model_revision"])
     of_task = lockfile.read_yaml(TASK) or {}
     for name, (key, default) in OF_TASK.items():
         section, _, last = name.rpartition(".")
@@ -51,6 +53,13 @@ def load(*names: str) -> SimpleNamespace:
             value, is_section = params[name], "properties" in rules[name]
             chosen[name] = SimpleNamespace(**value) if is_section else value
     return SimpleNamespace(**chosen)
+
+
+def student() -> tuple[str, str]:
+    """`model` and `model_revision` as params.yaml has them. Raises UserError as `load` does."""
+    params = parse(read_text(PATH), PATH)
+    validate(params)
+    return params["model"], params["model_revision"]
 
 
 def declared(stage: str) -> list[str]:
@@ -133,6 +142,10 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
             wrong = f"{name} is {found_text(value)}, expected {_expected(rule)}"
             raise UserError(f"{_line(path, name)}: {wrong}")
     model, revision = params["model"], params["model_revision"]
+    if not_right := weights.wrong(model, revision):
+        raise UserError(f"{_line(path, not_right.split()[0])}: {not_right}")
+    if weights.is_gguf(model):
+        return
     local = not HUB.fullmatch(model) or (ROOT / model).exists()
     if not local and not re.fullmatch("[0-9a-f]{40}", revision):
         wrong = f"{_line(path, 'model_revision')}: model_revision is {revision}"

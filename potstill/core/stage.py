@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from potstill.core import lockfile, params, preflight, project, record
+from potstill.core import lockfile, params, preflight, project, record, weights
 from potstill.core.errors import UserError
 
 LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
@@ -78,6 +78,8 @@ def running_once() -> Iterator[None]:
         preflight.look(name)
         recorded = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # no name without DVC
         before = record.read(recorded)
+        if "model" in (record.spec(name.replace(" ", "@")).get("params") or []):
+            weights.prepare(*params.student())
         yield
         record.verify(recorded, before, started())
 
