@@ -25,7 +25,7 @@ from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering, lengths, own_rows, reviews, split
 from potstill.task import settings
 from potstill.task.settings import Task
-from potstill.teacher import asking, scripted
+from potstill.teacher import asking, local, scripted
 
 SHOWN = 10  # findings of one kind that are printed; the others are counted
 RUNTIME = 1 << 30  # bytes of memory that libraries and rows need
@@ -302,6 +302,9 @@ def teacher(at: Looked) -> Findings:
     if p.model == "scripted":
         scripted.model_name(asking.RULES)
         return
+    if local.is_local(p.model):
+        local.model_name(p.model)
+        return
     if p.budget is not None and None in (p.price_in, p.price_out):
         yield Finding(
             True,
@@ -323,7 +326,7 @@ def endpoint(at: Looked) -> Findings:
     """Whether the endpoint answers and knows the model: its list is free; where it has none, one
     token is asked for."""
     p = at.p.teacher
-    if not at.seeds or p.model == "scripted":
+    if not at.seeds or p.model == "scripted" or local.is_local(p.model):
         return
     with asking.open_endpoint(p, p.model) as opened:
         try:

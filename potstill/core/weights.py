@@ -200,8 +200,8 @@ def _check_hash(source: Source, seen: Path) -> None:
         raise UserError(f"params.yaml: model {source.model} {begins}")
     if (hash := _sha256(source.file)) != source.sha256:
         raise UserError(
-            f"params.yaml: model_revision is {source.sha256}, but the SHA-256 of {source.model} is "
-            f"{hash}: these are other weights; bring the file back, or name this hash"
+            f"params.yaml: {source.model} is named with the SHA-256 {source.sha256}, but the file "
+            f"has {hash}: these are other weights; bring the file back, or name this hash"
         )
     seen.write_text(json.dumps(stamp), encoding="utf-8")
 

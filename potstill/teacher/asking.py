@@ -1,5 +1,5 @@
-"""The teacher: an OpenAI-compatible endpoint, or the task's own rules behind one; each answer is
-asked for once."""
+"""The teacher: an OpenAI-compatible endpoint, or the task's own rules or a local model behind one;
+each answer is asked for once."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from potstill.core import project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
-from potstill.teacher import form, place, scripted
+from potstill.teacher import form, local, place, scripted
 from potstill.teacher.client import Client
 from potstill.teacher.endpoint import Endpoint, Request
 from potstill.teacher.journal import Journal
@@ -192,10 +192,13 @@ def open_journal(task: Task) -> Journal:
 
 def model_name(params: SimpleNamespace) -> str:
     """The teacher's name, which is part of every key: what teacher.model says, the hash of the
-    task's own rules for `scripted`, the one model that the endpoint lists for `auto`. Raises
-    UserError when there are no rules, or not one model."""
+    task's own rules for `scripted`, that of the weights for `local:…`, the one model that the
+    endpoint lists for `auto`. Raises UserError when there are no rules, no weights, or not one
+    model."""
     if params.model == "scripted":
         return scripted.model_name(RULES)
+    if local.is_local(params.model):
+        return local.model_name(params.model)
     if params.model != "auto":
         return str(params.model)
     with open_endpoint(params, "auto") as endpoint:
@@ -210,11 +213,17 @@ def model_name(params: SimpleNamespace) -> str:
 
 @contextmanager
 def open_endpoint(params: SimpleNamespace, model: str) -> Iterator[Endpoint]:
-    """The endpoint to ask: the task's own rules, served for as long as this lasts, or the one that
-    the environment names. Raises UserError when it names none."""
+    """The endpoint to ask: the task's own rules or a local model, served for as long as this lasts,
+    or the one that the environment names. Raises UserError when it names none, and when the model
+    cannot be served."""
     if params.model == "scripted":
         with scripted.serve(RULES) as url:
             yield Endpoint(url, "none", model, params)
+        return
+    if local.is_local(params.model):
+        patient = SimpleNamespace(**vars(params) | {"timeout": local.PATIENCE})
+        with local.serve(params.model, params.max_tokens) as (url, key):
+            yield Endpoint(url, key, model, patient)
         return
     url, key = place.from_environment(model)
     yield Endpoint(url, key, model, params)

@@ -47,7 +47,11 @@ def test_a_task_sees_the_converted_folder(project: Project) -> None:
     [
         (None, "main", r"params.yaml:\d+: model is w.gguf, and there is no such file$"),
         ("GGUF1", "main", r"params.yaml:\d+: model_revision is main, expected the SHA-256 .*SUM$"),
-        ("GGUF1", "a" * 64, r"model_revision is a{64}, but the SHA-256 of w.gguf is SUM: .*other"),
+        (
+            "GGUF1",
+            "a" * 64,
+            r"w.gguf is named with the SHA-256 a{64}, but the file has SUM: .*other",
+        ),
         ("PK..", "a" * 64, r"w.gguf is no GGUF file: it begins with b'PK..', expected b'GGUF'$"),
         (None, "a" * 64, r"params.yaml: model is w.gguf, and there is no such file$"),
     ],
