@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from potstill.checks import registry
-from potstill.core import params, preflight, project
+from potstill.core import params, preflight, project, weights
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering, lengths, own_rows, reviews, split
@@ -65,6 +65,7 @@ def findings(paid: bool) -> Findings:
     """Everything that is found; `paid`: without a call of the endpoint."""
     try:
         p = params.load(*params.schema())
+        weights.prepare_student(*params.student())
         t = settings.load()
     except UserError as error:
         yield Finding(True, str(error))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.commands import gate, verify
-from potstill.core import jsonl, lockfile, params, project
+from potstill.core import jsonl, lockfile, params, project, weights
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS
 from potstill.core.params import read_text
@@ -57,7 +57,8 @@ def card(task: Task, version: str, commit: str) -> str:
         commit=commit,
         model=p.model,
         teacher="the scripted teacher of the task" if scripted else p.teacher.model,
-        base=f"{p.model} ({f'commit {p.model_revision}' if hub else 'in the repository'})",
+        base=weights.said(*params.student())
+        or f"{p.model} ({f'commit {p.model_revision}' if hub else 'in the repository'})",
         student=read_text(Path("prompts/student.md")).strip(),
         prompt=read_text(Path("prompts/teacher.md")).strip(),
         funnel=jsonl.read_json(task.data / "3-funnel.json"),

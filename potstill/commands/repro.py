@@ -20,7 +20,7 @@ from pathlib import Path
 
 from potstill.checks import registry
 from potstill.commands import fresh
-from potstill.core import jsonl, lockfile, params, project
+from potstill.core import jsonl, lockfile, params, project, weights
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS
 from potstill.task import settings
@@ -211,6 +211,8 @@ def verdict(progress: Progress, seconds: float) -> str:
             share, interval = percent(score.headline(found)), score.interval(found)
             right = f"{found['right']:5,}  {model.says}"
             lines.append(f"  {name:<10}{share:>8}  {interval:<16}  {right}")
+    if said := weights.said(*params.student()):
+        lines.append(f"the base is {said}")
     return "\n".join(
         [
             *lines,

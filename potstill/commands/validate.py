@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from potstill.core import params
+from potstill.core import params, weights
 from potstill.core.errors import UserError
 from potstill.dataset import own_files, own_import, split
 from potstill.dataset.own_import import Taken
@@ -109,9 +109,11 @@ def too_long(t: settings.Task, taken: Taken) -> Iterator[tuple[int, str]]:
 
 
 def _tokenizer(model: str, revision: str) -> Any:
-    """The student's tokenizer; None where it is not on this machine."""
+    """The student's tokenizer; None where it is not on this machine, or not converted yet."""
     from potstill.training import model_folder
 
+    if Path(model).parent == weights.CACHE and not model_folder.local(model).exists():
+        return None
     hub = model_folder.at_hub(model)
     os.environ |= model_folder.environment(False)  # what is not here is not fetched
     from transformers import AutoTokenizer

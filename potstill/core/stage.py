@@ -79,7 +79,7 @@ def running_once() -> Iterator[None]:
         recorded = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # no name without DVC
         before = record.read(recorded)
         if "model" in (record.spec(name.replace(" ", "@")).get("params") or []):
-            weights.prepare(*params.student())
+            weights.prepare_student(*params.student())
         yield
         record.verify(recorded, before, started())
 

@@ -23,6 +23,7 @@ from potstill.core.errors import UserError
 
 CATALOGUE = project.ROOT / "models/catalogue.yaml"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+PLAIN = re.compile(r"(?i)\b(bf16|fp?16|fp?32)\b")  # in the name of a file that is not quantised
 CACHE = Path(".cache/models")  # as seen from the root, or from the working folder
 # The converter's environment: nothing is looked up, and nothing is said of what a user can't change
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -83,6 +84,16 @@ def folder(model: str, revision: str) -> str:
     return str(source.folder) if source else model
 
 
+def said(model: str, revision: str) -> str | None:
+    """What to say of a converted model's weights wherever its results stand; None for others."""
+    if (source := find(model, revision)) is None:
+        return None
+    file = Path(model if source.file else catalogue()[model]["file"]).name
+    of = "" if source.file else f" of {catalogue()[model]['package']}"
+    how = "as they are in" if PLAIN.search(file) else "dequantised from"
+    return f"{model}: weights {how} {file}{of} (SHA-256 {source.sha256[:12]}…)"
+
+
 def wrong(model: str, revision: str) -> str | None:
     """What is wrong with the two as params.yaml has them, beginning with the parameter's name; None
     for nothing."""
@@ -94,7 +105,23 @@ def wrong(model: str, revision: str) -> str | None:
             f"model_revision is {revision}, expected the SHA-256 of {model}, by which dvc.lock "
             f"knows the weights: {_sha256(file)}"
         )
+    if "/" not in model and not path(model).exists() and model not in catalogue():
+        known = f"or one of {', '.join(catalogue())}"
+        return f"model is {model}, expected a folder, a GGUF file, a name on the hub, {known}"
     return None
+
+
+def prepare_student(model: str, revision: str) -> None:
+    """`prepare` for a model that is trained. Raises UserError, too, when its chat template is not
+    ChatML, by which ms-swift is told to train folders."""
+    prepare(model, revision)
+    if source := find(model, revision):
+        template = project.cache() / "models" / source.folder.name / "chat_template.jinja"
+        if "<|im_start|>" not in template.read_text(encoding="utf-8"):
+            raise UserError(
+                f"params.yaml: the chat template of model {model} is not ChatML (<|im_start|>), by "
+                "which a student is trained here: take a SmolLM2, Qwen2.5 or Qwen3"
+            )
 
 
 def prepare(model: str, revision: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.checks import registry
-from potstill.core import jsonl, lockfile, project
+from potstill.core import jsonl, lockfile, project, weights
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
@@ -75,6 +75,7 @@ def build(t: Task, lowest: float | None = None) -> str:
         "matrices": list(_labels(t)),
         "dropped": dict(_dropped(t)),
         "unwrapped": filtered.get("unwrapped"),
+        "weights": _weights(),
         "locked": list(_locked()),
         "versions": _versions(),
         "charts": _charts(t, found),
@@ -214,6 +215,12 @@ def _locked() -> Iterator[Row]:
             for _, given in sorted(entries[name].get("params", {}).items(), reverse=True):
                 values |= {key: value for key, value in given.items() if value is not None}
             yield {"stage": name, "params": values, "outs": lockfile.made(entries[name])}
+
+
+def _weights() -> str | None:
+    """What is to be said of the base's weights, by what dvc.lock has of the merge."""
+    given = lockfile.read().get("merge", {}).get("params", {}).get("params.yaml")
+    return weights.said(given["model"], given["model_revision"]) if given else None
 
 
 def _versions() -> dict[str, str]:
