@@ -287,6 +287,9 @@ def _room(p: SimpleNamespace) -> tuple[str, int]:
 def disk(at: Looked) -> Findings:
     """Whether what a run makes has room."""
     need, free = preflight.room(at.p.model), shutil.disk_usage(".").free
+    folder = lengths.folder(at.p.model)
+    if folder and at.p.tuner_type == "full":  # checkpoints hold Adam's two moments, in float32
+        need += (at.p.save_total_limit + 1) * 12 * parameters(folder)
     if free < need:
         yield Finding(
             True,

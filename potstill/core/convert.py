@@ -109,7 +109,7 @@ def _model(file: Path, metadata: dict[str, Any], dtype: Any, where: str) -> Any:
     disable_progress_bar()
     # transformers reads the head twice, and makes the same table of names once for each module:
     # most of the time of a conversion
-    gguf.GGUFReader = cache(gguf.GGUFReader)  # type: ignore[assignment,misc]
+    gguf.GGUFReader = cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = cache(gguf.get_tensor_name_map)
     whole = GgufConfig(dequantize=True)
     try:

@@ -97,13 +97,14 @@ def said(model: str, revision: str) -> str | None:
 def wrong(model: str, revision: str) -> str | None:
     """What is wrong with the two as params.yaml has them, beginning with the parameter's name; None
     for nothing."""
-    if is_gguf(model) and not SHA256.fullmatch(revision):
-        file = path(model)
-        if not file.is_file():
+    if is_gguf(model):
+        if SHA256.fullmatch(revision):
+            return None
+        if not path(model).is_file():
             return f"model is {model}, and there is no such file"
         return (
             f"model_revision is {revision}, expected the SHA-256 of {model}, by which dvc.lock "
-            f"knows the weights: {_sha256(file)}"
+            f"knows the weights: {_sha256(path(model))}"
         )
     if "/" not in model and not path(model).exists() and model not in catalogue():
         known = f"or one of {', '.join(catalogue())}"

