@@ -25,7 +25,7 @@ from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering, lengths, own_rows, reviews, split
 from potstill.task import settings
 from potstill.task.settings import Task
-from potstill.teacher import asking, local, scripted
+from potstill.teacher import asking, local
 
 SHOWN = 10  # findings of one kind that are printed; the others are counted
 RUNTIME = 1 << 30  # bytes of memory that libraries and rows need
@@ -255,7 +255,8 @@ def too_long(at: Looked) -> Findings:
             if name == "seeds" and kind == "teacher" and at.gold:
                 continue
             trained = name == "seeds" and kind == "student"
-            what, limit = ("max_length", p.max_length) if trained else _room(p)
+            what = "max_length" if trained else "predict.max_model_len"
+            limit = p.max_length if trained else p.predict.max_model_len
             try:
                 chats = [t.messages(kind, row) for row in rows]
             except UserError:
@@ -280,16 +281,11 @@ def too_long(at: Looked) -> Findings:
     )
 
 
-def _room(p: SimpleNamespace) -> tuple[str, int]:
-    return "predict.max_model_len", p.predict.max_model_len
-
-
 def disk(at: Looked) -> Findings:
     """Whether what a run makes has room."""
     need, free = preflight.room(at.p.model), shutil.disk_usage(".").free
-    folder = lengths.folder(at.p.model)
-    if folder and at.p.tuner_type == "full":  # checkpoints hold Adam's two moments, in float32
-        need += (at.p.save_total_limit + 1) * 12 * parameters(folder)
+    if at.p.tuner_type == "full" and (folder := lengths.folder(at.p.model)):
+        need += (at.p.save_total_limit + 1) * 12 * parameters(folder)  # with Adam's moments
     if free < need:
         yield Finding(
             True,
@@ -303,11 +299,8 @@ def teacher(at: Looked) -> Findings:
     p = at.p.teacher
     if not at.seeds:
         return
-    if p.model == "scripted":
-        scripted.model_name(asking.RULES)
-        return
-    if local.is_local(p.model):
-        local.model_name(p.model)
+    if p.model == "scripted" or local.is_local(p.model):
+        asking.model_name(p)
         return
     if p.budget is not None and None in (p.price_in, p.price_out):
         yield Finding(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from potstill.core import jsonl, lockfile, params, project
+from potstill.core import jsonl, lockfile, params, project, weights
 from potstill.core.errors import UserError
 
 PAID = ("expand", "generate", "pairs", "ask_teacher", "judge")  # stages that may ask a real teacher
@@ -32,7 +32,7 @@ def look(stage: str) -> None:
     models = [(given.get(key) or {}).get("model") for key in ("teacher", "judge")]
     if models[0] in (None, "scripted") or (stage == "judge" and not models[1]):
         return
-    model = str(given.get("model"))
+    model = weights.folder(str(given.get("model")), str(given.get("model_revision")))
     state = digest(model)
     if _holds(state) and shutil.disk_usage(".").free >= room(model):
         return
@@ -80,7 +80,7 @@ def digest(model: str) -> str:
 def files(model: str) -> Iterator[Path]:
     """The files that the doctor looks at: those that people write, the model's, and the code."""
     roots = [*map(Path, WRITTEN), _folder(model)]
-    roots += [project.ROOT / "potstill", project.ROOT / "schemas"]
+    roots += [project.ROOT / "potstill", project.ROOT / "schemas", weights.CATALOGUE]
     for root in roots:
         for path in [root] if root.is_file() else root.rglob("*"):
             if path.is_file() and not any(map(MADE.fullmatch, path.relative_to(root).parts)):

