@@ -72,9 +72,14 @@ def main() -> None:
         print((found.__doc__ or "").strip())
         return
     sys.argv = [f"potstill {words[0]}", *words[1:]]
+    from potstill.commands import ready
     from potstill.core import stage
 
-    stage.run(getattr(found, function))
+    def command() -> None:
+        ready.verify(words[0])
+        getattr(found, function)()
+
+    stage.run(command)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,20 @@ time (tests/clone.py), with a teacher whose ledger says what it was asked. What 
 through a folder, a real sshd and an S3-compatible server, all on loopback."""
 
 import asyncio
-import getpass
 import json
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from potstill.core import lockfile
-from tests import fakes
+from tests import fakes, remotes
 from tests.clone import Clone
 from tests.conftest import ROOT, FakeTeacher, serving
 
@@ -93,65 +90,14 @@ def test_a_sweep_is_compared(mine: Clone) -> None:
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """A real sshd on loopback: its port, and the key that it accepts. Without one the test is
-    skipped, or fails in CI."""
-    found = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            "no sshd: on Debian, `apt-get install openssh-server`"
-        )
-    home = tmp_path / "ssh"
-    home.mkdir(mode=0o700)
-    for name in ("host", "client"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / name], check=True
-        )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\n"
-        f"AuthorizedKeysFile {home}/client.pub\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
-    )
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd separates its privileges
-    known = tmp_path / ".ssh/known_hosts"
-    known.parent.mkdir(mode=0o700)
-    known.write_text(
-        f"[127.0.0.1]:{port} {' '.join((home / 'host.pub').read_text().split()[:2])}\n"
-    )
-    server = subprocess.Popen([found, "-D", "-e", "-f", home / "config"], stderr=subprocess.PIPE)
-    try:
-        _await(port)
-        yield port, home / "client"
-    finally:
-        server.terminate()
-        server.wait(10)
+    with remotes.sshd(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
 def s3() -> Iterator[str]:
-    """The URL of an S3-compatible server on loopback with a bucket `box`."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    urllib.request.urlopen(
-        urllib.request.Request(f"http://{host}:{port}/box", method="PUT")
-    ).close()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-def _await(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with remotes.s3() as found:
+        yield found
 
 
 def remote(
@@ -164,16 +110,10 @@ def remote(
         return []
     if kind == "ssh":
         port, key = request.getfixturevalue("sshd")
-        user = os.environ.get("USER") or getpass.getuser()
-        clone.do(
-            "dvc", "remote", "add", "-d", "box", f"ssh://{user}@127.0.0.1:{port}{tmp_path}/box"
-        )
+        url = f"ssh://{remotes.user()}@127.0.0.1:{port}{tmp_path}/box"
+        clone.do("dvc", "remote", "add", "-d", "box", url)
         return [("keyfile", str(key)), ("allow_agent", "false")]
-    clone.env |= {
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    clone.env |= remotes.AWS
     clone.do("dvc", "remote", "add", "-d", "box", "s3://box/potstill")
     clone.do("dvc", "remote", "modify", "box", "endpointurl", request.getfixturevalue("s3"))
     return []
@@ -263,8 +203,7 @@ def test_what_was_never_shared_is_named(mine: Clone, tmp_path: Path) -> None:
     mine.commit()
     clone = mine.clone("early")
     out = clone.do("potstill", "pull")
-    assert "pull: toy: nobody has shared it, `make repro TASK=toy` makes it" in out
-    assert "pull: other: nobody has shared it" in out
+    assert "pull: toy, other: nobody has shared them, `make repro TASK=NAME` makes them" in out
     mine.make_target("share")
     student = mine.lock()["sft"]["outs"][0]["md5"]  # type: ignore[index]
     sums = dict(lockfile.objects(mine.dir / ".dvc/cache/files/md5", student))
@@ -276,7 +215,7 @@ def test_what_was_never_shared_is_named(mine: Clone, tmp_path: Path) -> None:
         )
     )
     out = clone.fail("potstill", "pull")
-    assert "error: toy: 1 of " in out and "objects are missing" in out and "`make share`" in out
+    assert "error: toy: 1 of " in out and "objects are damaged in the remote" in out
     assert "pull: other: " in out  # what is whole is fetched all the same
 
 
@@ -468,6 +407,48 @@ def test_a_release_is_found_by_its_version(mine: Clone, tmp_path: Path) -> None:
     assert "modeling.py: .py may run code" in mine.fail("potstill", "release", "v1.0.1")
 
 
+# Case 43
+@pytest.mark.parametrize("hook", ["pre-commit", "commit-msg", "reference-transaction"])
+def test_a_release_that_git_stops_leaves_nothing_and_is_made_by_a_retry(
+    mine: Clone, hook: str
+) -> None:
+    """The last of the hooks lets the commit pass and refuses the tag."""
+    mine.do("dvc", "remote", "add", "-d", "box", str(mine.dir.parent / "box"))
+    mine.commit()
+    mine.make_target("release", "VERSION=v1.0.0")
+    card = (mine.dir / "release/README.md").read_text()
+    before = mine.git("rev-parse", "HEAD"), mine.git("status", "--porcelain")
+    path = mine.write(f".git/hooks/{hook}", "#!/bin/sh\n! grep -q refs/tags || exit 1\n")
+    if hook != "reference-transaction":
+        path.write_text("#!/bin/sh\necho no release on a Friday >&2\nexit 1\n")
+    path.chmod(0o755)
+    out = mine.fail("potstill", "release", "v1.0.1")
+    assert "no release on a Friday" in out or hook == "reference-transaction"
+    assert out.rstrip().endswith(": nothing is released, all is as before")
+    assert (mine.git("rev-parse", "HEAD"), mine.git("status", "--porcelain")) == before
+    assert mine.git("tag") == "student@v1.0.0"
+    assert (mine.dir / "release/README.md").read_text() == card
+    path.unlink()
+    mine.make_target("release", "VERSION=v1.0.1")
+    assert mine.git("tag").split() == ["student@v1.0.0", "student@v1.0.1"]
+
+
+def test_a_first_release_that_is_stopped_leaves_nothing(mine: Clone) -> None:
+    other = mine.task("other")
+    before = mine.git("rev-parse", "HEAD"), mine.git("status", "--porcelain", "--ignored")
+    other.env |= {f"GIT_{who}_EMAIL": "" for who in ("AUTHOR", "COMMITTER")}
+    out = other.fail("potstill", "release", "v1.0.0")
+    assert out.startswith("error: git does not know who commits the release: `git config user.name")
+    other.env = mine.env | {"PYTHONPATH": str(mine.dir)}
+    path = mine.write(".git/hooks/pre-commit", "#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+    assert "all is as before" in other.fail("potstill", "release", "v1.0.0")
+    assert (mine.git("rev-parse", "HEAD"), mine.git("status", "--porcelain", "--ignored")) == before
+    path.unlink()
+    other.do("potstill", "release", "v1.0.0")
+    assert mine.git("tag") == "tasks=other=student@v1.0.0"
+
+
 def test_share_speaks_for_itself(mine: Clone, tmp_path: Path) -> None:
     mine.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     assert "nosuch" in mine.fail("potstill", "share", "nosuch")
@@ -479,6 +460,46 @@ def files(clone: Clone, folder: str) -> set[str]:
     return {str(path.relative_to(clone.dir)) for path in paths}
 
 
+WALK = """
+git clone -q hub.git first
+cd first
+make repro TASK=other
+dvc remote add -d box ../box
+git add -A && git commit -qm "a remote, and a run"
+make share
+git push -q
+git clone -q ../hub.git ../second
+cd ../second
+make pull
+make check TASK=other
+make repro TASK=other
+"""
+
+
+def test_from_a_fresh_clone_to_a_colleague_in_twelve_lines(tmp_path: Path) -> None:
+    """No task of the repository has run before, and `other` asks the scripted teacher."""
+    start = Clone.make(tmp_path / "start")
+    start.add_task("other")
+    start.commit()
+    start.git("clone", "-q", "--bare", ".", "../hub.git")
+    lines = WALK.strip().splitlines()
+    own = f'make() {{ command make -s -o .venv/ready PY={sys.executable} "$@"; }}'
+    script = "\n".join([own, "set -e", *(f"echo '$ {line}'\n{line}" for line in lines)])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=start.env, capture_output=True, text=True
+    )
+    assert (done.returncode, len(lines)) == (0, 12), done.stdout + done.stderr
+    said = done.stdout.partition("$ dvc remote add -d box ../box\n")[2].splitlines()
+    said = [line for line in said if not line.startswith("$ ")]
+    assert len(said) <= 20, said  # the table of the result is a good half of it
+    assert re.fullmatch(r"share: other: (\d+) objects, \1 of them new", said[1])
+    assert said[2] == "share: toy: not run here, nothing to send"
+    assert re.fullmatch(r"pull: other: (\d+) objects, \1 of them new", said[3])
+    assert said[4] == "pull: toy: nobody has shared it, `make repro TASK=toy` makes it"
+    assert "check: other: all 6 stages are up to date" in said
+    assert said[-1].startswith("time: ") and "; nothing was to do; " in said[-1]
+
+
 # Case 30
 def test_a_fresh_clone_in_which_one_task_was_run_is_shared(mine: Clone, tmp_path: Path) -> None:
     clone = mine.clone("fresh")
@@ -486,7 +507,7 @@ def test_a_fresh_clone_in_which_one_task_was_run_is_shared(mine: Clone, tmp_path
     clone.task("other").do("dvc", "repro")
     clone.do("dvc", "remote", "add", "-d", "box", str(tmp_path / "box"))
     out = clone.make_target("share")
-    assert "share: toy: has not run here, nothing to send" in out
+    assert "share: toy: not run here, nothing to send" in out
     assert re.search(r"share: other: (\d+) objects, \1 of them new", out)
     clone.commit()
     third = clone.clone("third")

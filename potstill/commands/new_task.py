@@ -33,10 +33,14 @@ def scaffold(name: str) -> Path:
     part = folder.with_name(f"_{name}.part")  # renamed last: a task that is there is whole
     shutil.rmtree(part, ignore_errors=True)
     caches = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(folder.with_name("_template"), part, ignore=caches, copy_function=fill)
-    copy_pipeline(part)
-    shutil.copy(project.root() / "params.yaml", part)
-    return part.rename(folder)
+    try:
+        shutil.copytree(folder.with_name("_template"), part, ignore=caches, copy_function=fill)
+        copy_pipeline(part)
+        shutil.copy(project.root() / "params.yaml", part)
+        return part.rename(folder)
+    except BaseException:  # such as a full disk, which the half copy would keep full
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from potstill.task.settings import Task
 from potstill.training import model_folder, run
 
 FOLDER = Path("release")
+RECORD = (Path("release.dvc"), Path(".gitignore"))  # what git has of it; DVC edits the second
 TEMPLATE = Path(__file__).with_name("card.md")
 
 
@@ -92,7 +93,8 @@ def _results(task: Task, metrics: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def release(version: str) -> str:
     """Makes, commits and tags the release; what to do next. Raises UserError, before anything is
-    written, for a state that is no release."""
+    written, for a state that is no release and where git knows no name to commit with; and when DVC
+    or git fails (a hook, a signature): then all is as it was before."""
     if not re.fullmatch(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", version):
         raise UserError(f"VERSION is {version!r}, expected one such as v1.0.0")
     task = settings.load()
@@ -101,6 +103,12 @@ def release(version: str) -> str:
     tag = artifact.replace("/", "=").replace(":", "=") + f"@{version}"
     if project.git("tag", "--list", tag):
         raise UserError(f"there is a tag {tag} already: give a higher VERSION")
+    for who in ("AUTHOR", "COMMITTER"):
+        try:
+            project.git("var", f"GIT_{who}_IDENT")
+        except UserError:
+            remedy = "`git config user.name …` and `git config user.email …`, then run this again"
+            raise UserError(f"git does not know who commits the release: {remedy}") from None
     if changed := project.git("status", "--porcelain", "--untracked-files=no"):
         path = changed.splitlines()[0].strip().partition(" ")[2]
         raise UserError(f"{path} is not committed, expected a clean checkout: commit, then release")
@@ -108,21 +116,49 @@ def release(version: str) -> str:
     model_folder.check_folder(model, "`make pull`, or `make repro`")
     print(verify.check_task(task.name))
     print(gate.judge(task, params.load("gate").gate.min_accuracy, "HEAD"))
-    part = run.part(FOLDER)
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(model, part)
-    text = card(task, version, project.git("rev-parse", "HEAD"))
-    (part / "README.md").write_text(text, encoding="utf-8")
-    run.replace(FOLDER)
-    project.dvc("add", "--quiet", str(FOLDER))
-    record = [f"{FOLDER}.dvc", *([".gitignore"] if Path(".gitignore").is_file() else [])]
-    project.git("add", *record)
-    project.git("commit", "--quiet", "-m", f"Release {tag}", "--", *record)
-    project.git("tag", "--annotate", "-m", f"Release {tag}", tag)
+    before = project.git("rev-parse", "HEAD")
+    record = {path: path.read_bytes() if path.is_file() else None for path in RECORD}
+    try:
+        _make(task, version, before, tag)
+    except BaseException as error:
+        _undo(before, record)
+        if isinstance(error, UserError):
+            raise UserError(f"{error}: nothing is released, all is as before") from None
+        raise
     return (
         f"release: {tag} ({FOLDER}/); `git push --follow-tags` and `make share` give it to others: "
         f"`dvc artifacts get URL {artifact} --rev {version}`"
     )
+
+
+def _make(task: Task, version: str, before: str, tag: str) -> None:
+    """The folder, its place in DVC's cache, the commit and the tag."""
+    part = run.part(FOLDER)
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(task.models / "student", part)
+    (part / "README.md").write_text(card(task, version, before), encoding="utf-8")
+    run.replace(FOLDER)
+    project.dvc("add", "--quiet", str(FOLDER))
+    there = [str(path) for path in RECORD if path.is_file()]
+    project.git("add", *there)
+    project.git("commit", "--quiet", "-m", f"Release {tag}", "--", *there)
+    project.git("tag", "--annotate", "-m", f"Release {tag}", tag)
+
+
+def _undo(before: str, record: dict[Path, bytes | None]) -> None:
+    """Brings back the commit `before`, the files of RECORD as they were, and the release of that
+    time."""
+    shutil.rmtree(run.part(FOLDER), ignore_errors=True)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    project.git("reset", "--quiet", "--soft", before)
+    project.git("reset", "--quiet", "--", *map(str, record))
+    for path, content in record.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content)
+    if RECORD[0].is_file():
+        project.dvc("checkout", "--quiet", str(RECORD[0]))
 
 
 def main() -> None:

@@ -119,7 +119,6 @@ def run(*arguments: str) -> Progress:
     """Runs `dvc repro` with these arguments and shows its progress. Raises UserError for a bad
     parameter, and with what the stage said, or DVC, when it fails."""
     LOG.parent.mkdir(exist_ok=True)
-    complete()
     progress = Progress(stage_names())
     command = [sys.executable, "-m", "dvc", "repro", *arguments]
     with (
@@ -213,15 +212,12 @@ def verdict(progress: Progress, seconds: float) -> str:
             lines.append(f"  {name:<10}{share:>8}  {interval:<16}  {right}")
     if said := weights.said(*params.student()):
         lines.append(f"the base is {said}")
-    return "\n".join(
-        [
-            *lines,
-            f"report: {where}reports/report.html (all tasks: `make report`)",
-            score.cost_line(cost),
-            f"time: {duration(seconds)}; {ran}; the log is {where}{LOG}",
-            "next: open the report; `make review` to judge answers; `make new-task NAME=…`",
-        ]
-    )
+    lines += [f"report: {where}reports/report.html (all tasks: `make report`)"]
+    time_line = f"time: {duration(seconds)}; {ran}; the log is {where}{LOG}"
+    if not progress.ran:  # as for a colleague who has pulled: the rest was said where it ran
+        return "\n".join([*lines[1:], time_line])
+    next_line = "next: open the report; `make review` to judge answers; `make new-task NAME=…`"
+    return "\n".join([*lines, score.cost_line(cost), time_line, next_line])
 
 
 def finish(*arguments: str) -> None:

@@ -101,7 +101,10 @@ def _task(name: str, cache: Path, users: dict[str, str]) -> Iterator[Finding]:
     try:
         entries, before = lockfile.read(), lockfile.read("HEAD")
     except UserError as error:
-        yield where + str(error).partition(": `")[0], restore
+        what, _, remedy = str(error).partition(": `")
+        if "--theirs" in remedy:  # in the middle of a merge, where git refuses the other
+            restore = "`" + remedy.replace(str(lockfile.LOCK), f"{where}{lockfile.LOCK}")
+        yield where + what, restore
         return
     if lost := before.keys() - entries:
         what = f"lacks {len(lost)} stages that the last commit has, such as {min(lost)}"

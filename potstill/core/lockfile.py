@@ -14,6 +14,7 @@ from potstill.core.project import committed
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 AGAIN = f"`git checkout {LOCK}`, then `make repro`: the journal and DVC's cache keep what was made"
+MERGING = re.compile("^<<<<<<< ", re.M)
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 Entry = dict[str, Any]
 
@@ -34,6 +35,9 @@ def read(revision: str | None = None) -> dict[str, Entry]:
         text = (committed(revision, LOCK) or b"").decode()
     else:
         text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+    if MERGING.search(text):
+        remedy = f"`git checkout --theirs {LOCK}`, or --ours, then `make repro` and commit"
+        raise UserError(f"{LOCK}: two runs that git cannot merge, expected one: {remedy}")
     entries = (load(LOCK, text, AGAIN) or {}).get("stages") or {} if text else {}
     for name, entry in entries.items():
         wrong = f"{LOCK}: the entry of {name} is not whole"

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -43,11 +44,19 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not full(error):
             raise
         where = f" (writing {error.filename})" if error.filename else ""
         remedy = "free some and run the same command again; nothing made is lost"
         sys.exit(f"error: no space left on device{where}: {remedy}")
+
+
+def full(error: OSError) -> bool:
+    """Whether a disk, or a user's share of it, is full. shutil.copytree has no number, but all
+    errors' texts."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    texts = str(error) if isinstance(error, shutil.Error) else ""
+    return error.errno in numbers or any(os.strerror(number) in texts for number in numbers)
 
 
 @contextmanager

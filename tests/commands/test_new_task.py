@@ -1,6 +1,7 @@
 """`make new-task`: a task of one's own runs at once, and nothing that is there is touched.
 test_tutorial runs it for real. `make pipelines`: every task's dvc.yaml is the root's."""
 
+import errno
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from potstill.checks import registry
 from potstill.commands import new_task, pipelines
 from potstill.core import errors, jsonl, params
 from potstill.core import project as core_project
+from potstill.core import stage as frame
 from potstill.task import settings
 from stages import expand, filter, generate, split
 from tasks._template.teacher import FLAWS, answer
@@ -130,14 +132,18 @@ def test_what_is_there_is_not_touched(repository: Path, project: Project, name: 
 def test_a_copy_that_was_stopped_is_made_again(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path) -> None:
-        raise OSError("full")
+    before = set(repository.rglob("*"))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(new_task, "copy_pipeline", full)
-        with pytest.raises(OSError, match="full"):
-            new_task.scaffold("invoice")
-    assert list(settings.tasks()) == ["toy"]
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for owner, name in ((new_task, "copy_pipeline"), (Path, "write_text"), (shutil, "copy")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, no_space)
+            patch.setattr(sys, "argv", ["new_task", "invoice"])
+            with pytest.raises(SystemExit, match="^error: no space left on device: free some and"):
+                frame.run(new_task.main)
+        assert set(repository.rglob("*")) == before
     assert (new_task.scaffold("invoice") / "dvc.yaml").is_file()
 
 

@@ -120,13 +120,17 @@ def test_the_verdict(project: Project) -> None:
     unknown = dict.fromkeys(("spent", "break_even_requests"))
     project.write("reports/cost.json", json.dumps({**cost, **unknown}))
     progress = repro.Progress(NAMES)
+    progress.ran = ["sft"]
     lines = repro.verdict(progress, 1.5).splitlines()
     assert lines[1] == "toy: 0.0% → 97.0% right (95 % interval 10.0% to 90.0%)"
     assert [line.split()[0] for line in lines[3:6]] == ["base", "sft", "teacher"]
     assert "report: " in lines[6] and lines[6].endswith("(all tasks: `make report`)")
     assert lines[7].startswith("cost: 7 answers of the teacher")
-    assert "time: 1.5 s; nothing was to do; the log is" in lines[8]
+    assert "time: 1.5 s; 1 of 4 stages ran; the log is" in lines[8]
     assert lines[9].startswith("next: ")
+    progress.ran = []
+    short = repro.verdict(progress, 1.5).splitlines()
+    assert short[:-1] == lines[1:7] and "s; nothing was to do; the log is" in short[-1]
     progress.ran = ["sft"]
     assert "1 of 4 stages ran" in repro.verdict(progress, 1.5)
     project.write("reports/metrics.json", json.dumps({**metrics, "sft": model(0)}))

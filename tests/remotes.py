@@ -1,0 +1,91 @@
+"""What a team shares through, all on loopback: a folder, a real sshd and an S3-compatible server,
+with the lines of .dvc/config that name it."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+AWS = {
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextmanager
+def sshd(home: Path) -> Iterator[tuple[int, Path]]:
+    """A real sshd on loopback: its port, and the key that it accepts; $HOME is `home`. Without one
+    the test is skipped, or fails in CI."""
+    found = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no sshd: on Debian, `apt-get install openssh-server`"
+        )
+    own = home / "ssh"
+    own.mkdir(mode=0o700)
+    for name in ("host", "client"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", own / name], check=True
+        )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (own / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {own}/host\n"
+        f"AuthorizedKeysFile {own}/client.pub\nPidFile none\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd separates its privileges
+    known = home / ".ssh/known_hosts"
+    known.parent.mkdir(mode=0o700)
+    known.write_text(f"[127.0.0.1]:{port} {' '.join((own / 'host.pub').read_text().split()[:2])}\n")
+    server = subprocess.Popen([found, "-D", "-e", "-f", own / "config"], stderr=subprocess.DEVNULL)
+    try:
+        _await(port)
+        yield port, own / "client"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@contextmanager
+def s3() -> Iterator[str]:
+    """The URL of an S3-compatible server on loopback with a bucket `box`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    put(f"http://{host}:{port}/box", b"")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def put(url: str, content: bytes) -> None:
+    """Makes a bucket, or an object, of the S3-compatible server."""
+    kind = {"Content-Type": "application/octet-stream"}  # else it is read as a form
+    urllib.request.urlopen(urllib.request.Request(url, content, kind, method="PUT")).close()
+
+
+def user() -> str:
+    """Who logs in to the sshd."""
+    return os.environ.get("USER") or getpass.getuser()
+
+
+def _await(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
