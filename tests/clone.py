@@ -42,6 +42,7 @@ def main():
     found |= {"right": right, "wrong": 100 - right, "unscored": 0}
     jsonl.write_json("reports/metrics.json", {"rows": 100, "sft": found, "base": found})
     cost = {"answers": 60, "prompt_tokens": 7, "completion_tokens": 3, "spent": None}
+    cost["break_even_requests"] = None
     jsonl.write_json("reports/cost.json", cost)
     marks = [{"id": str(i), "slice": "a", "base": 0, "sft": int(i < right)} for i in range(100)]
     compare.write_csv(Path("reports/tables/marks.csv"), marks)
