@@ -29,6 +29,8 @@ TOY_TASK = """
 name: toy
 input: [text]
 user: "{{ text }}"
+num_train_epochs: 3
+swift_args: {}
 checks: [json_schema, {grounded: {fields: {word: ""}}}]
 """
 TOY_SCHEMA = {

@@ -68,6 +68,20 @@ def install(folder: Path) -> str:
     return os.pathsep.join((str(folder), str(Path(__file__).resolve().parents[1])))
 
 
+def dvc(folder: Path) -> None:
+    """Writes a package `dvc`, whose command line is what a test then writes to dvc/__main__.py."""
+    for path, text in (
+        ("__init__", ""),
+        ("cli", "def main(words):\n    import dvc.__main__\n    return 0\n"),
+        ("exceptions", "class DvcException(Exception):\n    pass\n"),
+        ("stage/__init__", "class Stage:\n    save_outs = None\n"),
+        ("stage/run", "cmd_run = run_stage = None\n"),
+    ):
+        target = folder / "dvc" / f"{path}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
 def weights(path: Path) -> None:
     """A small whole .safetensors file."""
     import numpy

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.serialize import load_yaml
 
 from potstill.commands import experiments, gate
 from potstill.core import lockfile, params, stage
@@ -83,15 +84,18 @@ def test_a_folders_hash_is_that_of_dvc(tmp_path: Path) -> None:
     assert lockfile.md5(tmp_path) == "de8364c7328bd87a4e6137364650a325.dir"
 
 
-@pytest.mark.parametrize("text", ["1e-05", "1.5e-7", "2E3"])
-def test_numbers_are_those_of_yaml_1_2(text: str, tmp_path: Path) -> None:
+# Case 39
+@pytest.mark.parametrize(
+    "text",
+    "1e-05 1.5e-7 2E3 .5 .5e3 -1. +.inf 0042 0o52 0x2A 0b11 4_2 08 1:30 yes no on off y true True "
+    'TRUE "true" ~ null 2026-11-29 0.0.1 -1 +7 1e 0x'.split(),
+)
+def test_a_value_means_the_same_to_every_reader(text: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    path.write_text(f"learning_rate: {text}\n")
-    assert (
-        lockfile.read_yaml(path)
-        == params.parse(path.read_text(), path)
-        == {"learning_rate": float(text)}
-    )
+    path.write_text(f"value: {text}\n")
+    [fast] = lockfile.read_yaml(path).values()
+    for found in (params.parse(path.read_text(), path), load_yaml(path)):
+        assert (fast, type(fast)) == (found["value"], type(found["value"]))
 
 
 def test_a_result_is_current_without_data_and_outputs(made: Project) -> None:

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from potstill.checks import registry
+from potstill.commands import repro
 from potstill.core import params, preflight, project, weights
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
@@ -26,6 +27,7 @@ from potstill.dataset import expand, filtering, lengths, own_rows, reviews, spli
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.teacher import asking, local
+from potstill.training import model_folder, run
 
 SHOWN = 10  # findings of one kind that are printed; the others are counted
 RUNTIME = 1 << 30  # bytes of memory that libraries and rows need
@@ -90,8 +92,7 @@ def findings(paid: bool) -> Findings:
     looked = Looked(p, t, [] if faults else seeds, [] if wrong else gold, own)
     if not seeds and not own and not faults and not path.is_file():
         yield Finding(True, filtering.NOTHING)
-    parts: list[Callable[[Looked], Findings]] = [other_files, checks, prompts]
-    parts += [near_duplicates, model, too_long, disk, teacher]
+    parts = (other_files, checks, prompts, near_duplicates, model, too_long, disk, teacher)
     for part in [*parts, *([] if paid else [endpoint, experiments])]:
         try:
             yield from part(looked)
@@ -100,10 +101,14 @@ def findings(paid: bool) -> Findings:
 
 
 def other_files(at: Looked) -> Findings:
-    """Reviews, and the rules of knowledge.jsonl."""
+    """Reviews, the rules of knowledge.jsonl, headline_slice, and what ms-swift gets."""
+    gold = at.t.data / "gold.jsonl"
     reads: list[Callable[[], object]] = [
         lambda: reviews.load(at.t.data / reviews.FILE),
         lambda: at.t.knowledge,
+        lambda: at.gold or at.t.written(gold, "gold")[1] or repro.check_headline(at.t),
+        params.check,
+        lambda: run.config(params.load(*params.declared("sft")), params.PATH),
     ]
     for read in reads:
         try:
@@ -184,11 +189,7 @@ def near_duplicates(at: Looked) -> Findings:
 def model(at: Looked) -> Findings:
     """Whether the student is there, reads as much as it must, has a chat template, and fits into
     memory."""
-    from potstill.training import model_folder
-
     p = at.p
-    if p.quant_bits and not model_folder.on_cuda():
-        yield Finding(True, f"params.yaml: quant_bits is {p.quant_bits}, which needs an NVIDIA GPU")
     if model_folder.at_hub(p.model):
         return
     folder = model_folder.local(p.model)

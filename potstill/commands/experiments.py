@@ -10,14 +10,16 @@ The test is that of `make gate`. With many experiments some look good by chance,
 """
 
 import json
+import re
 import subprocess
 import sys
+from typing import Any
 
 import yaml
 
-from potstill.commands import doctor, gate
+from potstill.commands import doctor, gate, profile, verify
 from potstill.commands.repro import pull_option
-from potstill.core import lockfile, project
+from potstill.core import lockfile, params, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.evaluation import compare, score, statistics
@@ -83,10 +85,10 @@ def results(task: Task, commits: dict[str, str]) -> list[Row]:
     return found
 
 
-def flat(params: Row) -> Row:
+def flat(given: Row) -> Row:
     """Parameters by their full names, such as teacher.model."""
     found: Row = {}
-    for name, value in params.items():
+    for name, value in given.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         found |= {f"{name}.{key}".rstrip("."): part for key, part in parts}
     return found
@@ -126,12 +128,54 @@ def lines(base: Row, table: list[Row]) -> list[str]:
 
 
 def run_one() -> None:
-    """`make exp`: `dvc exp run` with these parameters. Ends with its exit code."""
-    if not sys.argv[1:]:
-        raise UserError("expected `make exp S='lora_rank=16'`")
-    if {"--temp", "--queue"} & set(sys.argv[1:]):
-        refuse_untracked()
-    sys.exit(subprocess.call([*_exp_run(), *pull_option(), *_set(sys.argv[1:])]))
+    """`make exp`: writes the values into params.yaml and runs `dvc exp run`. Raises UserError for a
+    value that cannot be, before anything runs, and when the experiment fails; then, and after a
+    stop, params.yaml is as it was."""
+    words = assignments("exp S='lora_rank=16'")
+    changes = {}
+    for override in _overrides(words):
+        if override.is_sweep_override():
+            raise UserError(f"S has several values, {override.input_line}: `make sweep` tries each")
+        changes[override.key_or_group] = override.value()
+    before = params.PATH.read_bytes()
+    profile.apply(changes, params.PATH)
+    code = 1
+    try:
+        code = project.call(*_exp_run(), *pull_option())
+    finally:
+        if code:
+            params.PATH.write_bytes(before)
+    if code:
+        raise UserError("the experiment failed, see above; params.yaml is as it was before")
+
+
+def assignments(example: str) -> list[str]:
+    """The NAME=VALUE of the command line; white space in a value is part of it. Raises UserError,
+    with an `example` of the target, where it is something else."""
+    found = re.split(r"\s+(?=[\w.]+=)", " ".join(sys.argv[1:]).strip())
+    for word in found:
+        if not re.fullmatch(r"[\w.]+=\S.*", word, re.DOTALL):
+            raise UserError(
+                f"S is {word!r}, expected NAME=VALUE, no space round the =, as in `make {example}`"
+            )
+    return found
+
+
+def _overrides(words: list[str]) -> list[Any]:
+    """What DVC reads of NAME=VALUE each, by Hydra. Raises UserError for what it cannot read."""
+    from dvc.utils.hydra import to_hydra_overrides
+    from hydra.errors import HydraException
+
+    found = []
+    for word in words:
+        try:
+            found += to_hydra_overrides([word])
+        except HydraException:
+            raise UserError(
+                f"S has {word!r}, whose value cannot be read: expected a number, a text, which is "
+                "quoted where it has other signs than letters, [1,2] or {name: value}"
+            ) from None
+    return found
 
 
 def refuse_untracked() -> None:
@@ -142,31 +186,37 @@ def refuse_untracked() -> None:
 
 
 def _exp_run() -> list[str]:
-    return [sys.executable, "-m", "dvc", "exp", "run"]
-
-
-def _set(values: list[str]) -> list[str]:
-    return [word for value in values for word in ("--set-param", value)]
+    return [*project.DVC, "exp", "run"]
 
 
 def sweep() -> None:
-    """`make sweep`: runs the experiments, all of them even when one fails. Raises UserError when
-    one does. One after the other by `--temp`: DVC's own queue waits for ever where its worker dies,
-    which it does now and then on a message that is half-written (kombu's transport by files)."""
+    """`make sweep`: runs the experiments, all of them even when one fails. Raises UserError for a
+    value that cannot be, before anything runs, and when one fails. One after the other by `--temp`:
+    DVC's own queue waits for ever where its worker dies, which it does now and then on a message
+    that is half-written (kombu's transport by files)."""
+    example = 'sweep S="lora_rank=4,8,16"'
     if len(sys.argv) < 3 or not sys.argv[1].isdigit() or not int(sys.argv[1]):
-        raise UserError('expected `make sweep S="lora_rank=4,8,16"`, and JOBS from 1 up')
+        raise UserError(f"expected `make {example}`, and JOBS from 1 up")
+    jobs = int(sys.argv.pop(1))
+    words = assignments(example)
     refuse_untracked()
     from dvc.utils.hydra import get_hydra_sweeps
 
-    jobs, settings = int(sys.argv[1]), sys.argv[2:]
-    each = [one["params.yaml"] for one in get_hydra_sweeps({"params.yaml": settings})]
+    _overrides(words)
+    each = [one[str(params.PATH)] for one in get_hydra_sweeps({str(params.PATH): words})]
+    for values in each:
+        one = {override.key_or_group: override.value() for override in _overrides(values)}
+        profile.changed(one, params.PATH)
+    for what, remedy in verify.abandoned():
+        print(f"note: {what}: {remedy}")
     failed = []
     for number, values in enumerate(each, 1):
         print(f"sweep: {number} of {len(each)}: {' '.join(values)}", flush=True)
         way = "--temp" if jobs == 1 else "--queue"
-        if subprocess.call([*_exp_run(), way, *_set(values)]):
+        sets = [word for value in values for word in ("--set-param", value)]
+        if project.call(*_exp_run(), way, *sets):
             failed.append(" ".join(values))
-    if jobs > 1 and subprocess.call([*_exp_run(), "--run-all", "--jobs", str(jobs)]):
+    if jobs > 1 and project.call(*_exp_run(), "--run-all", "--jobs", str(jobs)):
         failed.append(f"one of {jobs} at once")
     if failed:
         raise UserError(

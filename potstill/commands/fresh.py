@@ -2,11 +2,14 @@
 replaced, what somebody wrote stays."""
 
 import json
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from potstill.checks import registry
 from potstill.core import jsonl, params, project
+from potstill.task import settings
 from potstill.task.settings import Task
 
 TEMPLATE = Path("tasks/_template")
@@ -101,3 +104,22 @@ def _one(kinds: set[str]) -> str | list[str]:
     if "number" in kinds:
         kinds = kinds - {"integer"}
     return next(iter(kinds)) if len(kinds) == 1 else sorted(kinds)
+
+
+def complete() -> None:
+    """Makes what a task may lack, but DVC wants, since dvc.yaml names it, where it is missing and
+    git does not know it: seeds.jsonl and gold.jsonl, empty, and the schema.json that nothing reads
+    where answers are plain text. Raises UserError where schema.json is missing else."""
+    for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl", settings.ANSWER):
+        if path.exists() or not path.parent.is_dir() or not settings.PATH.exists():
+            continue
+        asked = ["git", "ls-files", "--error-unmatch", str(path)]
+        known = not subprocess.run(asked, capture_output=True).returncode
+        if path != settings.ANSWER:
+            if not known:
+                path.touch()
+        elif known or registry.is_json(settings.load()):
+            params.read_text(path)
+        else:
+            jsonl.write_text(path, json.dumps(UNUSED, indent=2) + "\n")
+            print(f"{path}: made, since DVC wants it: plain text needs none, so nothing reads it")

@@ -17,8 +17,16 @@ FOLDER = Path("profiles")
 
 def apply(changes: dict[str, Any], source: Path) -> list[str]:
     """Sets parameters in params.yaml of the working folder, all or none, and returns one line for
-    each that changed. `changes` has {"predict": {"dtype": "auto"}} or {"predict.dtype": "auto"}.
-    Raises UserError, with the line of the file `source`, for an unknown name or a wrong value."""
+    each that changed. Raises UserError as `changed` does."""
+    lines, text = changed(changes, source)
+    jsonl.write_text(params.PATH, text)
+    return lines
+
+
+def changed(changes: dict[str, Any], source: Path) -> tuple[list[str], str]:
+    """One line for each parameter that `changes` changes, and the text of params.yaml then, with
+    its comments. `changes` has {"predict": {"dtype": "auto"}} or {"predict.dtype": "auto"}. Raises
+    UserError, with the line of the file `source`, for an unknown name or a wrong value."""
     from ruamel.yaml import YAML
 
     params.parse(text := params.read_text(params.PATH), params.PATH)
@@ -31,10 +39,12 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
     lines = []
     for name, value in params.flat(changes).items():
         section, _, key = name.rpartition(".")
-        mapping = document.get(section)
+        mapping = document
+        for part in section.split(".") if section else []:
+            mapping = mapping.get(part) if isinstance(mapping, dict) else None
         if not isinstance(mapping, dict):
             mapping, key = document, name
-        if key in mapping and mapping[key] == value:
+        if key in mapping and mapping[key] == value and type(mapping[key]) is type(value):
             continue
         lines.append(f"{name}: {found_text(mapping.get(key))} → {found_text(value)}")
         mapping[key] = value
@@ -44,8 +54,7 @@ def apply(changes: dict[str, Any], source: Path) -> list[str]:
             comment.column = usual
     params.validate(document, source)
     yaml.dump(document, out := io.StringIO())
-    jsonl.write_text(params.PATH, out.getvalue())
-    return lines
+    return lines, out.getvalue()
 
 
 def _null(representer: Any, value: None) -> Any:

@@ -172,5 +172,6 @@ def _time(asked: int, tokens: float, used: Used, p: SimpleNamespace) -> str:
 
 
 def main() -> None:
+    params.check()
     p = params.load("near_duplicate", "expand", "generate", "teacher")
     print(quote(settings.load(), p))

@@ -13,21 +13,17 @@ START = "git add -A && git commit -m start"
 GIT = "repro eval report exp sweep compare tour scale-curve gate check verify share pull release"
 # What reads the inputs of a task, or says that they are as they were.
 INPUTS = "repro eval report exp sweep scale-curve check"
-OPTIONAL = ("seeds.jsonl", "gold.jsonl")  # a task may have rows of its own alone
 
 
 def verify(command: str) -> None:
-    """Raises UserError when a command needs git, or a task's inputs, and these are not there. A
-    command that runs stages finds OPTIONAL, empty, where git does not know them: DVC wants each
-    file that dvc.yaml names."""
+    """Raises UserError when a command needs git, or a task's inputs, and these are not there."""
     if command in GIT.split():
         repository()
     if command in INPUTS.split():
         if command != "check":
-            for path in (project.DATA / name for name in OPTIONAL):
-                where = os.path.relpath(path, project.ROOT)
-                if path.parent.is_dir() and not path.exists() and not _says("ls-files", where):
-                    path.touch()
+            from potstill.commands import fresh  # imports half of the product
+
+            fresh.complete()
         inputs()
 
 

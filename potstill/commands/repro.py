@@ -8,7 +8,6 @@ elsewhere a line a minute, says how far it is. All that DVC and the libraries sa
 .cache/repro.log.
 """
 
-import json
 import os
 import re
 import signal
@@ -18,16 +17,16 @@ import time
 from collections import deque
 from pathlib import Path
 
-from potstill.checks import registry
-from potstill.commands import fresh
 from potstill.core import jsonl, lockfile, params, project, weights
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS
 from potstill.task import settings
+from potstill.task.settings import Task
 
 LOG = Path(".cache/repro.log")
 EVERY = 60  # seconds between two lines of progress where there is no terminal
 WIDTH = 20  # characters of the bar
+HELD_OUT = "held_out"  # the slice of test rows that are none of gold.jsonl's
 COLUMNS = 100  # of a line
 # What a stage says of its progress: of a training's steps, the teacher's answers, vLLM's prompts.
 COUNT = re.compile(r"(?:step |: )(\d[\d,]*)(?:/| of )(\d[\d,]*\d|\d)")
@@ -120,7 +119,7 @@ def run(*arguments: str) -> Progress:
     parameter, and with what the stage said, or DVC, when it fails."""
     LOG.parent.mkdir(exist_ok=True)
     progress = Progress(stage_names())
-    command = [sys.executable, "-m", "dvc", "repro", *arguments]
+    command = [*project.DVC, "repro", *arguments]
     with (
         LOG.open("w", encoding="utf-8") as log,
         subprocess.Popen(
@@ -131,12 +130,12 @@ def run(*arguments: str) -> Progress:
             text=True,
             errors="replace",
             start_new_session=True,  # so that one signal reaches DVC and its stage once
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup ignores it
+            preexec_fn=project.restore_sigint,
         ) as child,
     ):
         output = child.stdout or ()
         try:
-            params.load()  # while DVC starts: it removes a stage's outputs before the stage runs
+            check()  # while DVC starts: it removes a stage's outputs before the stage runs
             for line in output:
                 log.write(line)
                 log.flush()
@@ -149,7 +148,8 @@ def run(*arguments: str) -> Progress:
     failed = progress.stage
     progress.close(ended=not child.returncode)
     if child.returncode:
-        noise = "WARN|ERROR: failed to reproduce" if failed else "WARN"
+        own = any(one.startswith("error: ") for one in progress.said)
+        noise = "WARN|ERROR: failed to reproduce" if own else "WARN"
         said = [one for one in progress.said if not LEFT.search(one) and not re.match(noise, one)]
         print(*said, sep="\n", file=sys.stderr)
         if match := re.search(r"unable to read: '([^']+)'", "\n".join(said)):
@@ -162,23 +162,22 @@ def run(*arguments: str) -> Progress:
     return progress
 
 
-def complete() -> None:
-    """Makes what a task may lack, but DVC wants, since dvc.yaml names it, where it is missing and
-    git does not know it: seeds.jsonl and gold.jsonl, empty, and the schema.json that nothing reads
-    where answers are plain text. Raises UserError where schema.json is missing else."""
-    for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl", settings.ANSWER):
-        if path.exists() or not path.parent.is_dir() or not settings.PATH.exists():
-            continue
-        asked = ["git", "ls-files", "--error-unmatch", str(path)]
-        known = not subprocess.run(asked, capture_output=True).returncode
-        if path != settings.ANSWER:
-            if not known:
-                path.touch()
-        elif known or registry.is_json(settings.load()):
-            params.read_text(path)
-        else:
-            jsonl.write_text(path, json.dumps(fresh.UNUSED, indent=2) + "\n")
-            print(f"{path}: made, since DVC wants it: plain text needs none, so nothing reads it")
+def check() -> None:
+    """Raises UserError for what is wrong with parameters and task and would be found late."""
+    params.check()
+    check_headline(settings.load())
+
+
+def check_headline(task: Task) -> None:
+    """Raises UserError where headline_slice names no slice of the test rows, which score would say
+    after the training."""
+    name = task.config.get("headline_slice")
+    own = (task.data / "own/messages.jsonl").is_file()
+    if name and not task.gold() and name != HELD_OUT and not own:
+        raise UserError(
+            f"task.yaml: headline_slice is {name!r}, but {task.data}/gold.jsonl has no rows and "
+            f"the test rows are {HELD_OUT}: leave headline_slice out, or give test rows"
+        )
 
 
 def verdict(progress: Progress, seconds: float) -> str:

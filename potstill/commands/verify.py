@@ -8,6 +8,7 @@ verify   `make verify`: hashes every output of every task and every object of DV
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from potstill.task import settings
 from potstill.teacher.journal import Journal
 
 Finding = tuple[str, str]  # what is wrong, and the command that mends it
+BEGINNING = 60  # seconds in which an experiment makes its copy, before it works there
 SHOWN = 3  # paths named where many are missing
 MISSING = ("deleted", "not in cache")  # what DVC says of a file in a checkout without data
 
@@ -34,7 +36,7 @@ def check_task(name: str) -> str:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    params.load()
+    params.check()
     ran = lockfile.read()
     try:
         with Repo() as repo, repo.lock:
@@ -70,6 +72,7 @@ def findings() -> Iterator[Finding]:
     from dvc.repo import Repo
 
     yield from _leftovers()
+    yield from abandoned()
     with Repo() as repo:  # the cache may be shared with others (`dvc cache dir`)
         cache = Path(os.path.relpath(repo.cache.local.path)).resolve()
     users = dict[str, str]()
@@ -164,6 +167,20 @@ def _leftovers() -> Iterator[Finding]:
             "HEAD is detached: a `dvc exp run` was killed (or runs)",
             "git checkout -; `git diff params.yaml` shows what the experiment had set",
         )
+
+
+def abandoned() -> Iterator[Finding]:
+    """Copies of the repository in which an experiment was killed: no process works there."""
+    folders = sorted((project.ROOT / ".dvc/tmp/exps/standalone").glob("tmp*"))
+    busy = set[Path]()
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            place = link.readlink()
+            busy |= {place, *place.parents}
+    for folder in folders:
+        if folder not in busy and time.time() - folder.stat().st_mtime > BEGINNING:
+            path = os.path.relpath(folder)
+            yield f"{path}: left by an experiment that was killed", f"rm -rf {path}"
 
 
 def main() -> None:

@@ -17,15 +17,35 @@ AGAIN = f"`git checkout {LOCK}`, then `make repro`: the journal and DVC's cache 
 MERGING = re.compile("^<<<<<<< ", re.M)
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 Entry = dict[str, Any]
+# The scalars of which YAML 1.1 has others: what they look like, and how they begin
+SCALARS = {
+    "bool": ("(true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "float": (
+        r"([-+]?\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|[-+]?\d[\d_]*[eE][-+]?\d+"
+        r"|[-+]?\.[\d_]+([eE][-+]\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+        "-+.0123456789",
+    ),
+    "int": (r"[-+]?(0b[01_]+|0o?[0-7_]+|[\d_]+|0x[\da-fA-F_]+)$", "-+0123456789"),
+}
 
 
 class Loader(yaml.CSafeLoader):
-    """YAML 1.2 where DVC writes it: 1e-05 is a number. ruamel takes 20 times as long for a lock."""
+    """YAML 1.2 as DVC reads and writes it, by ruamel, which takes 20 times as long for a lock: `no`
+    is a text, 1e-05 is a number, and so is 0042, of which YAML 1.1 makes 34."""
+
+    def number(self, node: yaml.ScalarNode) -> int:
+        """A whole number: 42, 0042, 0x2a, 0o52 or 0b101010."""
+        text = str(node.value).replace("_", "")
+        return int(text, 0 if text.lstrip("+-")[:2] in ("0x", "0o", "0b") else 10)
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] not in SCALARS]
+    for first, forms in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_form, _first) in SCALARS.items():
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_form), list(_first))
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.number)
 
 
 def read(revision: str | None = None) -> dict[str, Entry]:
@@ -34,7 +54,7 @@ def read(revision: str | None = None) -> dict[str, Entry]:
     if revision is not None:
         text = (committed(revision, LOCK) or b"").decode()
     else:
-        text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+        text = read_text(LOCK) if LOCK.is_file() else ""
     if MERGING.search(text):
         remedy = f"`git checkout --theirs {LOCK}`, or --ours, then `make repro` and commit"
         raise UserError(f"{LOCK}: two runs that git cannot merge, expected one: {remedy}")
@@ -55,10 +75,22 @@ def made(entry: Entry) -> dict[str, str]:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file's content, None where there is no such file. Raises UserError for no YAML."""
+    """A YAML file's content, None where there is no such file. Raises UserError for one that is no
+    YAML or no UTF-8."""
     if not path.is_file():
         return None
-    return load(path, path.read_text(encoding="utf-8"), f"`git checkout {path}`")
+    return load(path, read_text(path), f"`git checkout {path}`")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises UserError when it is missing or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        where = f"{path}: byte {error.start + 1}"
+        raise UserError(f"{where} is not UTF-8: save the file as UTF-8") from None
 
 
 def load(path: Path, text: str, remedy: str) -> Any:

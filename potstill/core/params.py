@@ -17,6 +17,7 @@ from potstill.core.project import ROOT
 
 PATH, TASK = Path("params.yaml"), Path("task.yaml")
 SCHEMA = ROOT / "schemas/params.json"
+SWIFT = ROOT / "schemas/swift_args.json"  # the arguments of `swift sft`
 # The parameters of which null means what task.yaml says: its key there, and the default
 OF_TASK = {
     "expand.rows": ("expand.rows", 0),
@@ -25,6 +26,7 @@ OF_TASK = {
     "swift_args": ("swift_args", {}),
     "predict.max_tokens": ("predict_max_tokens", 512),
 }
+read_text = lockfile.read_text
 HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
 
 
@@ -62,6 +64,41 @@ def student() -> tuple[str, str]:
     return params["model"], params["model_revision"]
 
 
+def check() -> None:
+    """Looks at what stages would find late. Raises UserError as `load` does, for a key of task.yaml
+    that dvc.yaml reads and that is missing, and for an argument that ms-swift would refuse."""
+    from jsonschema import Draft202012Validator
+
+    given = load("swift_args").swift_args
+    task = lockfile.read_yaml(TASK) or {}
+    for stage, entry in (lockfile.read_yaml(lockfile.PIPELINE) or {"stages": {}})["stages"].items():
+        listed = entry.get("do", entry).get("params") or []
+        read = [
+            name for one in listed if isinstance(one, dict) for name in one.get(str(TASK)) or []
+        ]
+        if missing := [name for name in read if name not in task]:
+            name = missing[0]
+            default = json.dumps(next((value for key, value in OF_TASK.values() if key == name), 0))
+            raise UserError(
+                f"{TASK}: key {name!r} is missing, which stage {stage} of {lockfile.PIPELINE} "
+                f"reads: add the line `{name}: {default}`"
+            )
+    of_task = lockfile.read_yaml(PATH)["swift_args"] is None
+    where, rules = _line(TASK if of_task else PATH, "swift_args"), json.loads(read_text(SWIFT))
+    for name, value in given.items():
+        if name not in rules:
+            raise UserError(
+                f"{where}: swift_args has {name!r}, which ms-swift does not know: "
+                f"{near(name, rules, many='`swift sft --help` lists what it knows')}"
+            )
+        if not Draft202012Validator(rules[name]).is_valid(value):
+            kinds = rules[name].get("type") or rules[name]["enum"]
+            expected = ", ".join(map(str, kinds)) if isinstance(kinds, list) else kinds
+            raise UserError(
+                f"{where}: {name} of swift_args is {found_text(value)}, expected {expected}"
+            )
+
+
 def declared(stage: str) -> list[str]:
     """The parameters that dvc.yaml names for a stage: those of a training go to ms-swift, whose
     names they have, so that a new one need not be named a third time."""
@@ -78,17 +115,6 @@ def task_name(folder: Path = Path()) -> str:
     """The name of the task in a folder: what its task.yaml says, else the folder's own."""
     config = lockfile.read_yaml(folder / TASK)
     return str((config if isinstance(config, dict) else {}).get("name") or folder.resolve().name)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file. Raises UserError when it is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: `git checkout {path}` brings it back") from None
-    except UnicodeDecodeError as error:
-        where = f"{path}: byte {error.start + 1}"
-        raise UserError(f"{where} is not UTF-8: save the file as UTF-8") from None
 
 
 def parse(text: str, path: Path) -> dict[str, Any]:
@@ -153,9 +179,12 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
         raise UserError(f"{wrong}, expected {right}: what a branch or tag stands for may change")
 
 
-def near(name: object, known: Iterable[str], prefix: str = "") -> str:
-    """What to say of an unknown name: the known one that it is close to, or all of them."""
+def near(name: object, known: Iterable[str], prefix: str = "", many: str = "") -> str:
+    """What to say of an unknown name: the known one that it is close to, or all of them, or `many`
+    in their place."""
     close = difflib.get_close_matches(str(name), known := list(known), 1)
+    if many and not close:
+        return many
     listed = ", ".join(prefix + other for other in known)
     return f"did you mean {prefix}{close[0]}?" if close else f"known are {listed}"
 

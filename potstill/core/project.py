@@ -1,12 +1,14 @@
 """Where things are: the repository, the task's folder (the working folder) and its cache."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from potstill.core.errors import UserError
 
+DVC = [sys.executable, "-m", "potstill.core.dvc"]
 DATA, MODELS, REPORTS = Path("data"), Path("models"), Path("reports")  # of a task
 ROOT = Path(__file__).resolve().parents[2]  # of the code that runs: an experiment has its own
 
@@ -43,9 +45,28 @@ def git(*command: str) -> str:
     return done.stdout.rstrip()
 
 
+def call(*command: str) -> int:
+    """Runs a command and returns its exit code. A stop is passed on, once, and waited for: DVC
+    removes what it had half done."""
+    # As in a terminal, where nohup ignores the signal
+    own = {"start_new_session": True, "preexec_fn": restore_sigint}
+    with subprocess.Popen(command, **own) as child:  # type: ignore[call-overload]
+        try:
+            return int(child.wait())
+        except BaseException:
+            os.killpg(child.pid, signal.SIGINT)
+            child.wait()
+            raise
+
+
+def restore_sigint() -> None:
+    """In a child, before it starts: it heeds SIGINT, which nohup has it ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def dvc(*command: str) -> None:
     """Runs a command of DVC in the working folder. Raises UserError when it fails."""
-    if code := subprocess.call([sys.executable, "-m", "dvc", *command]):
+    if code := call(*DVC, *command):
         where = f" in {prefix()}" if prefix() else ""
         said = f"`dvc {' '.join(command)}`{where} ended with {code}"
         raise UserError(f"{said}; its own message stands above")

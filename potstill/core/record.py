@@ -3,37 +3,47 @@
 DVC hashes a stage's inputs and reads its parameters after the stage has run, so that an edit
 meanwhile is recorded with a result that was made without it, and the run-cache hands that on. The
 frame of a stage looks at them when it starts and when it ends, and fails where they differ: then
-DVC records nothing.
+DVC records nothing. What it saw at its end it notes; potstill.core.dvc holds DVC's record against
+the note.
 """
 
+import contextlib
 import json
 import os
 import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from potstill.core import lockfile, params
+from potstill.core import jsonl, lockfile, params
 from potstill.core.errors import UserError
 
+NOTES = Path(".cache/read")  # of the working folder: what each stage saw at its end
 HASHED = 64 << 20  # bytes: of a larger file size and time of change must do
 VARIABLE = re.compile(r"\$\{([^}]+)\}")
 
 
-class Seen(NamedTuple):
-    """A file as it was: its size and time of change, in nanoseconds, and its MD5, if not large."""
+Mark = tuple[int, int, int]  # of a file: its inode, size and time of change, in nanoseconds
+Values = dict[tuple[str, str], Any]  # of parameters, by file and name
 
-    size: int
-    changed: int
+
+class Seen(NamedTuple):
+    """A file as it was: its mark, when its content or name was last changed, in nanoseconds (`mv`
+    and `cp -p` change it, too), and its MD5, if it is not large."""
+
+    mark: Mark
+    renamed: int
     md5: str
 
 
 class Read(NamedTuple):
-    """What a stage reads: its files, and its parameters by file and name."""
+    """What a stage reads: its files, and its parameters with the marks of their files."""
 
     files: dict[Path, Seen]
-    values: dict[tuple[str, str], Any]
+    values: Values
+    marks: dict[Path, Mark]
 
 
 def spec(name: str) -> dict[str, Any]:
@@ -64,20 +74,43 @@ def spec(name: str) -> dict[str, Any]:
 def read(name: str) -> Read:
     """What the stage `name` of dvc.yaml reads, as it is now."""
     given = spec(name)
-    values: dict[tuple[str, str], Any] = {}
-    for entry in given.get("params") or []:
-        listed = entry if isinstance(entry, dict) else {str(params.PATH): [entry]}
-        for path, names in listed.items():
-            content = lockfile.read_yaml(Path(path)) or {}
-            for each in names or content:
-                values[path, each] = _value(content, each)
-    deps = (Path(dep) for dep in given.get("deps") or [] if isinstance(dep, str))
-    return Read({path: _seen(path) for dep in deps for path in _files(dep)}, values)
+    marks = {path: _mark(path) for path in {Path(path) for path, _ in _parameters(given)}}
+    return Read(_look(given, "deps"), _values(given), marks)
 
 
-def verify(name: str, before: Read, start: float) -> None:
-    """Raises UserError when what the stage reads is not as it was `before`, or when a file of it
-    was changed between `start`, in seconds since 1970, when the program began to load, and then."""
+def watch(name: str, before: Read) -> set[str]:
+    """The set, which fills from now on, of the files that this process opens and that are not as
+    they were `before`: what is changed and then changed back may have been read."""
+    given, other = spec(name), set[str]()
+    known = {_absolute(path): mark for path, mark in before.marks.items()}
+    sums = {_absolute(path): seen.md5 for path, seen in before.files.items()}
+    known |= {_absolute(path): seen.mark for path, seen in before.files.items()}
+    names = {path.rpartition("/")[2] for path in known}
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        opened = arguments[0] if event == "open" else None
+        if not isinstance(opened, str) or opened.rpartition("/")[2] not in names:
+            return
+        path = _absolute(opened)
+        if (mark := _mark(Path(path))) == known.get(path, mark):
+            return
+        known[path] = mark  # first: what follows opens the file, too
+        if path in sums:
+            same = sums[path] != "" and mark[0] and lockfile.md5(Path(path)) == sums[path]
+        else:
+            same = _values(given) == before.values
+        if not same:
+            other.add(os.path.relpath(path))
+
+    sys.addaudithook(look)
+    return other
+
+
+def verify(name: str, before: Read, start: float, other: Iterable[str] = ()) -> None:
+    """Raises UserError when what the stage reads is not as it was `before`, when a file of it was
+    changed between `start`, in seconds since 1970, when the program began to load, and then, or
+    when it has read `other` files meanwhile. Notes what it saw."""
+    opened = set(other)  # what is opened from here on is this look's own
     now = read(name)
     changed = [
         f"{path}: {each} is {params.found_text(value)}, and was "
@@ -87,16 +120,45 @@ def verify(name: str, before: Read, start: float) -> None:
     ]
     for path in sorted(now.files.keys() | before.files.keys()):
         was, found = before.files.get(path), now.files.get(path)
-        late = was and was.changed > start * 1e9 and was.changed <= time.time_ns()
-        same = was and found and (was.md5 == found.md5 if was.md5 else was == found)
+        late = was and start * 1e9 < was.renamed <= time.time_ns()
+        same = was and found and (was.md5 == found.md5 if was.md5 else was.mark == found.mark)
         if late or not same:
             changed.append(f"{path} has changed since {name} began")
+    changed += [
+        f"{path} was edited and changed back since {name} began"
+        for path in sorted(opened)
+        if not any(text.startswith((f"{path} ", f"{path}: ")) for text in changed)
+    ]
     if changed:
-        more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise UserError(
-            f"{changed[0]}{more}: the result is not recorded, since it was not made from this; run "
-            "the same command again, or undo the edit first"
-        )
+        raise UserError(not_recorded(changed[0], changed))
+    if given := spec(name):
+        seen = now.files | _look(given, "outs", "metrics", "plots")
+        values = [[*key, value] for key, value in now.values.items()]
+        files = {str(path): one.md5 for path, one in seen.items()}
+        note = {"files": files, "values": values}
+        jsonl.write_text(note_of(name), json.dumps(note, default=str))
+
+
+def not_recorded(first: str, changed: list[str]) -> str:
+    """The sentence that says why DVC must not record a stage: the first change, and how many."""
+    more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return (
+        f"{first}{more}: the result is not recorded, since it was not made from this; run the same "
+        "command again, or undo the edit first"
+    )
+
+
+def note_of(name: str) -> Path:
+    """Where a stage notes what it saw when it ended, {"files": {path: MD5, "" of a large one},
+    "values": [[file, name, value]]}."""
+    return NOTES / f"{name}.json"
+
+
+def _look(given: dict[str, Any], *kinds: str) -> dict[Path, Seen]:
+    """The files that a stage's entry in dvc.yaml names, as they are now."""
+    named = [one for kind in kinds for one in given.get(kind) or []]
+    paths = [Path(one if isinstance(one, str) else next(iter(one))) for one in named]
+    return {path: _seen(path) for top in paths for path in _files(top)}
 
 
 def _files(dep: Path) -> Iterator[Path]:
@@ -110,9 +172,40 @@ def _files(dep: Path) -> Iterator[Path]:
 
 
 def _seen(path: Path) -> Seen:
-    found = path.stat()
-    small = found.st_size <= HASHED
-    return Seen(found.st_size, found.st_mtime_ns, lockfile.md5(path) if small else "")
+    mark, found = _mark(path), path.stat()
+    return Seen(mark, found.st_ctime_ns, lockfile.md5(path) if mark[1] <= HASHED else "")
+
+
+def _absolute(path: str | Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 (resolve() follows links)
+
+
+def _mark(path: Path) -> Mark:
+    """The mark of a file; (0, 0, 0) of one that is not there."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    return 0, 0, 0
+
+
+def _parameters(given: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The files of parameters that a stage's entry in dvc.yaml names, each with the names; none
+    stand for all."""
+    for entry in given.get("params") or []:
+        listed = entry if isinstance(entry, dict) else {str(params.PATH): [entry]}
+        yield from ((path, names or []) for path, names in listed.items())
+
+
+def _values(given: dict[str, Any]) -> Values:
+    """The parameters that a stage's entry in dvc.yaml names, as they are now."""
+    values: Values = {}
+    contents: dict[str, Any] = {}
+    for path, names in _parameters(given):
+        if path not in contents:
+            contents[path] = lockfile.read_yaml(Path(path)) or {}
+        for name in names or contents[path]:
+            values[path, name] = _value(contents[path], name)
+    return values
 
 
 def _value(content: Any, name: str) -> Any:

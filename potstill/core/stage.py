@@ -8,6 +8,7 @@ cache is checked out without a word.
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import shutil
 import signal
@@ -21,12 +22,15 @@ from potstill.core import lockfile, params, preflight, project, record, weights
 from potstill.core.errors import UserError
 
 LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run(main: Callable[[], None]) -> None:
     """Runs a stage or a command. A user's mistake ends in one line and exit code 1, a stop by a
     signal in one line and 130; a bug keeps its traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe may be ASCII only
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with running_once():
             try:
@@ -44,6 +48,9 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
+        if error.errno in FORBIDDEN and error.filename:
+            remedy = "get the right to it, or work in a checkout of your own"
+            sys.exit(f"error: {error.filename}: {str(error.strerror).lower()}: {remedy}")
         if not full(error):
             raise
         where = f" (writing {error.filename})" if error.filename else ""
@@ -89,8 +96,9 @@ def running_once() -> Iterator[None]:
         before = record.read(recorded)
         if "model" in (record.spec(name.replace(" ", "@")).get("params") or []):
             weights.prepare_student(*params.student())
+        other = record.watch(recorded, before)
         yield
-        record.verify(recorded, before, started())
+        record.verify(recorded, before, started(), other)
 
 
 def started() -> float:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from potstill.commands import repro
+from potstill.commands import fresh, repro
 from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from potstill.evaluation import compare
+from tests import fakes
 from tests.conftest import ROOT, Project
 
 NAMES = ["expand", "sft", "predict@sft", "score"]
@@ -143,10 +144,10 @@ def test_the_verdict(project: Project) -> None:
 def test_a_file_of_another_task_that_dvc_cannot_read_is_named(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.write("dvc/__init__.py", "")
+    fakes.dvc(project.dir)
     said = "ERROR: unable to read: 'tasks/x/params.yaml', YAML file structure is corrupted"
     project.write("dvc/__main__.py", f'import sys\nprint("{said}")\nsys.exit(255)\n')
-    monkeypatch.setenv("PYTHONPATH", str(project.dir))
+    monkeypatch.setenv("PYTHONPATH", f"{project.dir}{os.pathsep}{ROOT}")
     with pytest.raises(
         UserError, match=r"^tasks/x/params\.yaml: not YAML, .* `git checkout tasks/x"
     ):
@@ -156,14 +157,28 @@ def test_a_file_of_another_task_that_dvc_cannot_read_is_named(
 def test_a_bad_parameter_stops_the_run_before_a_stage_begins(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.write("dvc/__init__.py", "")
+    fakes.dvc(project.dir)
     late = "import pathlib, time\ntime.sleep(30)\npathlib.Path('began').touch()\n"
     project.write("dvc/__main__.py", late)
-    monkeypatch.setenv("PYTHONPATH", str(project.dir))
+    monkeypatch.setenv("PYTHONPATH", f"{project.dir}{os.pathsep}{ROOT}")
     project.set(lora_rank=320)
     with pytest.raises(UserError, match=r"^params\.yaml:\d+: lora_rank is 320"):
         repro.run()
     assert not Path("began").exists()
+
+
+# Case 55
+def test_a_headline_that_no_test_row_has_stops_the_run_too(project: Project) -> None:
+    task = project.dir / "task.yaml"
+    task.write_text(task.read_text() + "headline_slice: hard\n")
+    wrong = r"^task\.yaml: headline_slice is 'hard', but data/gold\.jsonl has no rows"
+    with pytest.raises(UserError, match=wrong):
+        repro.check()
+    project.write("data/gold.jsonl", '{"text": "a", "gold": null, "slice": "easy"}\n')
+    with pytest.raises(UserError, match=r"headline_slice is 'hard', but the slices of .* are easy"):
+        repro.check()
+    project.write("data/gold.jsonl", '{"text": "a", "gold": null, "slice": "hard"}\n')
+    repro.check()
 
 
 STAGE = """
@@ -189,7 +204,7 @@ sys.exit(stage.wait())
 )
 def test_a_stop_reaches_the_stage(project: Project, sent: signal.Signals, nohup: bool) -> None:
     project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
-    project.write("dvc/__init__.py", "")
+    fakes.dvc(project.dir)
     project.write("dvc/__main__.py", DVC)
     project.write("stage", STAGE)
     path = f"{project.dir}{os.pathsep}{ROOT}"
@@ -215,7 +230,7 @@ def test_a_failure_is_shown_without_what_dvc_says_of_it(
     """A stand-in for DVC, run as `python -m dvc`: the stage's own sentence, and where the log
     is."""
     project.write("dvc.yaml", (ROOT / "dvc.yaml").read_text())
-    project.write("dvc/__init__.py", "")
+    fakes.dvc(project.dir)
     project.write(
         "dvc/__main__.py",
         "import sys\n"
@@ -225,7 +240,7 @@ def test_a_failure_is_shown_without_what_dvc_says_of_it(
         "print(\"ERROR: failed to reproduce 'filter': failed to run: …, exited with 1\")\n"
         "sys.exit(255)\n",
     )
-    monkeypatch.setenv("PYTHONPATH", str(project.dir))
+    monkeypatch.setenv("PYTHONPATH", f"{project.dir}{os.pathsep}{ROOT}")
     with pytest.raises(UserError) as error:
         repro.run()
     said = capsys.readouterr()
@@ -254,9 +269,9 @@ def test_a_schema_is_needed_only_where_it_is_used(
     Path("schema.json").unlink()
     if says:
         with pytest.raises(UserError, match=re.escape(says)):
-            repro.complete()
+            fresh.complete()
         return
-    repro.complete()
+    fresh.complete()
     assert "nothing reads this file" in Path("schema.json").read_text()
     assert Path("data/gold.jsonl").read_text() == ""
 

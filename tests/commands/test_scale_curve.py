@@ -2,7 +2,6 @@
 reported is right."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from potstill.commands import scale_curve
 from potstill.core import jsonl, params
+from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from tests.conftest import Project
 
@@ -44,14 +44,14 @@ def test_the_curve(
     project.write("task.yaml", TASK)
     ran: list[int] = []
 
-    def repro(command: list[str]) -> int:
-        assert command[1:] == ["-m", "dvc", "repro"]
+    def repro(*command: str) -> int:
+        assert command == (*core_project.DVC, "repro")
         ran.append(params.load("split").split.train_rows)
         jsonl.write_jsonl("data/4-train.jsonl", [{"id": str(i)} for i in range(ran[-1])])
         predictions(7 if ran[-1] == 800 else 1)
         return 0
 
-    monkeypatch.setattr(subprocess, "call", repro)
+    monkeypatch.setattr(core_project, "call", repro)
     monkeypatch.setattr(sys, "argv", ["scale_curve", "2000", "800"])
     before = Path("params.yaml").read_text(encoding="utf-8")
     scale_curve.main()
@@ -97,7 +97,7 @@ def test_what_cannot_be_done_leaves_the_parameters(
 ) -> None:
     project.write("task.yaml", TASK)
     jsonl.write_jsonl("data/4-train.jsonl", [{"id": str(i)} for i in range(there)])
-    monkeypatch.setattr(subprocess, "call", lambda _: code)
+    monkeypatch.setattr(core_project, "call", lambda *_: code)
     monkeypatch.setattr(sys, "argv", ["scale_curve", *arguments])
     before = Path("params.yaml").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=says):

@@ -137,3 +137,55 @@ def test_every_committed_parameter_has_a_comment_and_a_range() -> None:
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert sorted(line.partition(":")[0] for line in lines) == sorted(known)
     assert [line for line in lines if not line.endswith(":") and " # " not in line] == []
+
+
+# Case 55
+@pytest.mark.parametrize(
+    ("path", "old", "new", "expected"),
+    [
+        (
+            "task.yaml",
+            "num_train_epochs: 3\n",
+            "",
+            "task.yaml: key 'num_train_epochs' is missing, which stage sft of dvc.yaml reads: add "
+            "the line `num_train_epochs: 3`",
+        ),
+        ("task.yaml", "swift_args: {}\n", "", "add the line `swift_args: {}`"),
+        (
+            "task.yaml",
+            "swift_args: {}",
+            "swift_args: {neftune_noise_alfa: 5}",
+            "task.yaml:6: swift_args has 'neftune_noise_alfa', which ms-swift does not know: did "
+            "you mean neftune_noise_alpha?",
+        ),
+        (
+            "task.yaml",
+            "swift_args: {}",
+            "swift_args: {zzz: 5}",
+            "task.yaml:6: swift_args has 'zzz', which ms-swift does not know: `swift sft --help` "
+            "lists what it knows",
+        ),
+        (
+            "task.yaml",
+            "swift_args: {}",
+            "swift_args: {neftune_noise_alpha: five}",
+            'task.yaml:6: neftune_noise_alpha of swift_args is "five", expected null, number',
+        ),
+        (
+            "params.yaml",
+            "swift_args: null",
+            "swift_args: {lora_dtyp: float16}",
+            "swift_args has 'lora_dtyp', which ms-swift does not know: did you mean lora_dtype?",
+        ),
+    ],
+)
+def test_what_a_stage_would_find_late_is_said_first(
+    project: Project, path: str, old: str, new: str, expected: str
+) -> None:
+    params.check()
+    file = project.dir / path
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=re.escape(expected)):
+        params.check()

@@ -1,7 +1,10 @@
 """What dvc.lock says that a stage read is what it read."""
 
+import json
+import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -34,10 +37,10 @@ def before(project: Project, monkeypatch: pytest.MonkeyPatch) -> record.Read:
     return record.read("sft")
 
 
-def changed(before: record.Read, start: float = 0.0) -> str:
+def changed(before: record.Read, start: float = 0.0, other: Iterable[str] = ()) -> str:
     """What verify says, or nothing. A program that began to load long ago saw no late edit."""
     try:
-        record.verify("sft", before, start or time.time())
+        record.verify("sft", before, start or time.time(), other)
     except UserError as error:
         return str(error)
     return ""
@@ -104,3 +107,44 @@ def test_an_edit_while_the_program_was_loading_is_an_edit(before: record.Read) -
     assert changed(before, start=time.time() - 60).startswith(
         "code/a.py has changed since sft began"
     )
+
+
+def test_an_edit_by_renaming_an_older_file_is_an_edit_too(before: record.Read) -> None:
+    """`mv` keeps the time at which the content was changed."""
+    began = time.time() - 1
+    old = Path("code/a.py")
+    os.utime(old, (1, 1))
+    old.rename("code/b.py")
+    Path("code/b.py").rename(old)
+    assert changed(record.read("sft"), start=began).startswith("code/a.py has changed since sft")
+
+
+@pytest.mark.parametrize(
+    ("path", "edited", "said"),
+    [
+        ("data/rows.jsonl", "[]\n", "data/rows.jsonl was edited and changed back since sft began"),
+        ("data/rows.jsonl", "{}\n", ""),  # written again as it was
+        ("params.yaml", "lora_rank: 16", "params.yaml was edited and changed back since sft began"),
+        ("params.yaml", "seed: 7", ""),  # which it does not read
+    ],
+)
+def test_what_is_read_while_it_is_edited_is_named(
+    before: record.Read, path: str, edited: str, said: str
+) -> None:
+    other = record.watch("sft", before)
+    text = Path(path).read_text()
+    name = edited.partition(":")[0]
+    after = re.sub(f"^{name}:.*", edited, text, flags=re.M) if path == "params.yaml" else edited
+    Path(path).write_text(after)
+    Path(path).read_text()
+    Path(path).write_text(text)
+    assert changed(before, other=other).startswith(said)
+    assert bool(other) == bool(said)
+
+
+def test_a_stage_notes_what_it_saw(before: record.Read) -> None:
+    assert changed(before) == ""
+    note = json.loads(record.note_of("sft").read_text())
+    assert note["files"].keys() == {"code/a.py", "data/rows.jsonl", "large"}
+    assert note["files"]["large"] == ""
+    assert ["params.yaml", "lora_rank", 32] in note["values"]
