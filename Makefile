@@ -10,7 +10,9 @@ SETUP = $(THERE)$(PYTHON) -m potstill.commands.setup
 LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
 AS = # not make's own, the assembler
-ROWS_AS = $(foreach option,AS MAP SEVERAL DRY,$(if $($(option)),--$(option)='$($(option))'))
+one = '$(subst ','\'',$(1))' # one word for the shell, whatever signs it has
+ROWS_AS = $(foreach option,AS MAP SEVERAL DRY,\
+	$(if $($(option)),--$(option)=$(call one,$($(option)))))
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -27,10 +29,10 @@ report: .venv/ready ## reports/report.html, one page to show, and an index of al
 	@$(POTSTILL) report
 
 exp: .venv/ready ## an experiment: S="lora_rank=16 num_train_epochs=5"
-	@$(POTSTILL) exp $(S:%='%')
+	@$(POTSTILL) exp $(call one,$(S))
 
 sweep: .venv/ready ## an experiment for each value: S="lora_rank=4,8,16,32"; JOBS=2 two at once
-	@$(POTSTILL) sweep $(JOBS) $(S:%='%')
+	@$(POTSTILL) sweep $(JOBS) $(call one,$(S))
 
 compare: .venv/ready ## the experiments in a table, with intervals; what may be chance is marked
 	@$(POTSTILL) compare
@@ -78,19 +80,19 @@ fill: .venv/ready ## fill the journal from the answers that came with the data
 	@$(POTSTILL) fill
 
 validate: .venv/ready ## your own rows, every violation with its line: FILE=rows.csv, as for import
-	@$(POTSTILL) validate '$(FILE)' $(ROWS_AS)
+	@$(POTSTILL) validate $(call one,$(FILE)) $(ROWS_AS)
 
 import: .venv/ready ## your own rows become the task's: FILE=rows.csv AS=gold MAP="text=a" DRY=1
-	@$(POTSTILL) import '$(FILE)' $(ROWS_AS)
+	@$(POTSTILL) import $(call one,$(FILE)) $(ROWS_AS)
 
 review: .venv/ready ## judge answers yourself on a local page; N=200 draws more, SEED=1 others
 	@$(POTSTILL) review $(N:%=--rows %) $(SEED:%=--seed %)
 
 trace: .venv/ready ## one row's life: ID=9d81, the start of its id
-	@$(POTSTILL) trace '$(ID)'
+	@$(POTSTILL) trace $(call one,$(ID))
 
 new-task: .venv/ready ## a task of your own, with a small example that runs at once: NAME=invoice
-	@$(POTSTILL) new-task '$(NAME)'
+	@$(POTSTILL) new-task $(call one,$(NAME))
 
 pipelines: .venv/ready ## copy the root's dvc.yaml into every task's folder
 	@$(POTSTILL) pipelines

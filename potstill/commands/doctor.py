@@ -102,14 +102,14 @@ def findings(paid: bool) -> Findings:
 
 def other_files(at: Looked) -> Findings:
     """Reviews, the rules of knowledge.jsonl, headline_slice, and what ms-swift gets."""
-    gold = at.t.data / "gold.jsonl"
     reads: list[Callable[[], object]] = [
         lambda: reviews.load(at.t.data / reviews.FILE),
         lambda: at.t.knowledge,
-        lambda: at.gold or at.t.written(gold, "gold")[1] or repro.check_headline(at.t),
         params.check,
-        lambda: run.config(params.load(*params.declared("sft")), params.PATH),
+        lambda: run.config(at.p, params.PATH),  # any file will do for the rows
     ]
+    if not at.gold and not at.t.written(at.t.data / "gold.jsonl", "gold")[1]:
+        reads.append(lambda: repro.check_headline(at.t))
     for read in reads:
         try:
             read()

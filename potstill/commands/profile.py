@@ -44,7 +44,7 @@ def changed(changes: dict[str, Any], source: Path) -> tuple[list[str], str]:
             mapping = mapping.get(part) if isinstance(mapping, dict) else None
         if not isinstance(mapping, dict):
             mapping, key = document, name
-        if key in mapping and mapping[key] == value and type(mapping[key]) is type(value):
+        if key in mapping and mapping[key] == value:
             continue
         lines.append(f"{name}: {found_text(mapping.get(key))} → {found_text(value)}")
         mapping[key] = value

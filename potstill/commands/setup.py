@@ -111,6 +111,17 @@ def make(build: str, locks: "list[Path]") -> None:
     log = log or install(*(word for path in locks for word in ("-r", str(path))))
     if log:
         fail(log)
+    find_itself(VENV)
+
+
+def find_itself(folder: Path) -> None:
+    """Has the environment's Python start other programs with its own bin first in PATH. A stage's
+    command is `python -m …`: `.venv/bin/python -m dvc repro` then runs it with this Python, without
+    `activate`, and not with another after the stage's outputs were removed."""
+    first = "os.environ.get('PATH', os.defpath).split(os.pathsep)"
+    line = f"os.environ['PATH'] = os.pathsep.join(dict.fromkeys([sys.prefix + '/bin', *{first}]))"
+    for packages in folder.glob("lib/python3*/site-packages"):
+        (packages / "potstill.pth").write_text(f"import os, sys; {line}\n")
 
 
 def fail(log: str) -> None:

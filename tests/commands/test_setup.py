@@ -266,6 +266,17 @@ def test_the_locks_agree_and_the_cpu_one_holds_no_cuda() -> None:
     } == {name: cuda[name] for name in ("ms-swift", "dvc", "transformers", "trl", "openai", "cpca")}
 
 
+# Case 49
+def test_the_environment_starts_its_own_python_without_being_activated(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", f"{tmp_path}/venv"], check=True)
+    setup.find_itself(tmp_path / "venv")
+    program = "import shutil, subprocess; print(shutil.which('python'))"
+    for env in ({"PATH": "/usr/bin:/bin"}, {}):
+        command = [f"{tmp_path}/venv/bin/python", "-c", program]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{tmp_path}/venv/bin/python\n"
+
+
 @pytest.mark.parametrize("python", ["python3.99", "/nowhere/python3"])
 def test_make_without_python_says_so(python: str, tmp_path: Path) -> None:
     folder = tmp_path / "a b"
