@@ -107,7 +107,7 @@ def watch(name: str, before: Read) -> set[str]:
 
 
 def verify(name: str, before: Read, start: float, other: Iterable[str] = ()) -> None:
-    """Raises UserError when what the stage reads is not as it was `before`, when a file of it was
+    """Raises UserError when what the stage reads is not as it was `before`, when its code was
     changed between `start`, in seconds since 1970, when the program began to load, and then, or
     when it has read `other` files meanwhile. Notes what it saw."""
     opened = set(other)  # what is opened from here on is this look's own
@@ -120,7 +120,9 @@ def verify(name: str, before: Read, start: float, other: Iterable[str] = ()) -> 
     ]
     for path in sorted(now.files.keys() | before.files.keys()):
         was, found = before.files.get(path), now.files.get(path)
-        late = was and start * 1e9 < was.renamed <= time.time_ns()
+        # Before the first look the program has read its code, and nothing else.
+        code = path.suffix == ".py"
+        late = code and was and start * 1e9 < was.renamed <= time.time_ns()
         same = was and found and (was.md5 == found.md5 if was.md5 else was.mark == found.mark)
         if late or not same:
             changed.append(f"{path} has changed since {name} began")
