@@ -159,9 +159,10 @@ def write(path: Path, text: str, in_place: bool) -> None:
 
 
 def keep(clone: Clone, kept: Path, back: bool = False) -> None:
-    """Copies what the stages made to `kept`, or back from there."""
+    """Copies what the stages made, and the run-cache, to `kept`, or back from there."""
     source, target = (kept, clone.dir) if back else (clone.dir, kept)
-    for name in ("data", "models/sft", "models/dpo", "models/student", "reports"):
+    made = ("data", "models/sft", "models/dpo", "models/student", "reports", ".dvc/cache/runs")
+    for name in made:
         shutil.rmtree(target / name, ignore_errors=True)
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name)
