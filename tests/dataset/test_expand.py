@@ -345,7 +345,7 @@ def test_nothing_that_grows_inputs_or_reads_own_rows_is_imported_in_vain() -> No
         "import sys; from types import SimpleNamespace as N; from pathlib import Path;"
         "from stages import expand as _, split as __; from potstill.dataset import expand, split;"
         "p = N(expand=N(rows=0), near_duplicate=0.8, teacher=N(model='scripted'));"
-        "expand.grow(None, [], [], p, None); split.chats(None, Path('none'));"
+        "expand.grow(None, [], [], p, None); split.chats(None, Path('none'), 'first');"
         "print(*(name for name in sys.modules if name.startswith('potstill.dataset.')))"
     )
     command = [sys.executable, "-c", program]
