@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from potstill.core import jsonl, params
+from potstill.core import jsonl, params, project
 from tests.conftest import ROOT, Project
 
 TRAIN = '''
@@ -187,6 +187,7 @@ class Clone(Project):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=project.restore_sigint,  # the tests may run under nohup
         )
 
     def do(self, *command: str, **env: str) -> str:
