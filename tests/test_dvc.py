@@ -3,6 +3,7 @@ pipeline; the data stages run under the real DVC."""
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from potstill.commands import repro
+from potstill.commands import fresh, repro, verify
 from potstill.core import lockfile, models, params
 from potstill.core.errors import UserError
 from tests.conftest import ROOT, Project
@@ -145,7 +146,7 @@ def test_the_stages_are_in_the_order_of_the_data() -> None:
 def test_dvc_yaml_is_short_and_every_task_has_the_same() -> None:
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 220
-    assert len(TASKS) == 5
+    assert len(TASKS) == 6
     for task in TASKS:
         own = (task / "dvc.yaml").read_text(encoding="utf-8")
         assert own == text.replace("vars: [{root: .}]", "vars: [{root: ../..}]"), task
@@ -195,13 +196,18 @@ def dvc(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_data_stages_under_the_real_dvc(project: Project) -> None:
+def repository(project: Project) -> None:
+    """Makes the project a git repository with code and pipeline of its own."""
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project.dir)
     for name in ("potstill", "stages", "schemas", ".dvc"):
         ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "vega.js")
         shutil.copytree(ROOT / name, project.dir / name, ignore=ignored)
     subprocess.run(["git", "init", "-q", "."], cwd=project.dir, check=True)
+
+
+def test_the_data_stages_under_the_real_dvc(project: Project) -> None:
+    repository(project)
     seeds = project.seeds(60, alike=False)
     project.write("data/gold.jsonl", "")
     project.set(split_valid_share=0.2)
@@ -223,3 +229,51 @@ def test_the_data_stages_under_the_real_dvc(project: Project) -> None:
     listed = status.stdout.splitlines()
     assert not [line for line in listed if "data/.gitignore" in line or ".cache" in line]
     assert (project.dir / ".cache/teacher/toy.jsonl").is_file()
+
+
+MADE = """
+import json, pathlib
+def line(i):
+    word = f"word{i}"
+    return f"line {i} of {i * 7919} ends in {word}", {"word": word, "length": len(word)}
+gold, own = [], []
+for text, answer in map(line, range(90)):
+    gold.append({"text": text, "gold": answer})
+    turns = [("user", text), ("assistant", json.dumps(answer))]
+    own.append({"messages": [{"role": role, "content": said} for role, said in turns]})
+for path, rows in (("gold.jsonl", gold[:30]), ("own/messages.jsonl", own[30:])):
+    pathlib.Path(path).write_text("".join(json.dumps(row) + "\\n" for row in rows))
+"""
+MAKES = """
+stages:
+  rows:
+    cmd: python rows.py
+    deps: [rows.py]
+    outs: [gold.jsonl, own/messages.jsonl]
+"""
+
+
+def test_rows_that_a_script_makes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """data/dvc.yaml is all that it takes: the pipeline makes the rows first, `make check` needs
+    none of them, and an edit of the script makes them anew."""
+    repository(project)
+    project.write("data/rows.py", MADE)
+    project.write("data/dvc.yaml", MAKES)
+    project.write("data/seeds.jsonl", "")
+    assert "60 own rows" in dvc(project.dir, "repro", "split")
+    ignored = [(project.dir / f"data/{at}.gitignore").read_text() for at in ("", "own/")]
+    assert ignored == ["/gold.jsonl\n", "/messages.jsonl\n"]
+    assert lockfile.read()["rows"]["outs"][1]["path"] == "data/own/messages.jsonl"
+    for path in ("data/gold.jsonl", "data/own/messages.jsonl"):
+        Path(path).unlink()
+    fresh.complete()
+    assert not Path("data/gold.jsonl").exists()
+    with pytest.raises(UserError, match="15 stages of task toy would run"):
+        verify.check_task("toy")
+    said = capsys.readouterr().out
+    assert "sft: has not run yet" in said and not re.search("(rows|filter|split|generate):", said)
+    project.write("data/rows.py", MADE.replace("[30:]", "[40:]"))
+    with pytest.raises(UserError):
+        verify.check_task("toy")
+    assert "rows: data/rows.py modified" in capsys.readouterr().out
+    assert "50 own rows" in dvc(project.dir, "repro", "split")

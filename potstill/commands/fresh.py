@@ -108,13 +108,14 @@ def _one(kinds: set[str]) -> str | list[str]:
 
 def complete() -> None:
     """Makes what a task may lack, but DVC wants, since dvc.yaml names it, where it is missing and
-    git does not know it: seeds.jsonl and gold.jsonl, empty, and the schema.json that nothing reads
+    git neither knows nor ignores it (then a stage makes it): seeds.jsonl and gold.jsonl, empty, and the schema.json that nothing reads
     where answers are plain text. Raises UserError where schema.json is missing else."""
     for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl", settings.ANSWER):
         if path.exists() or not path.parent.is_dir() or not settings.PATH.exists():
             continue
-        asked = ["git", "ls-files", "--error-unmatch", str(path)]
-        known = not subprocess.run(asked, capture_output=True).returncode
+        asks = ["git", "ls-files", "--error-unmatch"], ["git", "check-ignore", "-q"]
+        asked = (subprocess.run([*ask, str(path)], capture_output=True) for ask in asks)
+        known = not all(done.returncode for done in asked)
         if path != settings.ANSWER:
             if not known:
                 path.touch()

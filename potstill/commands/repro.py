@@ -41,10 +41,12 @@ def pull_option() -> list[str]:
 
 
 def stage_names() -> list[str]:
-    """The stages of dvc.yaml in execution order, such as predict@sft."""
+    """The stages in execution order, such as predict@sft: those of data/dvc.yaml, which make the
+    rows, where there is one, and those of dvc.yaml."""
     names = []
-    for name, stage in lockfile.read_yaml(lockfile.PIPELINE)["stages"].items():
-        names += [f"{name}@{key}" for key in stage["foreach"]] if "foreach" in stage else [name]
+    for path in (project.DATA / lockfile.PIPELINE, lockfile.PIPELINE):
+        for name, stage in ((lockfile.read_yaml(path) or {}).get("stages") or {}).items():
+            names += [f"{name}@{key}" for key in stage["foreach"]] if "foreach" in stage else [name]
     return names
 
 

@@ -51,7 +51,8 @@ def push() -> None:
         raise UserError("; ".join(parts) + ": `make verify` says which and what mends it")
     homes = settings.tasks().values()
     kept = [project.ROOT / ".dvc/config"]
-    kept += [home / name for home in homes for name in ("dvc.lock", "reports")]
+    made = ("dvc.lock", "data/dvc.lock", "reports")
+    kept += [home / name for home in homes for name in made]
     if changed := project.git("status", "--porcelain", "--", *map(str, kept)):
         paths = [line[3:] for line in changed.splitlines()]
         more = f" and {len(paths) - 1} more" if paths[1:] else ""
@@ -214,8 +215,10 @@ def _is_list(remote: Any, one: Any) -> bool:
 
 
 def _stages(repo: Any) -> dict[str, list[Any]]:
-    """The stages with outputs that DVC caches and knows, by task; a release is its task's."""
-    names = {str(home): name for name, home in settings.tasks().items()}
+    """The stages with outputs that DVC caches and knows, by task; a release and the rows that a
+    script makes (data/dvc.yaml) are their task's."""
+    tasks = settings.tasks()
+    names = {str(tasks[name] / part): name for name in tasks for part in ("", "data")}
     by_task: dict[str, list[Any]] = {}
     for stage in sorted(repo.index.stages, key=lambda stage: stage.path):
         if any(out.use_cache and out.hash_info for out in stage.outs):

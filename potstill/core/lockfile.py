@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 from potstill.core.errors import UserError
-from potstill.core.project import committed
+from potstill.core.project import DATA, committed
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 AGAIN = f"`git checkout {LOCK}`, then `make repro`: the journal and DVC's cache keep what was made"
@@ -49,23 +50,40 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.number)
 
 
 def read(revision: str | None = None) -> dict[str, Entry]:
-    """The entries of dvc.lock by stage, of the working folder or of a git revision; {} where there
-    is none. Raises UserError for a dvc.lock that is not whole."""
+    """The entries of dvc.lock by stage, of the working folder or of a git revision, behind those of
+    data/dvc.lock (the rows that a script makes), their paths as seen from here; {} where there is
+    neither. Raises UserError for one that is not whole."""
+    found: dict[str, Entry] = {}
+    for path in (DATA / LOCK, LOCK):
+        for name, entry in _entries(path, revision).items():
+            found[name] = entry | {
+                key: [
+                    {**item, "path": os.path.normpath(path.parent / item["path"])}
+                    for item in entry[key]
+                ]
+                for key in ("deps", "outs")
+                if key in entry
+            }
+    return found
+
+
+def _entries(path: Path, revision: str | None) -> dict[str, Entry]:
     if revision is not None:
-        text = (committed(revision, LOCK) or b"").decode()
+        text = (committed(revision, path) or b"").decode()
     else:
-        text = read_text(LOCK) if LOCK.is_file() else ""
+        text = read_text(path) if path.is_file() else ""
     if MERGING.search(text):
-        remedy = f"`git checkout --theirs {LOCK}`, or --ours, then `make repro` and commit"
-        raise UserError(f"{LOCK}: two runs that git cannot merge, expected one: {remedy}")
-    entries = (load(LOCK, text, AGAIN) or {}).get("stages") or {} if text else {}
+        remedy = f"`git checkout --theirs {path}`, or --ours, then `make repro` and commit"
+        raise UserError(f"{path}: two runs that git cannot merge, expected one: {remedy}")
+    again = AGAIN.replace(str(LOCK), str(path))
+    entries = (load(path, text, again) or {}).get("stages") or {} if text else {}
     for name, entry in entries.items():
-        wrong = f"{LOCK}: the entry of {name} is not whole"
+        wrong = f"{path}: the entry of {name} is not whole"
         if not isinstance(entry, dict) or not entry.get("cmd") or not entry.get("outs"):
-            raise UserError(f"{wrong}, expected cmd and outs: {AGAIN}")
+            raise UserError(f"{wrong}, expected cmd and outs: {again}")
         for item in entry.get("deps", []) + entry["outs"]:
             if not isinstance(item, dict) or not MD5.fullmatch(str(item.get("md5"))):
-                raise UserError(f"{wrong}, expected the MD5 of each file: {AGAIN}")
+                raise UserError(f"{wrong}, expected the MD5 of each file: {again}")
     return dict(entries)
 
 
@@ -102,14 +120,16 @@ def load(path: Path, text: str, remedy: str) -> Any:
         raise UserError(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {remedy}") from None
 
 
-def md5(path: Path) -> str:
+def md5(path: Path, more: dict[str, str] | None = None) -> str:
     """The MD5 that DVC has for a file or, ending in .dir, for a folder: that of the list of its
-    files. Nothing is left out of a folder: for what stages make, where .dvcignore names nothing."""
+    files, as if it also had those of `more`, path → MD5. Nothing is left out of a folder: for what
+    stages make, where .dvcignore names nothing."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    files = (file for file in path.rglob("*") if file.is_file())
-    listed = sorted((file.relative_to(path).as_posix(), md5(file)) for file in files)
+    sums = {str(file): md5(file) for file in path.rglob("*") if file.is_file()} | (more or {})
+    inside = {Path(file): sum for file, sum in sums.items() if path in Path(file).parents}
+    listed = sorted((file.relative_to(path).as_posix(), sum) for file, sum in inside.items())
     text = json.dumps([{"md5": sum, "relpath": name} for name, sum in listed])
     return hashlib.md5(text.encode()).hexdigest() + ".dir"
 

@@ -14,7 +14,12 @@ from base.writer import Example
 from potstill.core.jsonl import read_jsonl, squeeze
 from potstill.task import settings
 
-FOLDERS = settings.tasks()
+# Without those whose rows a script makes: they are for a model that somebody else trained
+FOLDERS = {
+    name: folder
+    for name, folder in settings.tasks().items()
+    if not (folder / "data/dvc.yaml").is_file()
+}
 SIX = [
     set(FIELDS[kind][0]) for kind in ("province", "city", "district", "location", "name", "phone")
 ]

@@ -1,0 +1,182 @@
+"""Peers of the postal student, all on the same rows in one run: python -m bench.postal
+
+Needs tasks/postal with its predictions (`make repro TASK=postal`); without them it compares the
+peers alone. The peers:
+
+crf       usaddress's features and its kind of model (python-crfsuite), trained on the student's own
+          training rows, with crfsuite's default settings and with those of its own tool
+regex     a regular expression
+shipped   the CRF that comes with usaddress: it has seen every row, so it is no peer, but it says
+          how far the labels can be learnt
+
+usaddress 0.5.16 is installed into .cache/bench/postal, an environment of its own. A row is right
+when its answer passes the checks of the task: all seven keys equal the labels. Prints Markdown,
+with the 95 % interval (Wilson) and the exact McNemar test against the student, or the first peer.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+from potstill.checks import registry
+from potstill.core import jsonl, project
+from potstill.core.jsonl import Row
+from potstill.evaluation import statistics
+from potstill.task import settings
+from tasks.postal.data import fetch, rows
+
+PACKAGES = ["usaddress==0.5.16", "python-crfsuite==0.9.12"]
+HOME = project.cache() / "bench/postal"
+MODELS = ("base", "examples", "sft")
+CRF = """
+import json, sys
+import pycrfsuite, usaddress
+job = json.load(sys.stdin)
+def parts(text):
+    at = 0
+    for token in usaddress.tokenize(text):
+        at = text.index(token, at)
+        yield at, token
+        at += len(token)
+def trained(given):
+    trainer = pycrfsuite.Trainer(verbose=False, params=given)
+    for text, words in job["train"]:
+        found = list(parts(text))
+        tags = [next((tag for tag, a, b in words if a < at + len(token) and at < b), "NotAddress")
+                for at, token in found]
+        trainer.append(usaddress.tokens2features([token for _, token in found]), tags)
+    trainer.train(job["model"])
+    tagger = pycrfsuite.Tagger()
+    tagger.open(job["model"])
+    return tagger
+taggers = {name: trained(given) for name, given in job["settings"].items()}
+taggers["shipped"] = usaddress.TAGGER
+answers = {name: [] for name in taggers}
+for text in job["test"]:
+    found = list(parts(text))
+    for name, tagger in taggers.items():
+        tags = tagger.tag(usaddress.tokens2features([token for _, token in found]))
+        answers[name].append([[tag, at, at + len(token)] for (at, token), tag in zip(found, tags)])
+print(json.dumps(answers))
+"""
+SETTINGS = {"crf": {}, "crf, own settings": {"c1": 0.1, "c2": 0.01, "feature.minfreq": 0}}
+WAY = "n|s|e|w|ne|nw|se|sw|north|south|east|west|(?:north|south)(?:east|west)"
+KIND = (
+    "st|street|ave?|avenue|rd|road|dr|drive|blvd|boulevard|ln|lane|ct|court|cir|circle|pl|place|"
+    "pkwy|parkway|way|ter|terrace|hwy|highway|plaza|plz|sq|square|trail|trl|loop|pike|row|run|walk"
+)
+UNIT = (
+    "apt|apartment|ste|suite|unit|fl|floor|rm|room|bldg|building|lot|dept|p\\.?\\s*o\\.?\\s*box|box|"
+    "rr|rfd|spc|trlr|\\#"
+)
+STATE = (
+    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|"
+    "T[NX]|UT|V[AT]|W[AIVY]|new\\ \\w+|north\\ \\w+|south\\ \\w+|west\\ virginia|rhode\\ island|"
+    "(?!street|avenue|drive|road)[a-z]{6,}(?=\\ \\d)"
+)
+ADDRESS = re.compile(
+    rf"""(?ix)^ (?:(?P<recipient>[^\d]+?),?\ (?=\d+\ ))??
+    (?:(?P<number>\d[\w/-]*(?:\ 1/2)?)\ )?
+    (?P<street>(?:(?:state|county|us|u\.s\.)?\ ?(?:hwy|highway|route|rte?\.?|road|fm|cr)\ \w+
+      |.*?\b(?:{KIND})\b\.?|[^,]+?)(?:\ (?:{WAY})\b\.?)?)??
+    (?:(?:^|,?\ )(?P<unit>(?:{UNIT})(?!\w)[^,]*?(?:,?\ (?:{UNIT})(?!\w)[^,]*?)*))?
+    (?:(?:^|,?\ )(?P<city>[^\d,#]+?))?
+    (?:(?:^|,?\ )(?P<state>{STATE}))?
+    (?:,?\ (?P<zip>\d{{5}}(?:[-—]?\d{{4}})?))?
+    (?:,?\ (?:usa|us|united\ states))?$"""
+)
+
+
+def regex(text: str) -> rows.Answer:
+    """The fields that the regular expression finds in a line."""
+    found = ADDRESS.match(text)
+    parts = found.groupdict() if found else {}
+    return {field: (parts.get(field) or "").strip(rows.ENDS) or None for field in rows.FIELDS}
+
+
+def crfs(train: list[rows.Labelled], tests: list[Row]) -> dict[str, list[rows.Answer | None]]:
+    """What each CRF answers; None where it puts a field in two places."""
+    python = HOME / "bin/python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
+        install = [str(python), "-m", "pip", "install", "-q", "--only-binary", ":all:", *PACKAGES]
+        subprocess.run(install, check=True)
+    job = {"train": [[line.text, line.words] for line in train], "settings": SETTINGS}
+    job |= {"test": [row["text"] for row in tests], "model": str(HOME / "trained.crfsuite")}
+    done = subprocess.run(
+        [str(python), "-c", CRF],
+        input=json.dumps(job),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return {
+        name: [
+            rows.answer(rows.Labelled(row["text"], [rows.Word(*word) for word in words]))
+            for row, words in zip(tests, found, strict=True)
+        ]
+        for name, found in json.loads(done.stdout).items()
+    }
+
+
+def predicted(t: settings.Task, name: str, tests: list[Row]) -> list[str] | None:
+    """A model's answers in the order of the rows; None where it has not been asked."""
+    path = t.data / "5-predictions" / name / "test.jsonl"
+    if not path.is_file():
+        return None
+    answers = {row["id"]: row["answer"] for row in jsonl.read_jsonl(path, ("id", "answer"))}
+    return [answers[row["id"]] for row in tests]
+
+
+def table(tests: list[Row], marks: dict[str, list[bool]], first: str) -> str:
+    """A row for each contender: right rows, interval, by slice, and p against the `first`."""
+    slices = list(dict.fromkeys(row["slice"] for row in tests))
+    sizes = {name: sum(row["slice"] == name for row in tests) for name in slices}
+    heads = [f"{name} ({size})" for name, size in sizes.items()]
+    lines = [["", f"right of {len(tests)}", "95 %", *heads, f"p, {first}"]]
+    for name, right in marks.items():
+        low, high = statistics.wilson(sum(right), len(right))
+        by_slice = [
+            f"{sum(r for r, row in zip(right, tests, strict=True) if row['slice'] == s) / size:.1%}"
+            for s, size in sizes.items()
+        ]
+        p = "" if name == first else f"{statistics.mcnemar(marks[first], right):.2g}"
+        share = f"{sum(right)} = {sum(right) / len(right):.1%}"
+        lines.append([name, share, f"{low:.1%} to {high:.1%}", *by_slice, p])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    known = {
+        jsonl.row_id({"text": row.line.text}): row.line
+        for row in rows.rows(rows.read(fetch.sdist(rows.SDIST, rows.SHA256)))[0]
+    }
+    with contextlib.chdir(project.ROOT / "tasks/postal"):
+        t = settings.load()
+        registry.validate(t)
+        tests = jsonl.read_jsonl(t.data / "4-test.jsonl", ("id", "text", "slice", "expected"))
+        train = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
+        said: dict[str, list[Any]] = {}
+        for name in MODELS:
+            if (answers := predicted(t, name, tests)) is not None:
+                said[name] = answers
+        said |= crfs([known[row["id"]] for row in train], tests)
+        said["regex"] = [regex(row["text"]) for row in tests]
+        marks = {
+            name: [
+                one is not None
+                and not registry.check(t, row, one if isinstance(one, str) else json.dumps(one))
+                for row, one in zip(tests, answers, strict=True)
+            ]
+            for name, answers in said.items()
+        }
+    print(f"{len(train):,} rows to train on, {len(tests):,} gold rows\n")
+    print(table(tests, marks, "sft" if "sft" in marks else "crf"))
+
+
+if __name__ == "__main__":
+    main()
