@@ -4,7 +4,7 @@ Needs tasks/postal with its predictions (`make repro TASK=postal`); without them
 peers alone. The peers:
 
 crf       usaddress's features and its kind of model (python-crfsuite), trained on the student's own
-          training rows, with crfsuite's default settings and with those of its own tool
+          training rows, with the settings of its own tool (parserator) and with crfsuite's defaults
 regex     a regular expression
 shipped   the CRF that comes with usaddress: it has seen every row, so it is no peer, but it says
           how far the labels can be learnt
@@ -62,7 +62,7 @@ for text in job["test"]:
         answers[name].append([[tag, at, at + len(token)] for (at, token), tag in zip(found, tags)])
 print(json.dumps(answers))
 """
-SETTINGS = {"crf": {}, "crf, own settings": {"c1": 0.1, "c2": 0.01, "feature.minfreq": 0}}
+SETTINGS = {"crf": {"c1": 0.1, "c2": 0.01, "feature.minfreq": 0}, "crf, defaults": {}}
 WAY = "n|s|e|w|ne|nw|se|sw|north|south|east|west|(?:north|south)(?:east|west)"
 KIND = (
     "st|street|ave?|avenue|rd|road|dr|drive|blvd|boulevard|ln|lane|ct|court|cir|circle|pl|place|"
@@ -133,7 +133,7 @@ def predicted(t: settings.Task, name: str, tests: list[Row]) -> list[str] | None
 
 def table(tests: list[Row], marks: dict[str, list[bool]], first: str) -> str:
     """A row for each contender: right rows, interval, by slice, and p against the `first`."""
-    slices = list(dict.fromkeys(row["slice"] for row in tests))
+    slices = sorted({row["slice"] for row in tests})
     sizes = {name: sum(row["slice"] == name for row in tests) for name in slices}
     heads = [f"{name} ({size})" for name, size in sizes.items()]
     lines = [["", f"right of {len(tests)}", "95 %", *heads, f"p, {first}"]]

@@ -8,7 +8,8 @@ of the field to the last, without the white space, commas and other marks (ENDS)
 
 A gold row: {"id": "…", "text": "9 Elm St Apt 2, Avon IL 61415", "slice": "unit",
              "gold": {"recipient": null, "number": "9", "street": "Elm St", "unit": "Apt 2", …}}
-An own row: {"id": "…", "family": "…", "messages": [the student's prompt, the line, the answer]}
+An own row: {"id": "…", "family": "…", "messages": [the student's prompt, the line, the answer]},
+             the answer's values with the space before them (`spaced`)
 
 Lines of one street and city are a family, which is on one side: GOLD_SHARE of the families are
 gold, by the hash of their names. What is left out is counted (`Left`).
@@ -176,6 +177,13 @@ def rows(lines: Iterable[Labelled]) -> tuple[list[Row], Left]:
     return list(made.values()), left
 
 
+def spaced(value: str | None) -> str | None:
+    """A value as it is taught: with the space before it, unless it begins with a digit. So its
+    tokens are those of the line: " Supply" is one token, "Supply" two others, which the student
+    would have to spell anew. The checks ignore white space."""
+    return value if value is None or value[0].isdigit() else f" {value}"
+
+
 def files(made: list[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each file of data/ with its rows."""
     with contextlib.chdir(DATA.parent):
@@ -188,7 +196,8 @@ def files(made: list[Row]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             if row.gold:
                 gold.append({"id": id, **input, "slice": row.slice, "gold": row.answer})
                 continue
-            said = json.dumps(row.answer, ensure_ascii=False, separators=(",", ":"))
+            taught = {field: spaced(value) for field, value in row.answer.items()}
+            said = json.dumps(taught, ensure_ascii=False, separators=(",", ":"))
             chat = [*task.messages("student", input), {"role": "assistant", "content": said}]
             own.append({"id": id, "family": row.family, "messages": chat})
     yield "gold.jsonl", gold
