@@ -108,8 +108,9 @@ def _one(kinds: set[str]) -> str | list[str]:
 
 def complete() -> None:
     """Makes what a task may lack, but DVC wants, since dvc.yaml names it, where it is missing and
-    git neither knows nor ignores it (then a stage makes it): seeds.jsonl and gold.jsonl, empty, and the schema.json that nothing reads
-    where answers are plain text. Raises UserError where schema.json is missing else."""
+    git neither knows nor ignores it (then a stage makes it): seeds.jsonl and gold.jsonl, empty, and
+    the schema.json that nothing reads where answers are plain text. Raises UserError where
+    schema.json is missing else."""
     for path in (project.DATA / "seeds.jsonl", project.DATA / "gold.jsonl", settings.ANSWER):
         if path.exists() or not path.parent.is_dir() or not settings.PATH.exists():
             continue
