@@ -20,11 +20,11 @@ def verify(command: str) -> None:
     if command in GIT.split():
         repository()
     if command in INPUTS.split():
+        inputs()
         if command != "check":
             from potstill.commands import fresh  # imports half of the product
 
             fresh.complete()
-        inputs()
 
 
 def repository() -> None:
