@@ -258,8 +258,9 @@ def chromium() -> str:
 @pytest.fixture
 def browser(chromium: str) -> Iterator[Any]:
     """A running Chromium, of Playwright."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # on a machine that is busy, too
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
