@@ -341,7 +341,7 @@ def test_ten_thousand_rows_open_at_once(project: Project, browser: Any) -> None:
     took: list[float] = []
     while (
         len(took) < 5 and min(took, default=2) >= 2
-    ):  # other work on the machine may be in the way
+    ):  # other work may be in the way
         start = time.monotonic()
         page.goto(path.as_uri())
         page.wait_for_selector("[data-drawn]")
