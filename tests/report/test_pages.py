@@ -339,9 +339,7 @@ def test_ten_thousand_rows_open_at_once(project: Project, browser: Any) -> None:
     assert len(page_text.encode()) <= 2_000_000
     path, page = project.write("reports/report.html", page_text), browser.new_page()
     took: list[float] = []
-    while (
-        len(took) < 5 and min(took, default=2) >= 2
-    ):  # other work may be in the way
+    while len(took) < 5 and min(took, default=2) >= 2:  # other work may be in the way
         start = time.monotonic()
         page.goto(path.as_uri())
         page.wait_for_selector("[data-drawn]")
