@@ -22,7 +22,7 @@ def verify(command: str) -> None:
     if command in INPUTS.split():
         inputs()
         if command != "check":
-            from potstill.commands import fresh  # imports half of the product
+            from potstill.commands import fresh  # its imports take 0.1 s, for these commands only
 
             fresh.complete()
 
