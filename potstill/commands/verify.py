@@ -42,7 +42,8 @@ def check_task(name: str) -> str:
     absent = {path: md5 for path, md5 in made.items() if not Path(path).exists()}
     try:
         with Repo() as repo, repo.lock:
-            files = filter(Path.is_file, (project.DATA / lockfile.PIPELINE, lockfile.PIPELINE))
+            of_rows = project.DATA / lockfile.PIPELINE  # where a script makes rows
+            files = [of_rows, lockfile.PIPELINE] if of_rows.is_file() else [lockfile.PIPELINE]
             stages = [one for file in files for one in repo.stage.collect(str(file))]
             for dep in (dep for one in stages for dep in one.deps if _as_locked(dep, absent)):
                 dep.status = dict  # nothing changed
