@@ -1,8 +1,8 @@
 """Where the weights are that `model` of params.yaml names.
 
 A folder and a name on the hub are taken as they are. A .gguf file (what Ollama and llama.cpp read)
-and a name of models/catalogue.yaml become a folder of safetensors in .cache/models, once: a GGUF
-is known by its SHA-256, so that dvc.lock says which weights were used.
+and a name of models/catalogue.yaml become a folder of safetensors in .cache/models, once. A GGUF
+and a folder are known by their SHA-256, so that dvc.lock says which weights were used.
 """
 
 import fcntl
@@ -23,6 +23,7 @@ from potstill.core.errors import UserError
 
 CATALOGUE = project.ROOT / "models/catalogue.yaml"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+TINY = "models/tiny-base"  # a dependency of the stages in dvc.yaml: DVC hashes it itself
 PLAIN = re.compile(r"(?i)\b(bf16|fp?16|fp?32)\b")  # in the name of a file that is not quantised
 CACHE = Path(".cache/models")  # as seen from the root, or from the working folder
 # The converter's environment: nothing is looked up, and nothing is said of what a user can't change
@@ -105,6 +106,13 @@ def wrong(model: str, revision: str) -> str | None:
         return (
             f"model_revision is {revision}, expected the SHA-256 of {model}, by which dvc.lock "
             f"knows the weights: {_sha256(path(model))}"
+        )
+    if model != TINY and path(model).is_dir():
+        if revision == (found := _folder_sha256(path(model))):
+            return None
+        return (
+            f"model_revision is {revision}, expected the SHA-256 of the files of {model}, by which "
+            f"dvc.lock knows the weights: {found}"
         )
     if "/" not in model and not path(model).exists() and model not in catalogue():
         known = f"or one of {', '.join(catalogue())}"
@@ -232,6 +240,26 @@ def _check_hash(source: Source, seen: Path) -> None:
             f"has {hash}: these are other weights; bring the file back, or name this hash"
         )
     seen.write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def _folder_sha256(folder: Path) -> str:
+    """The SHA-256 of a model's folder: of a line with name and SHA-256 for each file of it, but for
+    README.md and what is hidden. Files that are as old as they were are not read again."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    files = [file for file in files if file.name != "README.md"]
+    stats = [(file.name, file.stat()) for file in files]
+    stamp = [[name, found.st_size, found.st_mtime_ns] for name, found in stats]
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    seen = project.cache() / "models" / f"{folder.name}-{place}.json"
+    with suppress(OSError, ValueError):
+        noted = json.loads(seen.read_bytes())
+        if noted["files"] == stamp:
+            return str(noted["sha256"])
+    lines = "".join(f"{file.name} {_sha256(file)}\n" for file in files)
+    found = hashlib.sha256(lines.encode()).hexdigest()
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    seen.write_text(json.dumps({"files": stamp, "sha256": found}), encoding="utf-8")
+    return found
 
 
 def _sha256(file: Path) -> str:

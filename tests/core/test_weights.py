@@ -149,3 +149,30 @@ def test_what_is_said_of_converted_weights() -> None:
     plain = weights.said("~/qwen-f16.gguf", "a" * 64)
     assert plain == "~/qwen-f16.gguf: weights as they are in qwen-f16.gguf (SHA-256 aaaaaaaaaaaa…)"
     assert weights.said("models/tiny-base", "main") is None
+
+
+def test_a_folder_is_known_by_what_is_in_it(project: Project) -> None:
+    for name in ("config.json", "model.safetensors", "README.md", ".hidden"):
+        project.write(f"mine/{name}", name)
+
+    def asked(revision: str) -> str:
+        project.set(model="mine", model_revision=revision)
+        with pytest.raises(UserError) as error:
+            params.load("model")
+        expected = (
+            rf"params.yaml:\d+: model_revision is {revision}, expected the SHA-256 of the files of "
+            r"mine, by which dvc.lock knows the weights: ([0-9a-f]{64})"
+        )
+        match = re.fullmatch(expected, str(error.value))
+        assert match, error.value
+        return match[1]
+
+    sum = asked("main")
+    project.set(model="mine", model_revision=sum)
+    assert params.load("model").model == "mine"
+    project.write("mine/README.md", "other words")
+    assert params.load("model").model == "mine"
+    project.write("mine/model.safetensors", "other weights, of the same name")
+    assert asked(sum) != sum
+    project.set(model="models/tiny-base", model_revision="main")  # DVC hashes it itself
+    assert params.load("model").model == "models/tiny-base"
