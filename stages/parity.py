@@ -7,7 +7,7 @@ report.json: {"lessons": 100, "other_tokens": []}
 """
 
 from potstill.core import jsonl, params, stage
-from potstill.inference import parity, predictions
+from potstill.inference import answering, parity, predictions
 from potstill.task import settings
 from potstill.training import model_folder
 
@@ -15,12 +15,14 @@ LESSONS = 100  # training rows whose tokens are compared
 
 
 def main() -> None:
-    p = params.load("model", "model_revision", "predict.max_tokens", "predict.dtype")
+    named = ("predict.max_tokens", "predict.dtype", "predict.grounded")
+    p = params.load("model", "model_revision", *named)
     t = settings.load()
     tests = predictions.tests(t)
     merged = t.models / "sft" / "merged"
     model_folder.check_folder(merged, "run `dvc repro merge`")
     asked = [t.messages("student", row) for row in tests]
+    grammars = answering.quoting(t, p, tests)
     folder = jsonl.fresh_folder(t.data / "5-parity")
     bases = {"sft": (p.model, p.model_revision), "dpo": (str(merged), "")}
     for name, (base, revision) in bases.items():
@@ -29,7 +31,8 @@ def main() -> None:
             path = predictions.folder(t, name) / "test.jsonl"
             before = predictions.read(path, tests, f"run `dvc repro -f predict@{name}`")
             lengths = [row["completion_tokens"] for row in before]
-            found = parity.with_adapter(base, revision, adapter, asked, lengths, p.predict)
+            how = (p.predict, grammars)
+            found = parity.with_adapter(base, revision, adapter, asked, lengths, *how)
             predictions.write(folder / f"{name}.jsonl", tests, found)
     lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[:LESSONS]
     others = list(parity.other_tokens(p.model, p.model_revision, merged, lessons))

@@ -23,6 +23,7 @@ IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND"
 # settings of the model itself do not count
 OPTIONS = {"load_format": "safetensors", "enforce_eager": True, "generation_config": "vllm"}
 OPTIONS |= {"disable_log_stats": True, "use_tqdm_on_load": False}
+GUIDED: dict[str, Any] = {"structured_outputs_config": {"backend": "guidance"}}
 
 Chat = list[dict[str, str]]
 Answer = dict[str, Any]
@@ -36,6 +37,7 @@ def predict(
     stop_loops: bool = False,
     timed: list[float] | None = None,
     seed: int = 0,
+    grammars: list[list[str] | None] | None = None,
     **sampling: Any,
 ) -> list[list[Answer]]:
     """For each batch an answer to each of its chats, in their order, with the model's own chat
@@ -44,15 +46,19 @@ def predict(
     `p` is the section `predict` of params.yaml. `stop_loops` ends an answer in which up to 32
     tokens come 16 times in a row, as an untrained model may go on without end. Answers are greedy,
     unless `sampling` has vLLM's temperature and n (so many answers a chat, one after the other);
-    what is drawn then depends on `seed`. Into `timed` go the seconds of each of the first TIMED
+    what is drawn then depends on `seed`. `grammars` has for each batch the grammar of each of its
+    answers, in llguidance's Lark, or None: nothing else is then answered, but where max_tokens cut
+    the answer off. Into `timed` go the seconds of each of the first TIMED
     chats, asked once more and alone. Raises UserError as `start` does, and when a prompt leaves no
     room for an answer.
     """
     started = time.monotonic()
     # The seed is the engine's: seeded requests with a prompt read in parts end vLLM 0.32 on a CPU
-    llm = start(model, p.dtype, p.max_model_len, revision, seed=seed)
+    rules = grammars or [None] * len(batches)
+    more = GUIDED if any(rules) else {}
+    llm = start(model, p.dtype, p.max_model_len, revision, seed=seed, **more)
     from vllm import SamplingParams, TokensPrompt
-    from vllm.sampling_params import RepetitionDetectionParams
+    from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
 
     tokenizer = llm.get_tokenizer()
     prompts = [[tokens(tokenizer, chat) for chat in batch] for batch in batches]
@@ -63,19 +69,25 @@ def predict(
     ready = time.monotonic()
     loops = RepetitionDetectionParams(max_pattern_size=32, min_count=16) if stop_loops else None
     given = {"temperature": 0.0, **sampling}
-    how = SamplingParams(**given, max_tokens=p.max_tokens, repetition_detection=loops)
+    given |= {"max_tokens": p.max_tokens, "repetition_detection": loops}
+
+    def guided(grammar: str) -> SamplingParams:
+        return SamplingParams(**given, structured_outputs=StructuredOutputsParams(grammar=grammar))
+
+    hows = [list(map(guided, rule)) if rule else SamplingParams(**given) for rule in rules]
     answers = []
-    for batch in prompts:
+    for batch, how in zip(prompts, hows, strict=True):
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in batch]
         outputs = llm.generate(asked, how, use_tqdm=sys.stderr.isatty()) if asked else []
         pairs = [(o.prompt_token_ids, choice) for o in outputs for choice in o.outputs]
         answers.append([answer(ids, c.text, c.finish_reason, c.token_ids) for ids, c in pairs])
     seconds = time.monotonic() - ready
     if timed is not None:
-        for prompt in prompts[0][:TIMED]:
+        for number, prompt in enumerate(prompts[0][:TIMED]):
+            one = hows[0][number] if isinstance(hows[0], list) else hows[0]
             llm.reset_prefix_cache()  # the rows were asked before: their prompts would cost nothing
             asked_at = time.monotonic()
-            llm.generate(TokensPrompt(prompt_token_ids=prompt), how, use_tqdm=False)
+            llm.generate(TokensPrompt(prompt_token_ids=prompt), one, use_tqdm=False)
             timed.append(time.monotonic() - asked_at)
     made = [row["completion_tokens"] for batch in answers for row in batch]
     done = f"{len(made):,} rows, {sum(made):,} tokens in {seconds:.1f} s"

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from potstill.checks import registry
 from potstill.core import params
 from potstill.core.errors import UserError
+from potstill.inference.quoting import Grammars
 from potstill.task import settings
 from potstill.task.settings import Task
 
@@ -30,6 +31,7 @@ KEY = "SERVE_API_KEY"  # in the environment: vLLM makes a middleware without arg
 HEALTH, CHAT = "/health", "/v1/chat/completions"
 ROUTES = dict.fromkeys((HEALTH, "/metrics", "/v1/models"), "GET")
 ROUTES |= dict.fromkeys((CHAT, "/v1/completions"), "POST")
+FORMATS = {"response_format", "structured_outputs", "tools"}  # of what the answer is, in a request
 MOST_HEAD = 64 << 10  # bytes of request line and headers
 MOST_BODY = 256 << 10  # bytes; the longest prompt of a small student has far fewer
 MOST_SENT = 32 << 20  # bytes of a body that are read, so that the client gets to see its 413
@@ -44,8 +46,10 @@ class Gateway:
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.task = app, settings.load()
         self.key = api_key().encode()
-        self.max_tokens = params.load("predict").predict.max_tokens
+        p = params.load("predict").predict
+        self.max_tokens = p.max_tokens
         self.format = response_format(self.task)
+        self.grammars = Grammars(self.task) if p.grounded else None
         self.under_way = 0
         self.ending: asyncio.Task[None] | None = None
 
@@ -134,16 +138,19 @@ class Gateway:
         match row, given.get("messages"):
             case None, [{"role": "user", "content": content}]:
                 row = _text(content)
+        wanted = given.keys() & FORMATS
         if row is not None:
             try:
-                given["messages"] = self.task.messages("student", self._row(row))
+                given["messages"] = self.task.messages("student", inputs := self._row(row))
             except UserError as error:
                 raise HTTPException(400, str(error)) from None
+            if self.grammars and not wanted:
+                given["structured_outputs"] = {"grammar": self.grammars.of(inputs)}
         given = {"model": self.task.name, "temperature": 0.0} | given
         if "max_tokens" not in given:
             given.setdefault("max_completion_tokens", self.max_tokens)
-        if self.format and not given.keys() & {"structured_outputs", "tools"}:
-            given.setdefault("response_format", self.format)
+        if self.format and not given.keys() & FORMATS:
+            given["response_format"] = self.format
         return given
 
     def _row(self, given: object) -> dict[str, str]:

@@ -53,7 +53,8 @@ def test_published_carries_the_recipe_and_keeps_the_comments(
     assert {"learning_rate: 0.002 → 0.0001", "predict.max_tokens: null → 512"} < set(out)
     assert vars(params.load(*PUBLISHED)) == PUBLISHED
     predict = params.load("predict").predict
-    assert vars(predict) == {"max_tokens": 512, "dtype": "bfloat16", "max_model_len": 4096}
+    expected = {"max_tokens": 512, "dtype": "bfloat16", "max_model_len": 4096, "grounded": False}
+    assert vars(predict) == expected
     assert [line.partition("#")[2] for line in text().splitlines()] == [
         line.partition("#")[2] for line in before.splitlines()
     ]

@@ -1,6 +1,7 @@
 """Training against serving, with the real ms-swift, peft and transformers on the tiny base."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,12 +54,38 @@ def merged(adapter: Path, out: Path, noise: float = 0.0) -> Path:
     return out
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "sizes"),
+    [
+        (1, [100, 100, 100]),
+        (8_000, [100, 100, 100]),
+        (151_936, [42, 25, 20, 16, 14, 13]),
+        (10**9, [1] * 300),
+    ],
+)
+def test_a_large_vocabulary_makes_smaller_batches(vocabulary: int, sizes: list[int]) -> None:
+    lengths = list(range(1, 301))
+    found = list(parity.batches(list(range(300)), lengths, vocabulary))
+    assert [row for rows in found for row in rows] == list(range(300))
+    assert list(map(len, found))[: len(sizes)] == sizes
+    for rows in found:
+        logits = max(lengths[row] for row in rows) * len(rows) * vocabulary
+        assert logits <= parity.LOGITS or len(rows) == 1
+
+
 @pytest.mark.slow
-def test_an_adapter_on_its_base_answers_as_the_merged_model(adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_its_base_answers_as_the_merged_model(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     p = SimpleNamespace(max_tokens=24, dtype="float32")
     found = parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], p)
+    grammar = r'start: "{" /[0-9]{1,3}/ "}"'
+    kept = parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], p, [grammar] * 3)
+    assert all(re.fullmatch(r"\{[0-9]{1,3}\}", row["answer"]) for row in kept)
+    monkeypatch.setattr(parity, "LOGITS", 1)  # as with a large vocabulary: one row at a time
+    assert parity.with_adapter(BASE, "main", adapter, CHATS, [24, 3, 24], p) == found
     assert [row["prompt_tokens"] for row in found] != sorted(
         (row["prompt_tokens"] for row in found), reverse=True
     )

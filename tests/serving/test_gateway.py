@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from potstill.core.errors import UserError
+from potstill.inference.quoting import Grammars
 from potstill.serving import gateway
 from potstill.task import settings
 from tests.conftest import TOY_SCHEMA, Project
@@ -104,6 +105,19 @@ def test_a_client_sends_the_input_alone(echo: Echo, body: Any) -> None:
     }
     expected = {"model": "toy", "messages": GOT, "temperature": 0.0, "response_format": schema}
     assert passed(echo, body) == expected | {"max_completion_tokens": 512}
+
+
+def test_where_predict_grounded_is_true_an_input_gets_its_grammar(
+    echo: Echo, project: Project
+) -> None:
+    project.set(predict_grounded=True)
+    got = passed(echo, {"input": "a line"})
+    expected = Grammars(settings.load()).of({"text": "a line"})
+    assert got["structured_outputs"] == {"grammar": expected} and "response_format" not in got
+    chat = [{"role": "system", "content": "mine"}, *GOT[1:]]
+    assert passed(echo, {"messages": chat})["response_format"]["type"] == "json_schema"
+    own = {"input": "a line", "response_format": {"type": "text"}}
+    assert "structured_outputs" not in passed(echo, own)
 
 
 def test_what_a_client_gives_stays(echo: Echo) -> None:

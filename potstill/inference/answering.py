@@ -1,0 +1,69 @@
+"""The stage predict: a model's greedy answers to the test rows, with its own prompt."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from potstill.core import jsonl
+from potstill.core.jsonl import Row
+from potstill.core.models import MODELS
+from potstill.inference import engine, few_shot, predictions
+from potstill.inference.quoting import Grammars
+from potstill.task.settings import Task
+from potstill.training import model_folder
+
+
+def untrained(t: Task, name: str, p: SimpleNamespace) -> None:
+    """Predicts with the base model of params.yaml; `p` has its model, model_revision and predict,
+    and few_shot where the model of that name is shown examples. Raises UserError as
+    `engine.predict` and `Grammars` do."""
+    tests = predictions.tests(t)
+    asked = [t.messages(MODELS[name].prompt, row) for row in tests]
+    batches, files = [asked], ["test.jsonl"]
+    grammars = quoting(t, p, tests)
+    if shots := MODELS[name].few_shot:
+        lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
+        count = engine.token_counter(p.model, p.model_revision)
+        room = p.predict.max_model_len - p.predict.max_tokens
+        shown = few_shot.shown(asked, lessons[: p.few_shot.examples], room, count)
+        said = (len(shown[0]) - len(asked[0])) // 2 if shown else 0
+        print(f"examples: {said} of {len(lessons):,} training rows shown, in {room:,} tokens")
+        batches, files = [asked, shown], ["again.jsonl", "test.jsonl"]
+    seconds: list[float] = []
+    timed = None if shots else seconds
+    how = p.predict, p.model_revision
+    rules = [grammars] * len(batches)
+    answers = engine.predict(p.model, batches, *how, stop_loops=True, timed=timed, grammars=rules)
+    folder = jsonl.fresh_folder(predictions.folder(t, name))
+    for file, found in zip(files, answers, strict=True):
+        predictions.write(folder / file, tests if found else [], found)
+    if not shots:
+        predictions.write_latency(t, name, seconds)
+
+
+def trained(t: Task, name: str, weights: Path, p: SimpleNamespace) -> None:
+    """Predicts with a model of the folder models/; `p` has models and predict. Where models has
+    dpo, also the validation rows, without grammars: they have no input of their own. Raises
+    UserError as `untrained` does, and when the model is not whole."""
+    rows = {"test.jsonl": predictions.tests(t), "valid.jsonl": []}
+    chats = {"test.jsonl": [t.messages(MODELS[name].prompt, row) for row in rows["test.jsonl"]]}
+    if "dpo" in p.models:
+        rows["valid.jsonl"] = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
+    chats["valid.jsonl"] = [row["messages"][:-1] for row in rows["valid.jsonl"]]
+    seconds: list[float] = []
+    folder = jsonl.fresh_folder(predictions.folder(t, name))
+    if name in p.models:
+        model_folder.check_folder(weights, "run `make repro` first")
+        grammars = [quoting(t, p, rows["test.jsonl"]), None]
+        asked, model = list(chats.values()), str(weights)
+        answers = engine.predict(model, asked, p.predict, timed=seconds, grammars=grammars)
+        for (file, to), found in zip(rows.items(), answers, strict=True):
+            predictions.write(folder / file, to, found)
+    else:
+        print(f"predict: nothing to do, models has no {name}")
+    predictions.write_latency(t, name, seconds)
+
+
+def quoting(t: Task, p: SimpleNamespace, rows: list[Row]) -> list[str] | None:
+    """The grammar of each row's answer where predict.grounded is true. Raises UserError as
+    `Grammars` does."""
+    return list(map(Grammars(t).of, rows)) if p.predict.grounded else None
