@@ -50,10 +50,10 @@ def trained(t: Task, name: str, weights: Path, p: SimpleNamespace) -> None:
         rows["valid.jsonl"] = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
     chats["valid.jsonl"] = [row["messages"][:-1] for row in rows["valid.jsonl"]]
     seconds: list[float] = []
+    grammars = [quoting(t, p, rows["test.jsonl"]), None]
     folder = jsonl.fresh_folder(predictions.folder(t, name))
     if name in p.models:
         model_folder.check_folder(weights, "run `make repro` first")
-        grammars = [quoting(t, p, rows["test.jsonl"]), None]
         asked, model = list(chats.values()), str(weights)
         answers = engine.predict(model, asked, p.predict, timed=seconds, grammars=grammars)
         for (file, to), found in zip(rows.items(), answers, strict=True):

@@ -22,6 +22,7 @@ from pathlib import Path
 from potstill.core import jsonl, params, stage
 from potstill.core.errors import UserError
 from potstill.inference.engine import KV_CACHE_ON_CPU
+from potstill.inference.quoting import Grammars
 from potstill.serving import gateway
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -115,6 +116,8 @@ def main() -> None:
     given = parser.parse_args()
     t = settings.load()
     gateway.api_key()
+    if p.predict.grounded:
+        Grammars(t)  # says what is wrong before the server starts
     model = student_folder(t, given.format)
     os.environ.update(model_folder.environment(hub=False))
     for name, value in {"VLLM_LOGGING_LEVEL": "WARNING", **on_cpu()}.items():
