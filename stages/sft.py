@@ -25,10 +25,11 @@ def main() -> None:
             f"{path}: id {min(twice)} is in 4-valid.jsonl, too: run `dvc repro split`"
         )
     with run.exclusive_folder("sft", config) as work:
+        config, validated = run.validation(config, work)
         steps, trained = run.train(config, work, MODELS / "sft" / "adapter", base=p.model)
     seconds = time.monotonic() - start
     print(
-        f"sft: {len(train):,} rows, {len(valid):,} to validate on, {steps:,} steps, "
+        f"sft: {len(train):,} rows, {validated:,} to validate on, {steps:,} steps, "
         f"{seconds:.1f} s, {trained:.1f} of them in the trainer → {MODELS}/sft/adapter"
     )
 

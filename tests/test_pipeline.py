@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from potstill.commands import repro
 from potstill.evaluation import compare
@@ -176,6 +177,8 @@ def test_a_run_makes_everything(checkout: Checkout) -> None:
     assert answers == kept + dropped == SEEDS
     for name in ("train_loss.png", "eval_loss.png"):
         assert (checkout.dir / "reports/tables" / name).read_bytes().startswith(b"\x89PNG")
+    with safe_open(checkout.dir / "models/sft/merged/model.safetensors", "np") as merged:
+        assert "lm_head.weight" not in list(merged.keys())  # tied, as in the base
     learnt = len(checkout.read(DATA + "4-train.jsonl").splitlines())
     hops = compare.read_csv(checkout.read("reports/tables/hops.csv"), "hops.csv")
     assert [(hop["rows"], hop["passed"]) for hop in hops] == [

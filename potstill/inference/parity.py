@@ -33,12 +33,13 @@ def other_tokens(model: str, revision: str, served: Path, lessons: list[Row]) ->
     tokenizer = AutoTokenizer.from_pretrained(served)
     for lesson in lessons:
         trained = template.encode({"messages": lesson["messages"]})
-        learnt = [token for token in trained["labels"] if token != -100]
         *asked, answer = lesson["messages"]
         prompt = engine.tokens(tokenizer, asked)
         ids = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]
         wanted = [*ids, tokenizer.eos_token_id]
-        if trained["input_ids"][: len(prompt)] != prompt or learnt[: len(wanted)] != wanted:
+        # In its place: of earlier turns, and of Qwen3's empty thought, more may be learnt
+        learnt = trained["labels"][len(prompt) : len(prompt) + len(wanted)]
+        if trained["input_ids"][: len(prompt)] != prompt or learnt != wanted:
             yield lesson["id"]
 
 

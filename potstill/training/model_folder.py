@@ -44,6 +44,13 @@ def local(model: str) -> Path:
     return Path(model) if Path(model).exists() else root() / model
 
 
+def weights_size(model: str) -> float:
+    """The bytes of a model's weights; infinite for one on the hub, which may not be here yet."""
+    if at_hub(model):
+        return float("inf")
+    return sum(path.stat().st_size for path in local(model).glob("*.safetensors"))
+
+
 def check_folder(folder: Path, remedy: str = "`git checkout` it, or `make base`") -> dict[str, Any]:
     """The config.json of a model's folder. Raises UserError, ending in `remedy`, when the folder
     has no whole model, or more than safetensors and texts."""

@@ -4,12 +4,14 @@ what is kept of it. And one merge by `swift export`."""
 import fcntl
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from potstill.core import lockfile, project
 from potstill.core.errors import UserError
@@ -24,6 +26,9 @@ ONLY_TO_RESUME = "optimizer.pt scheduler.pt rng_state* trainer_state.json traini
 ABOUT_THE_RUN = "args.json additional_config.json README.md".split()
 # Files in a base's folder that are no part of the model; .dvcignore leaves them out, too
 ABOUT_THE_BASE = "README.md training.json".split()
+# Of validation. A row of it takes the forward pass alone: a third of a training row's time, or half
+# with LoRA. Fewer rows than FEW say little; on a model of SMALL bytes all of them take seconds
+SHARE, FORWARD, FEW, SMALL = 0.1, 1 / 3, 32, 50_000_000
 # Fields of a trainer_state.json that are kept: no timings, so that equal trainings have equal logs
 LOGGED = "step epoch loss eval_loss rewards/margins rewards/accuracies".split()
 
@@ -73,16 +78,39 @@ def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.
 def intervals(p: SimpleNamespace, train: Path) -> swift.Config:
     """Steps between two points of the curves and two checkpoints, for those of `p` that are null:
     about 100 losses, 8 validations and 20 checkpoints in a training of any length."""
-    with train.open("rb") as lines:
-        rows = sum(1 for _ in lines)
-    batch = p.per_device_train_batch_size * p.gradient_accumulation_steps
-    steps = -(-rows // batch) * p.num_train_epochs
+    steps = step_count(vars(p), train)
     wanted = {"logging_steps": 100, "eval_steps": 8, "save_steps": 20}
     return {
         name: max(1, steps // times)
         for name, times in wanted.items()
         if getattr(p, name, 0) is None
     }
+
+
+def step_count(p: dict[str, Any], train: Path) -> int:
+    """The steps of a training with the parameters `p` on the rows of the file `train`."""
+    with train.open("rb") as lines:
+        rows = sum(1 for _ in lines)
+    batch = p["per_device_train_batch_size"] * p["gradient_accumulation_steps"]
+    return int(-(-rows // batch) * p["num_train_epochs"])
+
+
+def validation(config: swift.Config, work: Path) -> tuple[swift.Config, int]:
+    """`config` with the rows to validate on, and how many these are: all, or where validating on
+    all would take more than a tenth of the training's time, a sample by the seed, written to the
+    folder `work`."""
+    [train], [valid] = config["dataset"], config["val_dataset"]
+    lines = Path(valid).read_bytes().splitlines(keepends=True)
+    steps = step_count(config, Path(train))
+    times = -(-steps // config["eval_steps"])
+    trained = steps * config["per_device_train_batch_size"] * config["gradient_accumulation_steps"]
+    most = max(FEW, int(SHARE * trained / FORWARD / times))
+    if len(lines) <= most or model_folder.weights_size(config["model"]) < SMALL:
+        return config, len(lines)
+    drawn = sorted(random.Random(config["seed"]).sample(range(len(lines)), most))
+    sample = work / Path(valid).name
+    sample.write_bytes(b"".join(lines[i] for i in drawn))
+    return config | {"val_dataset": [str(sample)]}, most
 
 
 def key(config: swift.Config) -> str:

@@ -30,9 +30,12 @@ def model_config(model: str, revision: str | None) -> Config:
     folder = model_folder.local(model)
     config = {"model": str(folder)}
     config["model_type"] = model_folder.check_folder(folder)["model_type"]
-    template = folder / "chat_template.jinja"
-    if template.is_file() and "<think>" not in template.read_text(encoding="utf-8"):
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if template and "<think>" not in template:
         config["template"] = "chatml"  # ms-swift's template of qwen3 would add an empty thought
+    elif "enable_thinking" in template:
+        config["template"] = "qwen3"  # ms-swift has several for this kind of model, and takes none
     return config
 
 

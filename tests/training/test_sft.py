@@ -179,6 +179,33 @@ def test_the_folder_of_checkpoints_is_that_of_the_same_parameters_data_and_base(
     assert run.key(config()) == key
 
 
+def test_validation_takes_at_most_a_tenth_of_the_time_of_a_training(
+    ready: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid, work = Path("data/4-valid.jsonl"), Path("work")
+    work.mkdir()
+    Path("data/4-train.jsonl").write_text("{}\n" * 800)
+    rows = [f'{{"id": "{i}"}}\n' for i in range(90)]
+    valid.write_text("".join(rows))
+    given = config(num_train_epochs=2)
+    assert given["eval_steps"] == 25  # of 200: eight times
+    assert run.validation(given, work) == (given, 90)  # the base is small
+    monkeypatch.setattr(run, "SMALL", 0)
+    most = 60  # 8 × 60 forward passes, each a third of one of the 1,600 rows
+    sampled, count = run.validation(given, work)
+    assert count == most and sampled == given | {"val_dataset": ["work/4-valid.jsonl"]}
+    drawn = (work / "4-valid.jsonl").read_text()
+    lines = drawn.splitlines(keepends=True)
+    assert len(lines) == most and lines == [row for row in rows if row in set(lines)]
+    run.validation(given | {"seed": 1}, work)
+    assert (work / "4-valid.jsonl").read_text() != drawn
+    run.validation(given, work)
+    assert (work / "4-valid.jsonl").read_text() == drawn
+    assert run.validation(given | {"eval_steps": 1}, work)[1] == run.FEW
+    valid.write_text("".join(rows[:most]))
+    assert run.validation(given, work) == (given, most)
+
+
 @pytest.mark.parametrize(("steps", "expected"), [([1, 2], 2), ([], None)])
 def test_training_goes_on_from_the_last_complete_checkpoint(
     ready: Project, monkeypatch: pytest.MonkeyPatch, steps: list[int], expected: int | None

@@ -53,6 +53,8 @@ def test_a_folder_without_thinking_in_its_template_is_plain_chatml(folder: Path)
     }
     (folder / "base/chat_template.jinja").write_text("…<think>\n\n</think>…")
     assert swift.model_config("base", "main") == {"model": "base", "model_type": "qwen3"}
+    (folder / "base/chat_template.jinja").write_text("…enable_thinking…<think>\n\n</think>…")
+    assert swift.model_config("base", "main")["template"] == "qwen3"
 
 
 def test_a_name_on_the_hub_goes_with_its_revision() -> None:
