@@ -12,7 +12,7 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering
 from potstill.task import settings
-from potstill.teacher import asking, form
+from potstill.teacher import asking, form, local
 from potstill.teacher.journal import Journal, Used
 from potstill.teacher.limits import Budget
 
@@ -131,6 +131,8 @@ def quote(t: settings.Task, p: SimpleNamespace) -> str:
 
 def _text(lines: list[Line], notes: list[str], used: Used, p: SimpleNamespace) -> Iterator[str]:
     budget = Budget(p.price_in, p.price_out, None, getattr(p, "price_cached", None))
+    if local.is_local(p.model) and budget.cost(0, 0) is None:
+        budget = Budget(0.0, 0.0, None)
     yield TABLE.format("", "requests", "in journal", "to ask", "tokens in", "tokens out", "cost")
     for stage, requests, asked, *tokens in lines:
         cost = budget.cost(*tokens)

@@ -19,7 +19,7 @@ from potstill.core.errors import UserError
 from potstill.task import settings
 from potstill.teacher import asking, client, endpoint, refusal
 from stages import generate
-from tests.conftest import KEY, Body, FakeTeacher, Project, completion
+from tests.conftest import KEY, ROOT, Body, FakeTeacher, Project, completion
 
 Behave = Callable[[int, Body, web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -614,6 +614,16 @@ def test_a_journal_is_filled_from_answers_that_came_with_the_data(
         "line 3 ends in word3"
     }
     assert Path("data/2-answers.jsonl").read_bytes() == answers
+
+
+def test_a_local_teacher_costs_nothing(project: Project) -> None:
+    project.seeds(3)
+    project.set(teacher_model=f"local:{ROOT}/models/tiny-base")
+    p = params.load("near_duplicate", "expand", "generate", "teacher")
+    said = quote.quote(settings.load(), p)
+    assert said.endswith("\ncost: 0.00 to come, 0.00 spent so far")
+    p.teacher.model = "another"
+    assert "cost: unknown" in quote.quote(settings.load(), p)
 
 
 def test_the_quote_before_the_first_answer_and_after(project: Project, fake: FakeTeacher) -> None:
