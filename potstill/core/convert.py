@@ -35,13 +35,15 @@ def convert(file: Path, out: Path, model: str, sha256: str) -> None:
     from transformers.integrations.gguf import GgufHeader, read_gguf_metadata
 
     where = f"params.yaml: model {model}"
+    _know_q5()
     try:
         metadata, _ = read_gguf_metadata(str(file))
         header = GgufHeader.from_file(str(file))
     except (struct.error, IndexError, UnicodeDecodeError, OverflowError):
         raise UserError(f"{where} is cut short or damaged: its head is not whole") from None
     except ValueError as error:
-        raise UserError(f"{where} cannot be read: {error}".replace(f"{file} ", "")) from None
+        said = str(error).replace(f"{file} ", "it ")
+        raise UserError(f"{where} cannot be read: {said}") from None
     need = header.data_start + max(info.offset + info.nbytes for info in header.tensors)
     if (size := file.stat().st_size) < need:
         raise UserError(
@@ -70,6 +72,25 @@ def convert(file: Path, out: Path, model: str, sha256: str) -> None:
     name, licence = metadata.get("general.name", model), metadata.get("general.license", "other")
     text = README.format(licence=licence, name=name, sha256=sha256, how=how)
     (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _know_q5() -> None:
+    """Tells transformers of Q5_0 and Q5_1, which it cannot read: a file that is called Q4_K_M has
+    them where a matrix is no multiple of 256 wide, as in Qwen2.5-0.5B."""
+    import gguf
+    import torch
+    from transformers.integrations.gguf import dequant
+
+    def reader(kind: Any) -> Any:
+        def values(blocks: Any, dtype: Any) -> Any:
+            return torch.from_numpy(gguf.dequantize(blocks.numpy(), kind)).to(dtype)
+
+        return values
+
+    for kind in (gguf.GGMLQuantizationType.Q5_0, gguf.GGMLQuantizationType.Q5_1):
+        dequant.GGML_BLOCK[kind.value] = gguf.GGML_QUANT_SIZES[kind]
+        dequant.GGML_NAME[kind.value] = kind.name
+        dequant._DEQUANT[kind.value] = reader(kind)
 
 
 def _tokenizer(file: Path, metadata: dict[str, Any], where: str) -> Any:

@@ -34,8 +34,8 @@ def bytes_as_text() -> dict[int, str]:
     return {byte: chr(byte) for byte in plain} | {b: chr(256 + i) for i, b in enumerate(others)}
 
 
-def gguf_file(path: Path, head: str | None = None, **changed: Any) -> str:
-    """Writes a small llama model with SmolLM2's kind of vocabulary, quantised to 8 bits; returns
+def gguf_file(path: Path, head: str | None = None, kind: str = "Q8_0", **changed: Any) -> str:
+    """Writes a small llama model with SmolLM2's kind of vocabulary, quantised as `kind`; returns
     its SHA-256. `head`: "same", its embedding once more and to 4 bits, or "own". `changed` are
     other values of its metadata, None for none."""
     import gguf
@@ -70,19 +70,19 @@ def gguf_file(path: Path, head: str | None = None, **changed: Any) -> str:
     for key, value in given.items():
         if value is not None:
             add.get(type(value), writer.add_array)(key, value)
-    random, q8, q4 = numpy.random.default_rng(0), gguf.GGMLQuantizationType.Q8_0, 2
+    random, usual, q4 = numpy.random.default_rng(0), gguf.GGMLQuantizationType[kind], 2
 
     def matrix(name: str, rows: int) -> Any:
         values = random.normal(size=(rows, WIDTH)).astype("float32") / 8
-        writer.add_tensor(name, gguf.quantize(values, q8), raw_dtype=q8)
+        writer.add_tensor(name, gguf.quantize(values, usual), raw_dtype=usual)
         return values
 
     embedding = matrix("token_embd.weight", len(tokens))
     if head == "own":
         matrix("output.weight", len(tokens))
     elif head == "same":
-        kind = gguf.GGMLQuantizationType(q4)
-        writer.add_tensor("output.weight", gguf.quantize(embedding, kind), raw_dtype=kind)
+        four = gguf.GGMLQuantizationType(q4)
+        writer.add_tensor("output.weight", gguf.quantize(embedding, four), raw_dtype=four)
     ones = numpy.ones(WIDTH, "float32")
     writer.add_tensor("output_norm.weight", ones)
     for layer in range(LAYERS):
@@ -174,6 +174,24 @@ def test_a_converted_model_is_that_of_the_file(project: Project) -> None:
     weights.prepare_student("w.gguf", known)  # what was converted stays
     assert (folder / "model.safetensors").stat().st_ino == before.st_ino
     assert [path for path in folder.parent.iterdir() if path.suffix == ".part"] == []
+
+
+@pytest.mark.parametrize("kind", ["Q5_0", "Q5_1"])
+def test_a_kind_that_transformers_cannot_read(tmp_path: Path, kind: str) -> None:
+    """A file called Q4_K_M has Q5_0 where a matrix is no multiple of 256 wide."""
+    import gguf
+    import torch
+    from safetensors.torch import load_file
+
+    gguf_file(tmp_path / "w.gguf", kind=kind)
+    out = tmp_path / "part/model"
+    out.parent.mkdir()
+    convert.convert(tmp_path / "w.gguf", out, "w.gguf", "")
+    found = load_file(out / "model.safetensors")["model.embed_tokens.weight"]
+    [stored] = [t for t in gguf.GGUFReader(tmp_path / "w.gguf").tensors if "token_embd" in t.name]
+    values = gguf.dequantize(stored.data, stored.tensor_type)
+    assert torch.equal(found, torch.from_numpy(values).to(torch.bfloat16))
+    assert 0.1 < found.float().std() < 0.15
 
 
 @pytest.mark.parametrize(("head", "tied"), [(None, True), ("same", True), ("own", False)])
