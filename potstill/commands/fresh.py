@@ -1,13 +1,15 @@
 """The example of `make new-task` gives way to a user's own rows: what is still the example's is
-replaced, what somebody wrote stays."""
+replaced, what somebody wrote stays. So does its model, where that cannot read the rows."""
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from potstill.checks import registry
+from potstill.commands import profile
 from potstill.core import jsonl, params, project
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -15,6 +17,11 @@ from potstill.task.settings import Task
 TEMPLATE = Path("tasks/_template")
 INPUTS = ("data/seeds.jsonl",)  # what inputs replace; rows to learn from replace all of it
 LABELS = 30  # different answers that the prompt lists, each on five rows or more
+TINY, REAL = "models/tiny-base", "smollm2"  # a model, and the profile of one that reads English
+# The share of the letters that the tiny base may leave in pieces: 3 % at most of what the tasks of
+# this repository read, a third to two thirds of English, half and more of other languages
+PIECES = 0.2
+READ = 500  # texts that are looked at
 UNUSED = {"title": "answers are plain text: nothing reads this file"}
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 TYPES |= {list: "array", dict: "object"}
@@ -33,6 +40,47 @@ def settle(t: Task, answers: list[str], others: Iterable[str] = INPUTS) -> list[
         else:
             jsonl.write_text(name, text)
     return replaced
+
+
+def fit(task: str, texts: list[str]) -> list[str]:
+    """Takes the real model of the catalogue in the place of the tiny base, where that cannot read
+    the `texts` of the task's first rows; what it says of it, and nothing where it can."""
+    if params.student()[0] != TINY:
+        return []
+    share, foreign = pieces(texts[:READ])
+    if share <= PIECES:
+        return []
+    found = (
+        f"{TINY} cannot read these rows: it leaves {share:.0%} of their letters in pieces of words "
+        f"(above {PIECES:.0%}; docs/models.md)"
+    )
+    if foreign:
+        known = "the model that comes with the packages reads English alone"
+        return [f"{found}, and {known}: set model of params.yaml to one that knows their language"]
+    path = project.root() / profile.FOLDER / f"{REAL}.yaml"
+    lines = profile.apply(params.parse(params.read_text(path), path), path)
+    back = f"`make profile NAME=cpu TASK={task}` takes the old one back"
+    return [f"{found}: params.yaml now names a real model, fetched once (93 MB); {back}", *lines]
+
+
+def pieces(texts: list[str]) -> tuple[float, bool]:
+    """The share of the letters that the tiny base's tokenizer leaves in pieces of words: letters of
+    ASCII in tokens of one or two, others in bytes. And whether most letters are none of ASCII."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(project.root() / TINY / "tokenizer.json"))
+    letters = foreign = left = 0
+    for text in texts:
+        covered = Counter[int]()  # tokens that a character is in
+        for start, end in tokenizer.encode(text, add_special_tokens=False).offsets:
+            places = range(start, end)
+            short = sum(text[i].isalpha() for i in places) <= 2
+            covered.update({i: 1 + (short and text[i].isascii()) for i in places})
+        for i, sign in enumerate(text):
+            letters += sign.isalpha()
+            foreign += sign.isalpha() and not sign.isascii()
+            left += sign.isalpha() and covered[i] > 1
+    return left / max(1, letters), foreign * 2 > letters
 
 
 def _is_example(name: str, task: str) -> bool:

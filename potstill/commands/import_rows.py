@@ -75,12 +75,22 @@ def give_way(t: settings.Task, taken: Taken) -> list[str]:
     return fresh.settle(t, answers, paths)
 
 
+def texts(t: settings.Task, taken: Taken) -> Iterator[str]:
+    """What the rows say, without the task's own prompt."""
+    for target in validate.targets(t):
+        for _, row in taken.rows.get(target, []):
+            chat = row["messages"] if target == TRAIN else t.messages("student", row)
+            yield "\n".join(one["content"] for one in chat if one["role"] != "system")
+
+
 def main() -> None:
     way, t = validate.given("import"), settings.load()
     taken = validate.read(t, way)
     if not way.dry and (replaced := give_way(t, taken)):
         print(f"import: what was still the example's is replaced: {', '.join(replaced)}")
         t = settings.load()
+        for line in fresh.fit(t.name, list(texts(t, taken))):
+            print(f"import: {line}")
         taken = validate.read(t, way)
     taken.refuse({number: PREFERENCE for number, _ in taken.rows.get(PREFERENCES, [])})
     problems = validate.problems(way, taken)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.commands import fresh, new_task, quote
+from potstill.commands import fresh, import_rows, new_task, profile, quote
 from potstill.core import jsonl, params
 from potstill.core import project as core_project
 from potstill.task import settings
@@ -22,7 +22,7 @@ def made(project: Project, monkeypatch: pytest.MonkeyPatch) -> settings.Task:
     """The task `cities`, just made: the working folder is its own."""
     monkeypatch.setattr(core_project, "ROOT", project.dir)
     shutil.copytree(ROOT / "tasks/_template", "tasks/_template")
-    for name in ("models", "schemas"):
+    for name in ("models", "profiles", "schemas"):
         shutil.copytree(ROOT / name, name)
     monkeypatch.chdir(new_task.scaffold("cities"))
     return settings.load()
@@ -92,3 +92,49 @@ def test_the_data_stages_need_no_teacher(made: settings.Task) -> None:
     report = json.loads(Path("data/4-split.json").read_text())
     assert report["train"] + report["valid"] + report["held out"] == 60
     assert {row["expected"] for row in jsonl.read_jsonl("data/4-test.jsonl")} == {"Dunmore"}
+
+
+SEEDS = ROOT / "tasks/_template/data/seeds.jsonl"
+TICKETS = (ROOT / "docs/tickets.csv").read_text()
+JAPANESE = "設定画面を開くとアプリがクラッシュします。"
+
+
+@pytest.mark.parametrize(
+    ("texts", "share", "foreign"),
+    [
+        (TICKETS.splitlines()[1:], 0.6, False),
+        ([row["text"] for row in jsonl.read_jsonl(SEEDS)], 0.0, True),
+        (["app 崩溃", "打开设置页面时应用程序会崩溃"], 0.0, True),
+        ([JAPANESE], 0.8, True),
+        (["12.50", ""], 0.0, False),
+    ],
+)
+def test_what_the_tiny_base_can_read(texts: list[str], share: float, foreign: bool) -> None:
+    found, none_of_ascii = fresh.pieces(texts)
+    assert found == pytest.approx(share, abs=0.06)
+    assert none_of_ascii is foreign
+
+
+def test_the_tiny_base_gives_way_to_a_model_that_reads_the_rows_and_stays_where_it_is_chosen(
+    made: settings.Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = params.PATH.read_text()
+    assert fresh.fit("cities", [row["text"] for row in made.seeds()]) == []
+    [says] = fresh.fit("cities", [JAPANESE])
+    assert says.endswith("set model of params.yaml to one that knows their language")
+    assert params.PATH.read_text() == before
+    monkeypatch.setattr("sys.argv", ["import", "rows.csv", "--MAP=text=ticket,output=label"])
+    for rows, model in (
+        (TICKETS.splitlines()[:41], "smollm2-135m"),
+        (TICKETS.splitlines()[:1] + TICKETS.splitlines()[41:], "models/tiny-base"),
+    ):
+        Path("rows.csv").write_text("\n".join(rows))
+        import_rows.main()
+        assert params.student() == (model, "main")
+        path = Path("../../profiles/cpu.yaml")
+        profile.apply(params.parse(path.read_text(), path), path)  # the user's choice
+        assert params.PATH.read_text() == before
+    out = capsys.readouterr().out
+    assert out.count("models/tiny-base cannot read these rows: it leaves 6") == 1
+    assert 'import: model: "models/tiny-base" → "smollm2-135m"' in out
+    assert "`make profile NAME=cpu TASK=cities` takes the old one back" in out

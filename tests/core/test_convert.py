@@ -198,7 +198,7 @@ def test_a_kind_that_transformers_cannot_read(tmp_path: Path, kind: str) -> None
 def test_tied_weights_stay_tied(tmp_path: Path, head: str | None, tied: bool) -> None:
     from safetensors import safe_open
 
-    gguf_file(tmp_path / "w.gguf", head, **{"tokenizer.ggml.eot_token_id": 0})
+    gguf_file(tmp_path / "w.gguf", head, "Q8_0", **{"tokenizer.ggml.eot_token_id": 0})
     out = tmp_path / "part/model"
     out.parent.mkdir()
     convert.convert(tmp_path / "w.gguf", out, "w.gguf", "")
