@@ -1,7 +1,6 @@
 // The page of `make review`: keys, and what they send. Every text of a row enters by textContent,
 // never as HTML.
 "use strict";
-const $ = id => document.getElementById(id);
 const FILTERS = {
   all: () => true, passed: row => row.passed, failed: row => !row.passed, open: row => !row.said,
 };
@@ -9,67 +8,19 @@ const SAID = {
   accept: ["accepted", "good"], reject: ["rejected", "bad"], edit: ["edited", "open"],
 };
 const SIDES = { a: "A is better", b: "B is better", tie: "tie" };
-// Characters and lines of a text that are shown at once, of an answer and of all others.
-const LONG = [1000, 25], SHORT = [600, 15];
 // A window, by which undo knows what was said here: it outlives a reload.
 const here = sessionStorage.window ??= crypto.randomUUID();
 let state, mode = "rows", filter = "all", index = { rows: -1, pairs: -1 };
 let editing = false, busy = false, typed = 0;
 
 // ---- what the page says -------------------------------------------------------------------------
-function put(place, tag, text, kind) {
-  const made = place.appendChild(document.createElement(tag));
-  made.append(...readable(text));
-  if (kind) made.className = kind;
-  return made;
-}
-function speak(place, text) {  // a text of a row, in the font of its script
-  const han = /\p{Script=Han}/u.test(text) ? "zh-Hans" : "";
-  place.lang = /[\u3040-\u30ff]/.test(text) ? "ja" : han;
-}
-// JSON with its keys apart; lines that `other` has not are marked
-function code(place, text, other) {
-  place.replaceChildren();
-  speak(place, text);
-  const json = /^[[{]/.test(text);
-  place.classList.toggle("prose", !json);
-  if (!json) {
-    place.append(...readable(text || "(no answer)"));
-    return cut(place, ...LONG);
-  }
-  const bare = line => line.replace(/,$/, "");
-  const there = json && other !== undefined ? new Set(other.split("\n").map(bare)) : null;
-  text.split("\n").forEach((line, i) => {
-    if (i) place.append("\n");
-    const box = there && !there.has(bare(line)) ? put(place, "span", "", "differs") : place;
-    let end = 0;
-    for (const found of line.matchAll(/"(?:\\.|[^"\\])*"(\s*:)?/g)) {
-      box.append(...pieces(line.slice(end, found.index)));
-      put(box, "span", found[0], found[1] ? "key" : "word");
-      end = found.index + found[0].length;
-    }
-    box.append(...pieces(line.slice(end)));
-  });
-  cut(place, ...LONG);
-}
 function checks(listed) {  // those that failed first; those that passed are folded
   for (const id of ["checks", "passed"]) $(id).replaceChildren();
   const is = passed => listed.filter(one => one.passed === passed);
-  const failed = is(false), unscored = is(null), passed = is(true), all = listed.length;
-  for (const one of [...failed, ...unscored, ...passed]) {
-    const [word, kind] = one.passed === null ? ["– unscored", "open"]
-      : one.passed ? ["✓ passed", "good"] : ["✗ failed", "bad"];
-    const item = put($(one.passed ? "passed" : "checks"), "li", "");
-    put(item, "b", word, kind);
-    const name = put(item, "span", one.name), start = `${one.name}: `, reason = one.reason || "";
-    if (one.options) cut(put(name, "small", one.options), ...SHORT);
-    const rest = reason.slice(reason.startsWith(start) ? start.length : 0);
-    if (reason) cut(put(name, "p", rest), ...SHORT);
-  }
-  const [many, word, kind] = failed.length ? [failed.length, "failed", "bad"]
-    : unscored.length ? [unscored.length, "unscored", "open"] : [passed.length, "passed", "good"];
-  $("checks-sum").textContent = all ? `${many} of ${all} ${word}` : "The task has none.";
-  $("checks-sum").className = `badge ${all ? kind : ""}`;
+  const failed = is(false), unscored = is(null), passed = is(true);
+  for (const one of [...failed, ...unscored, ...passed])
+    verdict($(one.passed ? "passed" : "checks"), one);
+  sum($("checks-sum"), listed);
   $("passed-sum").textContent = `${passed.length} passed`;
   $("passed-box").hidden = !passed.length;
 }

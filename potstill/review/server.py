@@ -4,21 +4,14 @@
 --seed N   another seed draws other answers
 
 Verdicts go to data/own/reviews.jsonl, each on disk before the page goes on. The page is for one
-person on this machine: it listens on loopback only, its URL holds a secret, no other page may call
-it, and no text of a teacher is ever read as HTML.
+person on this machine, and no other page may call it (frame.py).
 """
 
 import argparse
 import getpass
 import hashlib
 import json
-import os
-import secrets
-import socket
-import sys
-import threading
-import webbrowser
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,31 +25,16 @@ from potstill.core import jsonl, project, stage
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import reviews
+from potstill.review import frame
 from potstill.task import settings
 
-HERE = Path(__file__).parent
-PAGE = {
-    "": (HERE / "review.html", "text/html"),
-    "review.css": (HERE / "review.css", "text/css"),
-    "review.js": (HERE / "review.js", "text/javascript"),
-    "text.js": (Path(jsonl.__file__).with_name("text.js"), "text/javascript"),
-}
+PAGE = frame.files("review.html", "review.js")
 # A failure of these cannot be overruled: no later step could read the answer.
 BREAKING = ("json", "text", "json_schema")
 FIELDS = ("id", "sample", "model", "answer", "finish_reason", "completion_tokens", "error")
 BROKEN = {
     "accept": "No later step can read this answer ({}): edit or reject it.",
     "edit": "Not kept, no later step could read it: {}.",
-}
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 Place = tuple[str, int]  # "row" or "pair", and its index
 
@@ -101,16 +79,9 @@ class Desk:
         """Each check's verdict on `text` as an answer to the input of `answer`."""
         own = text == answer["answer"]
         text = registry.taught(self.task, answer) if own else text
-        if reason := registry.parse(self.task, text)[1]:  # then all fail, for this one reason
-            return [{"name": reason.split(":")[0], "passed": False, "reason": reason}]
-        verdicts = registry.verdicts(self.task, self.inputs[answer["id"]], text, training=True)
-        listed = zip(verdicts, self.task.config["checks"], strict=True)
-        checks = [
-            {"name": v.name, "options": options(entry), "passed": v.passed, "reason": v.reason}
-            for v, entry in listed
-        ]
+        checks = judged(self.task, self.inputs[answer["id"]], text, training=True)
         reason = answer["finish_reason"]
-        if own and reason not in ("stop", None):
+        if own and not registry.parse(self.task, text)[1] and reason not in ("stop", None):
             checks.insert(0, {"name": "finish_reason", "passed": False, "reason": reason})
         return checks
 
@@ -160,16 +131,34 @@ class Desk:
         }
 
 
+def judged(task: settings.Task, row: Row, text: str, training: bool) -> list[Row]:
+    """Each check's verdict on `text` as an answer to `row`, as the page shows it; one for all where
+    the text cannot be parsed."""
+    if reason := registry.parse(task, text)[1]:  # then all fail, for this one reason
+        return [{"name": reason.split(":")[0], "passed": False, "reason": reason}]
+    listed = zip(registry.verdicts(task, row, text, training), task.config["checks"], strict=True)
+    return [
+        {
+            "name": one.name,
+            "options": options(entry, training),
+            "passed": one.passed,
+            "reason": one.reason,
+        }
+        for one, entry in listed
+    ]
+
+
 def passed(checks: list[Row]) -> bool:
     """Whether no check failed."""
     return all(check["passed"] is not False for check in checks)
 
 
-def options(entry: str | Row) -> str:
-    """The options of a check as task.yaml lists it, those for training rows: `field: title,
-    words: ["new"]`."""
+def options(entry: str | Row, training: bool) -> str:
+    """The options of a check as task.yaml lists it, where so asked those for `training` rows:
+    `field: title, words: ["new"]`."""
     given = dict(next(iter(entry.values()))) if isinstance(entry, dict) else {}
-    given |= given.pop("train", {})
+    train = given.pop("train", {})
+    given |= train if training else {}
     return ", ".join(
         f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in given.items()
@@ -230,10 +219,6 @@ def pair(made: Desk, answers: dict[str, Row], seed: int) -> tuple[Row, Row]:
 def application(made: Desk, token: str) -> web.Application:
     """The page and its five calls, all below /<token>/; a refusal is one sentence."""
 
-    async def page(request: web.Request) -> web.Response:
-        path, kind = PAGE[request.path.split("/")[2]]
-        return web.Response(text=path.read_text(encoding="utf-8"), content_type=kind)
-
     async def state(request: web.Request) -> web.Response:
         made.said = reviews.load(made.path)  # git may have changed the file
         rows, pairs = [*map(made.view, made.answers)], [*map(made.compare, made.pairs)]
@@ -269,7 +254,7 @@ def application(made: Desk, token: str) -> web.Application:
         return said(place)
 
     async def undo(request: web.Request) -> web.Response:
-        body = await _body(request)
+        body = await frame.body(request)
         if place := made.undo(str(body.get("window"))):
             return said(place)
         message = "Nothing to take back: undo reaches back to what you said in this window."
@@ -281,39 +266,7 @@ def application(made: Desk, token: str) -> web.Application:
         told = {name: view[name] for name in ("said", "mark")}
         return web.json_response({kind: i, **told, "tally": made.tally()})
 
-    @web.middleware
-    async def guard(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Lets only the page itself in: by the secret, and by Host and Origin, which a page
-        elsewhere cannot choose."""
-        port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
-        origin = f"http://{request.host}"
-        secret = request.path.split("/")[1].encode()
-        try:
-            if (
-                request.host not in (f"127.0.0.1:{port}", f"localhost:{port}")
-                or request.headers.get("Origin", origin) != origin
-                or not secrets.compare_digest(secret, token.encode())
-            ):
-                message = "Not open: use the URL that `make review` printed."
-                raise web.HTTPForbidden(text=message)
-            return await handler(request)
-        except UnicodeEncodeError:
-            message = "Not kept: half a character (\\ud800 to \\udfff alone)."
-            raise web.HTTPUnprocessableEntity(text=message) from None
-        except (UserError, OSError) as error:  # a damaged file, a full disk
-            raise web.HTTPConflict(text=f"Not kept: {error}.") from None
-
-    async def with_headers(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(HEADERS)
-
-    app = web.Application(middlewares=[guard])
-    app.on_response_prepare.append(with_headers)
-    calls = [web.post(f"/{token}/{call.__name__}", call) for call in (check, verdict, rank, undo)]
-    files = [web.get(f"/{token}/{name}", page) for name in PAGE]
-    app.add_routes([*files, web.get(f"/{token}/state", state), *calls])
-    return app
+    return frame.application("review", token, PAGE, (state, check, verdict, rank, undo))
 
 
 async def _call(
@@ -321,7 +274,7 @@ async def _call(
 ) -> tuple[Row, Any]:
     """The JSON object of a call, its verdict one of `verdicts` where there are any, and the one of
     `rows` that its index names."""
-    body = await _body(request)
+    body = await frame.body(request)
     if verdicts and str(body.get("verdict")) not in verdicts:
         message = f"expected a JSON object with index and verdict ({', '.join(verdicts)})"
         raise web.HTTPBadRequest(text=message)
@@ -329,15 +282,6 @@ async def _call(
     if not isinstance(index, int) or not 0 <= index < len(rows):
         raise web.HTTPBadRequest(text=f"index is {index!r}, expected 0 to {len(rows) - 1}")
     return body, rows[index]
-
-
-async def _body(request: web.Request) -> Row:
-    """The JSON object of a call; none is an empty one."""
-    try:
-        body = await request.json()
-    except ValueError:
-        body = None
-    return body if isinstance(body, dict) else {}
 
 
 def _edited(body: Row) -> str:
@@ -350,13 +294,6 @@ def _broken(checks: list[Row]) -> str | None:
     """The reason why no later step could read an answer, or None."""
     failed = (one for one in checks if one["name"] in BREAKING and one["passed"] is False)
     return next((check["reason"] for check in failed), None)
-
-
-def has_display() -> bool:
-    """Whether a browser can be expected to open; BROWSER=none says no."""
-    browser = os.environ.get("BROWSER")
-    displays = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return browser != "none" and bool(browser or displays or sys.platform == "darwin")
 
 
 def who() -> str:
@@ -376,17 +313,10 @@ def main() -> None:
         expected = "the number of answers to review, such as N=100"
         raise UserError(f"N is {options.rows}, expected {expected}")
     made = desk(settings.load(), options.rows, options.seed, who())
-    token = secrets.token_urlsafe(16)
-    with socket.create_server(("127.0.0.1", 0)) as listening, suppress(KeyboardInterrupt):
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
-        counts = f"{len(made.answers):,} answers, {len(made.pairs):,} pairs"
-        have = f"{len(made.said.verdicts):,} verdicts and {len(made.said.rankings):,} rankings"
-        print(f"review: {counts}; {made.path} has {have}")
-        print(f"review: open {url} (Ctrl-C ends)", flush=True)
-        if has_display():
-            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
-        app = application(made, token)
-        web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=1)
+    counts = f"{len(made.answers):,} answers, {len(made.pairs):,} pairs"
+    have = f"{len(made.said.verdicts):,} verdicts and {len(made.said.rankings):,} rankings"
+    says = f"{counts}; {made.path} has {have}"
+    frame.run("review", says, lambda token: application(made, token))
     tally = made.tally()
     have = "{accept:,} accepted, {reject:,} rejected, {edit:,} edited, {rankings:,} rankings"
     have += "; {agree:,} of {known:,} agree with the checks" if tally["known"] else ""

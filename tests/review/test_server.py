@@ -19,7 +19,7 @@ from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import reviews
-from potstill.review import server
+from potstill.review import frame, server
 from potstill.task import settings
 from tests.conftest import Project
 
@@ -468,9 +468,9 @@ def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
     made = desk()
 
     async def act(client: Client) -> None:
-        for name, (_, kind) in server.PAGE.items():
+        for name, path in server.PAGE.items():
             page = await client.get(f"/secret/{name}")
-            assert page.content_type == kind
+            assert page.content_type == frame.KINDS[path.suffix]
             assert "onerror" not in await page.text()
         policy = dict(
             one.strip().split(" ", 1) for one in page.headers["Content-Security-Policy"].split(";")
@@ -487,8 +487,9 @@ def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
         assert (await reply.json())["rows"][0]["input"] == {"text": EVIL}
 
     at_desk(made, act)
-    source = "".join(path.read_text(encoding="utf-8") for path, _ in server.PAGE.values())
-    source += Path(server.__file__).read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in server.PAGE.values())
+    for module in (server, frame):
+        source += Path(module.__file__).read_text(encoding="utf-8")
     source = source.replace("http://127.0.0.1", "").replace('f"http://{request.host}"', "")
     assert not re.findall(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|https?:|style=|onclick", source
@@ -550,7 +551,7 @@ def test_a_browser_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
             monkeypatch.delenv(name, raising=False)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        assert server.has_display() is expected
+        assert frame.has_display() is expected
 
 
 def test_a_sample_of_nothing_is_refused(seeds: list[Row], project: Project) -> None:
