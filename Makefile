@@ -62,8 +62,9 @@ pull: .venv/ready ## fetch what others have shared, and fill the journal; EXP=na
 release: .venv/ready ## the student with a model card, tagged: VERSION=v1.0.0
 	@$(POTSTILL) release $(VERSION)
 
-serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=8000 HOST= FORMAT=int8
-	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %)
+serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=8000 HOST= CASCADE=1
+	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %) \
+		$(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %)
 
 bench-serve: .venv/ready ## the server under load beside bare vLLM: minutes
 	@$(POTSTILL) bench-serve
@@ -88,6 +89,9 @@ import: .venv/ready ## your own rows become the task's: FILE=rows.csv AS=gold MA
 
 review: .venv/ready ## judge answers yourself on a local page; N=200 draws more, SEED=1 others
 	@$(POTSTILL) review $(N:%=--rows %) $(SEED:%=--seed %)
+
+try: .venv/ready ## ask base, student and teacher the same on a local page
+	@$(POTSTILL) try
 
 trace: .venv/ready ## one row's life: ID=9d81, the start of its id
 	@$(POTSTILL) trace $(call one,$(ID))
@@ -114,5 +118,5 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 	@$(SETUP)
 
 .PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
-.PHONY: pull release serve bench-serve quantize doctor quote fill validate import review trace
-.PHONY: new-task pipelines profile test base lock
+.PHONY: pull release serve bench-serve quantize doctor quote fill validate import review try
+.PHONY: trace new-task pipelines profile test base lock

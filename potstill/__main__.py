@@ -27,6 +27,7 @@ COMMANDS = {
     "quantize": "potstill.serving.quantize:main",
     "lock": "potstill.commands.lock:main",
     "review": "potstill.review.server:main",
+    "try": "potstill.review.trial:main",
     "doctor": "potstill.commands.doctor:main",
     "quote": "potstill.commands.quote:main",
     "fill": "potstill.commands.fill:main",

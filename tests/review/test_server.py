@@ -489,7 +489,7 @@ def test_what_the_teacher_wrote_stays_text(project: Project) -> None:
     at_desk(made, act)
     source = "".join(path.read_text(encoding="utf-8") for path in server.PAGE.values())
     for module in (server, frame):
-        source += Path(module.__file__).read_text(encoding="utf-8")
+        source += Path(str(module.__file__)).read_text(encoding="utf-8")
     source = source.replace("http://127.0.0.1", "").replace('f"http://{request.host}"', "")
     assert not re.findall(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|https?:|style=|onclick", source
