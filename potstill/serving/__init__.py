@@ -1,10 +1,12 @@
 """The student that ships, in production.
 
 In: models/student (stage `choose`); for the quantised forms also data/4-train.jsonl,
-data/4-test.jsonl, data/5-predictions/ and data/6-choice.json. Out: a running server;
+data/4-test.jsonl, data/5-predictions/ and data/6-choice.json; for the cascade
+reports/tables/cascade.csv. Out: a running server; answers in the teacher's journal;
 models/quantized/<format> and reports/quantized.csv. No stage uses this package.
 
-`serve` starts vLLM's OpenAI-compatible server with the middleware `gateway` inside it, `quantize`
-makes the student smaller and compares it with itself, and `int8` is the part of that which runs in
-an environment of its own.
+`serve` starts vLLM's OpenAI-compatible server with the middleware `gateway` inside it, or with
+`cascade`: the gateway with the teacher (`standby`) behind the student. `quantize` makes the student
+smaller and compares it with itself, and `int8` is the part of that which runs in an environment of
+its own.
 """

@@ -68,9 +68,11 @@ class Gateway:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._admit(scope)
-            if scope["method"] == "POST":
-                body = self._rewritten(scope["path"], await _body(Request(scope, receive)))
-                scope, receive = _with_body(scope, receive, body)
+            if scope["method"] != "POST":
+                return await self.app(scope, receive, send)
+            given = self._request(await _body(Request(scope, receive)))
+            body = self.dumped(self.filled(given) if scope["path"] == CHAT else given)
+            return await self.forward(given, *with_body(scope, receive, body), send)
         except ClientDisconnect:
             return None
         except HTTPException as refused:
@@ -81,6 +83,11 @@ class Gateway:
             headers = {"connection": "close", **(refused.headers or {})}
             response = JSONResponse({"error": error}, code, headers)
             return await response(scope, receive, send)
+
+    async def forward(
+        self, given: dict[str, Any], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answers a request that was let in; `given` is what the client sent."""
         await self.app(scope, receive, send)
 
     def end(self) -> None:
@@ -112,8 +119,8 @@ class Gateway:
                 503, "the server is shutting down: ask another, or again in a while"
             )
 
-    def _rewritten(self, path: str, body: bytes) -> bytes:
-        """The body that vLLM gets. Raises HTTPException for one that is no request."""
+    def _request(self, body: bytes) -> dict[str, Any]:
+        """The body of a request. Raises HTTPException for one that is none."""
         try:
             given = json.loads(body)
         except (ValueError, RecursionError):
@@ -121,8 +128,10 @@ class Gateway:
         if not isinstance(given, dict) or len(given) > MOST_KEYS:
             expected = f"expected a JSON object with at most {MOST_KEYS} keys"
             raise HTTPException(400, f"the body is not a request: {expected}")
-        if path == CHAT:
-            given = self.filled(given)
+        return given
+
+    def dumped(self, given: dict[str, Any]) -> bytes:
+        """The body that vLLM gets. Raises HTTPException for what no JSON can carry."""
         try:
             return json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError):  # half a character, NaN, too many brackets
@@ -134,24 +143,30 @@ class Gateway:
         message or several messages, a response_format, a temperature, a length. Raises
         HTTPException for an input that is not the task's."""
         given = {name: value for name, value in body.items() if value is not None}
-        row = given.pop("input", None)
-        match row, given.get("messages"):
-            case None, [{"role": "user", "content": content}]:
-                row = _text(content)
         wanted = given.keys() & FORMATS
-        if row is not None:
+        if (row := self.row(given)) is not None:
             try:
-                given["messages"] = self.task.messages("student", inputs := self._row(row))
+                given["messages"] = self.task.messages("student", row)
             except UserError as error:
                 raise HTTPException(400, str(error)) from None
             if self.grammars and not wanted:
-                given["structured_outputs"] = {"grammar": self.grammars.of(inputs)}
+                given["structured_outputs"] = {"grammar": self.grammars.of(row)}
+        given.pop("input", None)
         given = {"model": self.task.name, "temperature": 0.0} | given
         if "max_tokens" not in given:
             given.setdefault("max_completion_tokens", self.max_tokens)
         if self.format and not given.keys() & FORMATS:
             given["response_format"] = self.format
         return given
+
+    def row(self, body: dict[str, Any]) -> dict[str, str] | None:
+        """The input of a chat request; None for a chat of the client's own. Raises HTTPException
+        for an input that is not the task's."""
+        row = body.get("input")
+        match row, body.get("messages"):
+            case None, [{"role": "user", "content": content}]:
+                row = _text(content)
+        return None if row is None else self._row(row)
 
     def _row(self, given: object) -> dict[str, str]:
         """A row of the task's inputs from `input`: an object, its JSON, or the text alone where the
@@ -217,7 +232,7 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
+def with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
     """The request with `body` as its own. After the body the app waits for the client to leave, as
     it would without the gateway."""
     headers = MutableHeaders(raw=list(scope["headers"]))

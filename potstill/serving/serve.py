@@ -6,6 +6,11 @@
 --host, --port   127.0.0.1 and 8000 when left out
 --format         int8, gptq or awq: a quantised form of the student
 --speculative    another value than the parameter serve.speculative has
+--cascade        what fails the task's checks goes to the teacher, which may cost (docs/serve.md)
+--stream         with it, streamed requests are `buffered` until checked (the default), or for the
+                 `student` alone
+--down           with it, what a bad answer is where the teacher gives none: the `student`'s, with a
+                 flag (the default), or `503`
 
 Runs until SIGTERM or Ctrl-C. Answers under way are then completed, new requests are refused, and
 the exit code is 0.
@@ -17,13 +22,17 @@ import json
 import os
 import shutil
 import sysconfig
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 from potstill.core import jsonl, params, stage
 from potstill.core.errors import UserError
+from potstill.evaluation import cascade as worth
+from potstill.evaluation import compare
 from potstill.inference.engine import KV_CACHE_ON_CPU
 from potstill.inference.quoting import Grammars
-from potstill.serving import gateway
+from potstill.serving import cascade, gateway, standby
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.training import model_folder
@@ -31,6 +40,7 @@ from potstill.training import model_folder
 # The arithmetic of the quantised forms: INT8 kernels take no float32 where the processor has AMX.
 PRECISION = {"int8": "bfloat16", "gptq": "float16", "awq": "float16"}
 QUEUE = 2048  # requests that wait or run; vLLM answers 503 to more
+GATEWAY, CASCADE = "potstill.serving.gateway.Gateway", "potstill.serving.cascade.Cascade"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 8}
 NGRAM |= {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
 
@@ -52,7 +62,14 @@ def speculation(t: Task, given: str) -> str:
     return str(measured["speculative"]) if given == "auto" else given
 
 
-def arguments(t: Task, model: Path, dtype: str, max_model_len: int, speculative: str) -> list[str]:
+def arguments(
+    t: Task,
+    model: Path,
+    dtype: str,
+    max_model_len: int,
+    speculative: str,
+    middleware: str = GATEWAY,
+) -> list[str]:
     """The command line of vLLM's server, but for host and port. `speculative` is "off", "ngram", or
     the folder of a smaller model with the same tokenizer, of the task or of the repository."""
     given = {
@@ -65,7 +82,7 @@ def arguments(t: Task, model: Path, dtype: str, max_model_len: int, speculative:
         # guidance accepts every answer that the students are trained on; xgrammar 0.2 accepts none
         # of those whose schema has a pattern
         "structured-outputs-config": '{"backend": "guidance", "disable_any_whitespace": true}',
-        "middleware": "potstill.serving.gateway.Gateway",
+        "middleware": middleware,
         "shutdown-timeout": str(gateway.DRAIN),
         "max-num-queued-reqs": str(QUEUE),
     }
@@ -106,6 +123,24 @@ def on_cpu() -> dict[str, str]:
     }
 
 
+def with_teacher(t: Task, stream: str, down: str) -> AbstractContextManager[object]:
+    """Prepares the cascade: says what it is worth on the test rows, and serves a teacher of this
+    machine for as long as it lasts. Raises UserError as standby.opened does."""
+    p = params.load("teacher").teacher
+    path = t.reports / "tables/cascade.csv"
+    if path.is_file():
+        print(worth.lines(list(compare.read_csv(path.read_text(encoding="utf-8"), str(path)))))
+    else:
+        print(f"serve: {path} is missing, which says what the cascade is worth: `make eval`")
+    if p.budget is None and p.model != "scripted":
+        print("serve: teacher.budget is null: nothing caps what the teacher may cost")
+    stack = ExitStack()
+    teacher = stack.enter_context(standby.opened(t, p))
+    os.environ.pop("TEACHER_API_KEY", None)  # vLLM's own processes need not know it
+    cascade.chosen = cascade.Settings(teacher, stream, down)
+    return stack
+
+
 def main() -> None:
     p = params.load("predict", "serve")
     parser = argparse.ArgumentParser()
@@ -113,12 +148,22 @@ def main() -> None:
     parser.add_argument("--speculative", default=p.serve.speculative)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--cascade", action="store_true")
+    parser.add_argument("--stream", choices=cascade.STREAMS, default=cascade.STREAMS[0])
+    parser.add_argument("--down", choices=cascade.DOWN, default=cascade.DOWN[0])
     given = parser.parse_args()
     t = settings.load()
     gateway.api_key()
     if p.predict.grounded:
         Grammars(t)  # says what is wrong before the server starts
     model = student_folder(t, given.format)
+    with with_teacher(t, given.stream, given.down) if given.cascade else nullcontext():
+        run(t, model, given, p)
+
+
+def run(t: Task, model: Path, given: argparse.Namespace, p: SimpleNamespace) -> None:
+    """Serves the model until the server is told to stop. `given` is what main() was given, `p` has
+    the sections predict and serve."""
     os.environ.update(model_folder.environment(hub=False))
     for name, value in {"VLLM_LOGGING_LEVEL": "WARNING", **on_cpu()}.items():
         os.environ.setdefault(name, value)
@@ -132,7 +177,8 @@ def main() -> None:
     cli_env_setup()
     dtype = PRECISION.get(given.format, p.predict.dtype)
     ahead = speculation(t, given.speculative)
-    words = arguments(t, model, dtype, p.predict.max_model_len, ahead)
+    kind = CASCADE if given.cascade else GATEWAY
+    words = arguments(t, model, dtype, p.predict.max_model_len, ahead, kind)
     words += ["--host", given.host, "--port", str(given.port)]
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
     url = f"http://{given.host}:{given.port}/v1"

@@ -51,11 +51,14 @@ class Standby(Client):
     async def answer(self, row: Row) -> Row:
         """The journal's row for the teacher's answer, asked for where the journal has none; it is
         on disk then. Raises Unavailable when there is no answer within teacher.timeout, the budget
-        is used up, the endpoint fails, or the teacher refuses. An answer that comes later goes to
-        the journal all the same, since it is paid for."""
-        if found := self.paid(row):
+        is used up, the endpoint fails, the teacher refuses, or the prompt needs more than the row
+        has. An answer that comes later goes to the journal all the same, since it is paid for."""
+        try:
+            request = self.request(row)
+        except UserError as error:  # a prompt that needs more than the input
+            raise Unavailable(str(error)) from None
+        if found := self.journal.find(request.key, self.params.max_tokens):
             return _given(found)
-        request = self.request(row)
         if request.key not in self._asked:
             task = asyncio.create_task(self._one(request))
             self._asked[request.key] = task

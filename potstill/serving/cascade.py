@@ -1,0 +1,176 @@
+"""`make serve CASCADE=1`: the student answers first; what fails the checks goes to the teacher.
+
+Only checks of the input and the answer are asked (evaluation/cascade.py): the server knows no right
+answer. A reply says who answered, in the header `x-answered-by` and the field `answered_by`. Where
+a fault is known of the answer that is sent, `failed_checks` has it.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from potstill.checks import registry
+from potstill.core.jsonl import Row
+from potstill.evaluation.cascade import faults
+from potstill.serving.gateway import CHAT, Gateway, with_body
+from potstill.serving.standby import Standby, Unavailable
+
+HEADER, FIELD, FLAG = "x-answered-by", "answered_by", "x-teacher"
+STREAMS, DOWN = ("buffered", "student"), ("student", "503")
+# What a request may have and still be the task's: another length, schema or number of answers is a
+# question of the client's own, which the student alone answers.
+OURS = {"input", "messages", "model", "user", "stream", "stream_options", "temperature", "top_p"}
+OURS |= {"seed", "store", "metadata"}
+
+
+@dataclass
+class Settings:
+    """`stream`: streamed requests are `buffered` until the answer is checked, or for the `student`
+    alone. `down`: a bad answer is the `student`'s, with a flag, where the teacher gives none, or
+    the reply is a `503`."""
+
+    teacher: Standby
+    stream: str = "buffered"
+    down: str = "student"
+
+
+# vLLM makes a middleware without arguments: `make serve` leaves them here
+chosen: Settings | None = None
+
+
+class Cascade(Gateway):
+    """The gateway with the teacher behind the student."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app)
+        assert chosen
+        self.settings = chosen
+        self.said = ""  # why the teacher gave no answer last
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            async with self.settings.teacher.connected():
+                return await super().__call__(scope, receive, send)
+        return await super().__call__(scope, receive, send)
+
+    async def forward(self, given: Row, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != CHAT:
+            return await self.app(scope, receive, send)
+        row = self.row(given)
+        streamed = bool(given.get("stream"))
+        own = {name for name, value in given.items() if value is not None} - OURS
+        if row is None or own or (streamed and self.settings.stream == "student"):
+            return await self.app(scope, receive, _by_student(send))
+        asked = {k: v for k, v in self.filled(given).items() if not k.startswith("stream")}
+        scope, receive = with_body(scope, receive, self.dumped(asked))
+        start, raw = await self._student(scope, receive)
+        if start is None:  # the client has left
+            return None
+        reply = json.loads(raw) if start["status"] == 200 else None
+        if reply is None:  # vLLM's refusal; its null is for a client that has left
+            return await _send(send, start, raw, "application/json", {})
+        choice = reply["choices"][0]
+        failed = faults(self.task, row, choice["message"]["content"] or "", choice["finish_reason"])
+        headers, more = {HEADER: "student"}, Row({FIELD: "student"})
+        if failed:
+            try:
+                found = await self.settings.teacher.answer(row)
+            except Unavailable as error:
+                self._tell(str(error))
+                if self.settings.down == "503":
+                    why = "the student's answer fails the checks, and the teacher gives none"
+                    raise HTTPException(503, f"{why}: ask again in a while") from None
+                headers[FLAG], more["failed_checks"] = "unavailable", failed
+            else:
+                headers[HEADER] = more[FIELD] = "teacher"
+                reply |= self._taught(reply, found)
+                choice = reply["choices"][0]
+                text = choice["message"]["content"]
+                if failed := faults(self.task, row, text, choice["finish_reason"]):
+                    more["failed_checks"] = failed
+        if streamed:
+            usage = bool((given.get("stream_options") or {}).get("include_usage"))
+            return await _send(send, start, _events(reply | more, usage), EVENTS, headers)
+        if headers[HEADER] == "teacher":
+            raw = json.dumps(reply, ensure_ascii=False).encode()
+        first = json.dumps(more, ensure_ascii=False).encode()  # the rest stays as vLLM wrote it
+        return await _send(send, start, first[:-1] + b"," + raw[1:], "application/json", headers)
+
+    async def _student(self, scope: Scope, receive: Receive) -> tuple[Message | None, bytes]:
+        """vLLM's reply: its start, None where it sent none, and its whole body."""
+        start: Message | None = None
+        body = bytearray()
+
+        async def hold(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+            elif message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
+
+        await self.app(scope, receive, hold)
+        return start, bytes(body)
+
+    def _taught(self, reply: Row, found: Row) -> Row:
+        """What of a chat.completion is other where the teacher answers: its text is as it would be
+        learnt, and what it took is counted."""
+        message = {"role": "assistant", "content": registry.taught(self.task, found)}
+        reason = found["finish_reason"] or "stop"
+        used = {name: found[name] or 0 for name in ("prompt_tokens", "completion_tokens")}
+        choice = reply["choices"][0] | {"message": message, "finish_reason": reason}
+        total = {"total_tokens": sum(used.values())}
+        return {"model": found["model"], "choices": [choice], "usage": used | total}
+
+    def _tell(self, why: str) -> None:
+        """Says once why the teacher gives no answer, until the reason changes."""
+        if why != self.said:
+            print(f"serve: no answer of the teacher: {why}", file=sys.stderr, flush=True)
+        self.said = why
+
+
+EVENTS = "text/event-stream; charset=utf-8"
+
+
+def _events(reply: Row, usage: bool) -> bytes:
+    """A whole answer as the events of a stream, with its `usage` where that was asked for."""
+    [choice] = reply["choices"]
+    kept = ("id", "created", "model", FIELD, "failed_checks")
+    head = {name: reply[name] for name in kept if name in reply}
+    head["object"] = "chat.completion.chunk"
+    told = {"role": "assistant", "content": choice["message"]["content"]}
+    parts: list[Any] = [
+        head | {"choices": [{"index": 0, "delta": told, "finish_reason": None}]},
+        head | {"choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]},
+    ]
+    if usage:
+        parts.append(head | {"choices": [], "usage": reply["usage"]})
+    lines = [*(json.dumps(part, ensure_ascii=False) for part in parts), "[DONE]"]
+    return "".join(f"data: {line}\n\n" for line in lines).encode()
+
+
+async def _send(
+    send: Send, start: Message, body: bytes, kind: str, headers: dict[str, str]
+) -> None:
+    """Sends a whole reply that begins with `start`."""
+    own = MutableHeaders(raw=list(start["headers"]))
+    own.update({"content-length": str(len(body)), "content-type": kind, **headers})
+    await send({**start, "headers": own.raw})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _by_student(send: Send) -> Send:
+    """Sends on what the app sends, with the header."""
+
+    async def tagged(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=list(message["headers"]))
+            headers[HEADER] = "student"
+            message = {**message, "headers": headers.raw}
+        await send(message)
+
+    return tagged
