@@ -11,12 +11,14 @@ tables/confusion.csv: key,model,expected,answer,rows: where answers are labels, 
                    taken for each
 tables/hops.csv:   hop,rows,differ,flips,p,passed: what changed where a model should stay the same
 tables/marks.csv:  id,slice,base,sft,teacher: 1 right, 0 wrong, empty unscored; for `make gate`
+tables/cascade.csv: slice,who,rows,right,share,…: the student with the teacher behind it, where a
+                   teacher answered (potstill/evaluation/cascade.py)
 tables/judge.json: {"pairs": [{"model": "sft", "against": "teacher", "rows": 400, "wins": 80, …}]}
 tables/fit.json:   {"verdict": "well fitted", "advice": "…"}
 """
 
 from potstill.core import jsonl, params, stage
-from potstill.evaluation import choose, compare, judge, loss_curves, score
+from potstill.evaluation import cascade, choose, compare, judge, loss_curves, score
 from potstill.evaluation.statistics import count
 from potstill.inference import predictions
 from potstill.task import settings
@@ -41,6 +43,9 @@ def main() -> None:
         "marks": compare.states(tests, marks),
         "hops": compare.hops(t, tests, marks, answers | again, parity),
     }
+    if "teacher" in answers:
+        student = score.student(found)
+        tables["cascade"] = cascade.table(t, tests, answers, marks, student, p.teacher)
     if confusion := compare.confusion(t, tests, marks):
         tables["confusion"] = confusion
     folder = jsonl.fresh_folder(t.reports / "tables")
@@ -61,6 +66,8 @@ def main() -> None:
     if "ship" in found:
         print(choose.lines(found["ship"]))
     print(score.cost_line(cost))
+    if "cascade" in tables:
+        print(cascade.lines(tables["cascade"]))
     print(f"fit: {fit['verdict']}; {fit['advice']} (advice only: the score decides)")
 
 

@@ -205,6 +205,8 @@ PLANTED = [
     ("reports/tables/marks.csv", "5 teacher", 1, "marks.csv"),
     ("reports/tables/confusion.csv", "0 rows", 1, "confusion.csv: label base "),
     ("reports/tables/hops.csv", "1 flips", -1, "hops.csv: adapter on its base to merged: flips"),
+    ("reports/tables/cascade.csv", "1 sent", 1, "cascade.csv: a cascade: sent"),
+    ("reports/tables/cascade.csv", "1 p_teacher", 0.1, "p_teacher"),
     ("reports/tables/train_loss.csv", "0 loss", 0.1, "train_loss.csv"),
 ]
 

@@ -20,7 +20,7 @@ from potstill.core import jsonl, lockfile, project, weights
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
-from potstill.evaluation import compare, labels, score, sentences
+from potstill.evaluation import cascade, compare, labels, score, sentences
 from potstill.evaluation.statistics import count, difference, p_text, percent
 from potstill.inference.predictions import folder
 from potstill.task import settings
@@ -72,6 +72,7 @@ def build(t: Task, lowest: float | None = None) -> str:
         },
         "fit": read_json(t.reports / "tables/fit.json"),
         "cost": read_json(t.reports / "cost.json"),
+        "cascade": list(_cascade(t)),
         "matrices": list(_labels(t)),
         "dropped": dict(_dropped(t)),
         "unwrapped": filtered.get("unwrapped"),
@@ -106,6 +107,17 @@ def _labels(t: Task) -> Iterator[Row]:
                 if (line := [of[label, other] for other in (*names, labels.NONE)])
             ]
         yield {"key": key, "labels": names, "models": matrices}
+
+
+def _cascade(t: Task) -> Iterator[Row]:
+    """The rows of cascade.csv, which is there where a teacher answered, each of the cascade with
+    its `verdict`."""
+    rows: list[Row] = []
+    if (t.reports / "tables/cascade.csv").is_file():
+        rows = list(_table(t, "cascade"))
+    for row in rows:
+        known = row["who"] == "cascade"
+        yield row | {"verdict": cascade.verdict(row, rows) if known else ""}
 
 
 def _charts(t: Task, found: Row) -> Row:

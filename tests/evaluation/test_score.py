@@ -290,6 +290,8 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
     assert code == 0, out
     same = "0 rows fixed, 0 broken, p = 1 (exact McNemar): "
     same += "within the noise"
+    noise = "within the noise against the student (p = 1), within the noise against the teacher"
+    half = "50.0% right (9.4% to 90.5%) of 2 rows"
     assert out.splitlines() == [
         "score: 2 answers of the teacher, 1 kept, 2 test rows",
         "teacher      2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  the teacher",
@@ -301,13 +303,16 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
         "training rows: other tokens where served: 1 of 9 rows, expected 0",
         "cost: 4 answers of the teacher, 40 + 16 tokens, "
         "prices unknown (teacher.price_in, teacher.price_out)",
+        f"a: student   {half}, 0.0% sent on (0.0% to 0.0%)",
+        f"a: cascade   {half}, 50.0% sent on (9.4% to 90.5%); {noise} (p = 1)",
+        f"a: teacher   {half}, 100.0% sent on (100.0% to 100.0%)",
         "fit: under-fitted; both losses were still falling, that of validation by 12.5% from the "
         "last but one to the last: more epochs or a higher rank "
         "(advice only: the score decides)",
     ]
     made = [path for path in Path("reports").rglob("*") if path.is_file()]
     curves = {f"tables/{name}_loss.{end}" for name in ("train", "eval") for end in ("csv", "png")}
-    tables = {f"tables/{name}.csv" for name in ("slices", "pairs", "marks", "hops")}
+    tables = {f"tables/{name}.csv" for name in ("slices", "pairs", "marks", "hops", "cascade")}
     others = {"metrics.json", "cost.json", "tables/fit.json", "tables/judge.json"}
     assert {path.relative_to("reports").as_posix() for path in made} == curves | tables | others
     before = {path: path.read_bytes() for path in made}

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS, Model
-from potstill.evaluation import compare, score
+from potstill.evaluation import cascade, compare, score
 from potstill.report import pages
 from potstill.task import settings
 from tests.conftest import Project
@@ -102,6 +103,9 @@ def scored(
     again = {**predictions, "again": predictions["base"], "adapter": predictions["base"]}
     table = compare.hops(t, tests, marks, again, {"lessons": 8, "other_tokens": []})
     compare.write_csv(Path("reports/tables/hops.csv"), table)
+    prices = SimpleNamespace(price_in=1.0, price_out=5.0, price_cached=None)
+    behind = cascade.table(t, tests, predictions, marks, "sft", prices)
+    compare.write_csv(Path("reports/tables/cascade.csv"), behind)
     return t
 
 
@@ -122,6 +126,7 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     assert "1 grounded" in text and "77" in text and MD5 in text
     verdicts = re.findall('class="(?:right|wrong)">(passed|failed)', text)
     assert verdicts == ["passed", "failed", "passed"]  # the adapter's answers are the base's here
+    assert "<code>make serve CASCADE=1</code>" in text and "against the teacher (p " in text
     found = data(page, "data")
     assert found["groups"] == {"broken": 4, "neither": 6, "fixed": 27, "both": 13}
     assert sum(found["groups"].values()) == 50

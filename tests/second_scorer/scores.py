@@ -295,6 +295,47 @@ class Second:
         hop = "training rows: other tokens where served"
         yield hop_row(hop, tokens["lessons"], others, others, 1.0, int(not others))
 
+    def cascade_table(self) -> Iterator[Row]:
+        """The student that ships with the teacher behind it: sent on is what was cut off or fails
+        a check that needs no expected answer."""
+        student, teacher = self.choice()["ship"], self.answers["teacher"]
+        bare = [{name: test[name] for name in self.task.input} for test in self.tests]
+        sent = [
+            row["finish_reason"] not in ("stop", None)
+            or any(passed is False for _, passed in self.task.verdicts(test, row["answer"]))
+            for test, row in zip(bare, self.answers[student], strict=True)
+        ]
+        alone = {"student": student, "teacher": "teacher"}
+        marks = {who: [mark is True for mark in self.marks[m]] for who, m in alone.items()}
+        marks["cascade"] = [marks["teacher" if on else "student"][i] for i, on in enumerate(sent)]
+        prices = [self.params["teacher"][name] for name in ("price_in", "price_out")]
+        for name, rows in self.slices.items():
+            for who in ("student", "cascade", "teacher"):
+                on = [i for i in rows if who == "teacher" or who == "cascade" and sent[i]]
+                right, count = [marks[who][i] for i in rows], len(rows)
+                line: Row = {"slice": name, "who": who, "rows": count, "right": sum(right)}
+                for start, many in (("", sum(right)), ("sent_", len(on))):
+                    low, high = wilson(many, count)
+                    line |= {"sent": many} if start else {}
+                    line |= {f"{start}share": round(many / count, 4)}
+                    if start and who != "cascade":
+                        low = high = float(who == "teacher")
+                    line |= {f"{start}low": low, f"{start}high": high}
+                for key in TOKENS:
+                    line[key] = round(1000 * sum(teacher[i][key] or 0 for i in on) / count)
+                line |= dict.fromkeys(("cost", "cost_low", "cost_high"), "")
+                if None not in prices:
+                    used = [[teacher[i][key] or 0 for key in TOKENS] for i in on or rows]
+                    each = sum(sum(map(mul, one, prices)) for one in used) / len(used) / 1e3
+                    shares = (len(on) / count, line["sent_low"], line["sent_high"])
+                    costs = [digits(round(each * share, 12), 4) for share in shares]
+                    line |= dict(zip(("cost", "cost_low", "cost_high"), costs, strict=True))
+                for other in alone:
+                    before = [marks[other][i] for i in rows]
+                    seen = Counter(zip(before, right, strict=True))
+                    line[f"p_{other}"] = digits(mcnemar(seen[False, True], seen[True, False]), 3)
+                yield line
+
     def losses(self, key: str) -> Iterator[Row]:
         for row in read(self.folder / "models/sft/adapter/logging.jsonl"):
             if key in row:
@@ -414,6 +455,7 @@ class Second:
             "pairs": self.pair_table(),
             "marks": self.mark_table(),
             "hops": self.hop_table(),
+            **({"cascade": self.cascade_table()} if "teacher" in self.answers else {}),
             **({"confusion": self.confusion_table()} if self.labels else {}),
             "train_loss": self.losses("loss"),
             "eval_loss": self.losses("eval_loss"),
@@ -444,7 +486,7 @@ class Second:
 
 def named(table: str, rows: Iterable[Row]) -> dict[str, Row]:
     """The rows of a table by the columns that name them, numbers as such."""
-    columns = {"slices": 3, "pairs": 2, "confusion": 4}.get(table, 1)
+    columns = {"slices": 3, "pairs": 2, "cascade": 2, "confusion": 4}.get(table, 1)
     found: dict[str, Row] = {}
     for row in rows:
         name = " ".join(str(value) for value in list(row.values())[:columns])
