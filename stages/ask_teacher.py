@@ -20,7 +20,11 @@ def main() -> None:
         print(f"ask_teacher: nothing is asked, {why}")
         return
     answers = list(asking.answer_rows(t, tests, p.teacher, samples=1))
-    predictions.write(jsonl.fresh_folder(path) / "test.jsonl", tests, answers, predictions.PAID)
+    more: tuple[str, ...] = predictions.PAID
+    if any("price_share" in row for row in answers):  # of a batch
+        answers = [{"price_share": 1} | row for row in answers]
+        more = (*more, "price_share")
+    predictions.write(jsonl.fresh_folder(path) / "test.jsonl", tests, answers, more)
 
 
 if __name__ == "__main__":

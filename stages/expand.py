@@ -18,6 +18,7 @@ from potstill.teacher import asking
 
 def main() -> None:
     p = params.load("near_duplicate", "expand", "teacher", "generate")
+    p.teacher.batch = False  # it asks in small rounds, each of which goes by the last one
     t = settings.load()
     registry.validate(t)
     seeds, gold = t.seeds(), t.gold()

@@ -20,6 +20,8 @@ import pytest
 from aiohttp import web
 
 from potstill.core import jsonl
+from tests.fake_batches import FakeBatches, right
+from tests.fake_batches import completion as completion
 
 ROOT = Path(__file__).resolve().parents[1]
 Body = dict[str, Any]
@@ -143,29 +145,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def completion(text: str, reason: str = "stop") -> Body:
-    """A chat.completion reply."""
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text},
-        "finish_reason": reason,
-    }
-    return {
-        "object": "chat.completion",
-        "choices": [choice],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
-    }
-
-
 @dataclass
 class FakeTeacher:
     """An OpenAI-compatible endpoint on loopback. `calls` is the ledger: every request body, in
-    order. `behave` may answer the n-th call (from 0) with a reply of its own; where it gives None
-    the answer is right. `models` is what it lists."""
+    order; `batches` has one of its own. `behave` may answer the n-th call (from 0) with a reply of
+    its own; where it gives None the answer is right. `models` is what it lists."""
 
     calls: list[Body] = field(default_factory=list)
     models: list[str] = field(default_factory=lambda: ["fake-235b"])
     behave: Callable[[int, Body, web.Request], Awaitable[web.StreamResponse | None]] | None = None
+    batches: FakeBatches = field(default_factory=FakeBatches)
     url: str = ""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -174,8 +163,7 @@ class FakeTeacher:
         reply = await self.behave(len(self.calls) - 1, body, request) if self.behave else None
         if reply is not None:
             return reply
-        word = body["messages"][-1]["content"].split()[-1]
-        return web.json_response(completion(json.dumps({"word": word, "length": len(word)})))
+        return web.json_response(right(body))
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(
@@ -195,6 +183,7 @@ def serving() -> Iterator[FakeTeacher]:
     application.add_routes(
         [web.post("/v1/chat/completions", teacher.chat), web.get("/v1/models", teacher.list_models)]
     )
+    application.add_routes(teacher.batches.routes())
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
 
     async def start() -> None:
@@ -235,6 +224,7 @@ def teacher_params() -> SimpleNamespace:
         retries=3,
         redraw=0,
         extra_body={},
+        batch=False,
         rpm=None,
         tpm=None,
         price_in=None,

@@ -12,9 +12,9 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering
 from potstill.task import settings
-from potstill.teacher import asking, form, local
+from potstill.teacher import asking, batch, form, local
 from potstill.teacher.journal import Journal, Used
-from potstill.teacher.limits import Budget
+from potstill.teacher.limits import BATCH, Budget
 
 TABLE = "{:16}{:>10}{:>12}{:>10}{:>14}{:>14}{:>12}"
 
@@ -134,8 +134,11 @@ def _text(lines: list[Line], notes: list[str], used: Used, p: SimpleNamespace) -
     if local.is_local(p.model) and budget.cost(0, 0) is None:
         budget = Budget(0.0, 0.0, None)
     yield TABLE.format("", "requests", "in journal", "to ask", "tokens in", "tokens out", "cost")
+    in_batches, costs = asking.in_batches(p), []
     for stage, requests, asked, *tokens in lines:
-        cost = budget.cost(*tokens)
+        share = BATCH if in_batches and stage != "expand" else 1
+        cost = budget.cost(*(share * count for count in tokens))
+        costs.append(cost or 0.0)
         counts = (f"{count:,.0f}" for count in (requests, requests - asked, asked, *tokens))
         yield TABLE.format(stage, *counts, "unknown" if cost is None else f"{cost:.2f}")
     yield from notes
@@ -147,9 +150,16 @@ def _text(lines: list[Line], notes: list[str], used: Used, p: SimpleNamespace) -
             "No answer of this model is in the journal yet: tokens in are guessed from the "
             f"prompts' length, tokens out are the most, teacher.max_tokens {p.max_tokens:,} each."
         )
-    yield f"time: {_time(asked, sum(tokens), used, p)}"
-    cost, spent = budget.cost(*tokens), budget.cost(*used.billed())
-    if cost is None or spent is None:
+    if in_batches and asked:
+        yield (
+            f"In batches of at most {batch.ROWS:,} requests, at half the prices; expand, the first "
+            f"{asking.SMOKE} requests of a stage and its last few are asked directly."
+        )
+        yield "time: a day at most for each stage's batches"
+    else:
+        yield f"time: {_time(asked, sum(tokens), used, p)}"
+    cost, spent = sum(costs), budget.cost(*used.billed())
+    if spent is None:
         prices = "teacher.price_in and teacher.price_out, the prices of a million tokens"
         yield f"cost: unknown; set {prices}"
         return

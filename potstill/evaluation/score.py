@@ -265,26 +265,30 @@ def cost(
 ) -> dict[str, Any]:
     """cost.json: what the teacher's answers took, `answers` of `bought` and those to the test rows,
     each request once. Prices are those of a million tokens (`price_cached` of a prompt's that the
-    endpoint had cached; None: price_in); money is null while they are unknown.
-    After `break_even_requests` to the teacher, each as dear as one to a test row, the answers
-    bought for the distillation are paid back; machines are not counted."""
+    endpoint had cached; None: price_in), of which an answer cost its `price_share`; money is null
+    while they are unknown.
+    After `break_even_requests` to the teacher, each as dear as one to a test row at the full price,
+    the answers bought for the distillation are paid back; machines are not counted."""
     bought = {row["key"]: row for row in [*answers, *tests] if row["error"] is None}.values()
 
     def tokens(rows: Collection[Row]) -> list[int]:
         return [sum(row[name] or 0 for row in rows) for name in TOKENS]
 
-    def price(rows: Collection[Row]) -> float | None:
+    def price(rows: Collection[Row], shares: bool) -> float | None:
         unknown = any(row[name] is None for row in rows for name in TOKENS)
         if price_in is None or price_out is None or unknown:
             return None
-        prompt, completion = tokens(rows)
-        cached = sum(row.get("cached_tokens") or 0 for row in rows)
+        prompt, completion, cached = (
+            sum((row.get(name) or 0) * (row.get("price_share", 1) if shares else 1) for row in rows)
+            for name in (*TOKENS, "cached_tokens")
+        )
         less = 0.0 if price_cached is None else price_in - price_cached
         return (prompt * price_in + completion * price_out - cached * less) / 1e6
 
     asked = [row for row in tests if row["error"] is None] or bought
-    spent = price(bought)
-    request = None if spent is None or not asked else (price(asked) or 0.0) / len(asked)
+    spent = price(bought, shares=True)
+    each = price(asked, shares=False)
+    request = None if spent is None or not asked else (each or 0.0) / len(asked)
     kept_row = None if spent is None or not kept else spent / kept
     money = {"spent": spent, "per_kept_row": kept_row, "per_request": request}
     return {

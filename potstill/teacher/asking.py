@@ -19,6 +19,7 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
 from potstill.teacher import form, local, place, scripted
+from potstill.teacher.batch import Batches
 from potstill.teacher.client import Client
 from potstill.teacher.endpoint import Endpoint, Request
 from potstill.teacher.journal import Journal
@@ -26,7 +27,7 @@ from potstill.teacher.journal import Journal
 RULES = Path("teacher")  # the task's own
 SMOKE = 16  # answers that are looked at before the rest is asked for
 FIELDS = ("model", "max_tokens", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
-SOME = ("reasoning", "refusal", "cached_tokens")  # where there are any
+SOME = ("reasoning", "refusal", "cached_tokens", "price_share")  # where there are any
 Check = Callable[[Row, str], list[str]]
 
 
@@ -155,12 +156,16 @@ def answer_rows(
 
 async def _ask(client: Client, questions: Questions, check: Check | None, share: float) -> None:
     """Asks what the journal lacks: of the first SMOKE questions and, when their answers are good,
-    of the rest. Raises UserError when too few of the first pass the task's checks."""
+    of the rest, in batches where teacher.batch says so. Raises UserError when too few of the first
+    pass the task's checks."""
+    new = in_batches(client.params)
     async with client.session():
-        todo = iter(questions)
-        if check and share:
+        batches = Batches(client, new)
+        todo = (asked for asked in questions if not batches.holds(asked[1].key))
+        if (check and share) or new:  # alone: the fewest that show that the form is right
             first = list(islice(todo, SMOKE))
             await client.ask(request for _, request in first)
+        if check and share:
             reasons = list(filter(None, (_against(client, check, *asked) for asked in first)))
             good = len(first) - len(reasons)
             if good < share * len(first):
@@ -170,7 +175,11 @@ async def _ask(client: Client, questions: Questions, check: Check | None, share:
                     f"{share:g} (generate.good_share): mend prompts/teacher.md before the "
                     "rest is paid for; these answers are in the journal"
                 )
-        await client.ask(request for _, request in todo)
+        if new or batches.open:
+            client.held = -client.answered - len(client.failed)  # all are passed again
+            await batches.ask(questions)
+        else:
+            await client.ask(request for _, request in todo)
 
 
 def _against(client: Client, check: Check, row: Row, request: Request) -> str | None:
@@ -183,6 +192,11 @@ def _against(client: Client, check: Check, row: Row, request: Request) -> str | 
     if answer["finish_reason"] not in ("stop", None):
         return f"finish_reason: {answer['finish_reason']}"
     return next(iter(check(row, answer["answer"])), None)
+
+
+def in_batches(params: SimpleNamespace) -> bool:
+    """Whether the teacher is asked by the batch API, which one that costs nothing has not."""
+    return params.batch and params.model != "scripted" and not local.is_local(params.model)
 
 
 def open_journal(task: Task) -> Journal:

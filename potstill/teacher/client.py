@@ -45,12 +45,12 @@ class Client:
         self.requests, self.tokens = Pace(params.rpm), Pace(params.tpm)
         cached = getattr(params, "price_cached", None)
         self.budget = Budget(params.price_in, params.price_out, params.budget, cached)
-        self._longest = params.max_tokens  # tokens of an answer; more where thinking is beyond it
-        self._unseen = 0  # tokens of a prompt that an endpoint adds beyond what is guessed
+        self.longest = params.max_tokens  # tokens of an answer; more where thinking is beyond it
+        self.unseen = 0  # tokens of a prompt that an endpoint adds beyond what is guessed
         self._under_way: set[str] = set()  # keys
-        self._given_up: list[str] = []  # reasons of the requests whose tries all failed
+        self.given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
-        self._refused = 0  # rows that the endpoint refused, and not in an earlier run already
+        self.refused = 0  # rows that the endpoint refused, and not in an earlier run already
         self._last: tuple[float, str] = (-math.inf, "")  # the last refusal, and when it came
         self._all_taken = False  # every request is answered, under way or given up
         self._turn = asyncio.Lock()  # held by the request that waits for its turn by the rates
@@ -59,8 +59,11 @@ class Client:
         self._stop = endpoint.stopping
         endpoint.hear = self._hear
         endpoint.known = journal.used[endpoint.model].answers > 0
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self._interrupted = False
+        # Of batches under way (potstill/teacher/batch.py): how many, what they may cost, what is
+        # said of them while a run waits
+        self.batches, self.in_batches, self.waiting = 0, 0.0, ""
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -88,23 +91,27 @@ class Client:
                     break
                 workers.create_task(self._work(todo))
                 await asyncio.sleep(START)
+        await self.conclude()
+
+    async def conclude(self) -> None:
+        """Writes what came in. Raises as `ask` does, for what befell the requests so far."""
         await self.journal.flush()
-        if isinstance(self._error, UserError):  # only now is known what was kept
-            raise UserError(f"{self._error}; {self._kept()}")
-        if self._error:
-            raise self._error
+        if isinstance(self.error, UserError):  # only now is known what was kept
+            raise UserError(f"{self.error}; {self._kept()}")
+        if self.error:
+            raise self.error
         if self._interrupted:
             raise KeyboardInterrupt(self._kept())
-        if self._given_up:
+        if self.given_up:
             raise UserError(
-                f"{len(self._given_up)} of {self.total} requests got no answer in "
-                f"{self.params.retries + 1} tries each, the last because {self._given_up[-1]}; "
+                f"{len(self.given_up)} of {self.total} requests got no answer in "
+                f"{self.params.retries + 1} tries each, the last because {self.given_up[-1]}; "
                 f"{self._kept()}"
             )
-        settled = self._refused + self.answered + self.held
-        if self._refused >= FAILED_IN_A_ROW and self._refused > NEARLY_ALL * settled:
+        settled = self.refused + self.answered + self.held
+        if self.refused >= FAILED_IN_A_ROW and self.refused > NEARLY_ALL * settled:
             last = next(reversed(self.failed.values()))
-            refused = f"{self._refused:,} of {settled:,} requests were refused"
+            refused = f"{self.refused:,} of {settled:,} requests were refused"
             raise UserError(f"{refused}, the last because {last}; {self._kept()}")
 
     async def _work(self, todo: Iterator[Request]) -> None:
@@ -118,7 +125,7 @@ class Client:
             try:
                 await self._ask(request)
             except Exception as error:  # a bug, too: what is under way may still come in
-                self._error = self._error or error
+                self.error = self.error or error
                 self._stop.set()
             finally:
                 self._under_way.discard(key)
@@ -132,7 +139,7 @@ class Client:
         counted, known = 0, self.journal.failed(request.key)
         limited = math.inf  # when the first 429 came
         for tries in count():
-            guessed, longest = request.guessed + self._unseen, self._longest
+            guessed, longest = request.guessed + self.unseen, self.longest
             most = self.budget.cost(guessed, longest)
             await self._pace(guessed + longest)
             await self._enter()
@@ -145,7 +152,7 @@ class Client:
                 self._good_at = time.monotonic()
                 row |= {"estimated": request.guessed, "seconds": round(self._good_at - sent, 3)}
                 self.journal.add(row)  # first: whatever befalls this worker, it was received
-                used = self._learn(request, row)
+                used = self.learn(request.guessed, row)
                 break
             except Refused as refusal:
                 await self._refuse(request, refusal, known)
@@ -153,10 +160,10 @@ class Client:
             except Retry as error:
                 refused = error.limit or error.overload
                 if error.kept:
-                    used = self._learn(request, error.kept)
+                    used = self.learn(request.guessed, error.kept)
                 elif error.billed:
                     used = guessed + longest
-                    lost = self.endpoint.row(request, "", LOST, guessed, longest)
+                    lost = self.endpoint.row(request.key, "", LOST, guessed, longest)
                     await self.journal.put(lost)
                 failure = error
             finally:
@@ -175,17 +182,17 @@ class Client:
                 return
             self.retries += 1
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
-            await self._sleep(self._heed(failure) + random.uniform(ceiling / 2, ceiling))
+            await self.sleep(self._heed(failure) + random.uniform(ceiling / 2, ceiling))
         await self.journal.settle()
         self.answered += 1
         self._in_a_row = 0
 
-    def _learn(self, request: Request, row: Row) -> int:
+    def learn(self, guessed: int, row: Row) -> int:
         """The tokens that a reply took, which later requests may take as well."""
         used_in, used_out = tokens(row)
         self.took.add(row)
-        self._longest = max(self._longest, used_out)
-        self._unseen = max(self._unseen, used_in - request.guessed)
+        self.longest = max(self.longest, used_out)
+        self.unseen = max(self.unseen, used_in - guessed)
         return used_in + used_out
 
     async def _give_up(self, request: Request, reason: str, kept: Row | None, known: bool) -> None:
@@ -199,7 +206,7 @@ class Client:
             if known:
                 return
         else:
-            self._given_up.append(reason)
+            self.given_up.append(reason)
         self._fail_in_a_row(reason, FAILED_IN_A_ROW)
 
     async def _refuse(self, request: Request, refusal: Refused, known: bool) -> None:
@@ -209,7 +216,7 @@ class Client:
         await self._keep(request, str(refusal))
         if known:
             return
-        self._refused += 1
+        self.refused += 1
         enough = REFUSED_IN_A_ROW if self.endpoint.answered else refusal.enough
         hint = f": {refusal.hint}" if refusal.hint else ""
         self._fail_in_a_row(f"{refusal}{hint}", enough)
@@ -217,7 +224,7 @@ class Client:
     async def _keep(self, request: Request, reason: str) -> None:
         """Journals the reason why a request gets no answer."""
         self.failed[request.key] = reason
-        await self.journal.put(self.endpoint.row(request, reason, MALFORMED, 0, 0))
+        await self.journal.put(self.endpoint.row(request.key, reason, MALFORMED, 0, 0))
 
     def _fail_in_a_row(self, reason: str, enough: int) -> None:
         self._in_a_row += 1
@@ -229,7 +236,7 @@ class Client:
         """Waits for a place in the window, and until nobody is held back."""
         while True:
             while (wait := self._open_at - time.monotonic()) > 0 and not self._stop.is_set():
-                await self._sleep(wait)
+                await self.sleep(wait)
             await self.window.enter()
             if self._open_at <= time.monotonic() or self._stop.is_set():
                 return
@@ -240,24 +247,34 @@ class Client:
         it go earlier."""
         async with self._turn:
             while (wait := max(self.requests.due(), self.tokens.due())) and not self._stop.is_set():
-                await self._sleep(min(wait, 0.1))
+                await self.sleep(min(wait, 0.1))
             self.requests.reserve()
             self.tokens.reserve(tokens)
 
     async def _may_go(self, most: float | None) -> bool:
         """Reserves what the request may cost; False when the run is stopping."""
         while not self._stop.is_set():
-            spent = self.budget.cost(*self.journal.used[self.endpoint.model].billed()) or 0.0
+            spent = self.spent()
             if fits := self.budget.fits(most, spent):
                 return True
             if fits is None:
-                await self._sleep(0.05)
+                await self.sleep(0.05)
             else:
-                raise UserError(
-                    f"teacher.budget {self.budget.cap:g} is used up: {spent:.4g} spent, and the "
-                    f"next request may cost {most:.2g}: raise teacher.budget"
-                )
+                raise self.used_up(most or 0.0, "the next request")
         return False
+
+    def spent(self) -> float:
+        """What all answers of the model in the journal cost, and those of its batches may cost."""
+        used = self.journal.used[self.endpoint.model]
+        return (self.budget.cost(*used.billed()) or 0.0) + self.in_batches
+
+    def used_up(self, most: float, what: str) -> UserError:
+        """What is said where `what` may cost `most` and does not fit."""
+        held = f" (batches under way may cost {self.in_batches:.4g} of it)" * bool(self.batches)
+        return UserError(
+            f"teacher.budget {self.budget.cap:g} is used up: {self.spent():.4g} spent{held}, and "
+            f"{what} may cost {most:.2g}: raise teacher.budget"
+        )
 
     def _heed(self, error: Retry) -> float:
         """Seconds for which a refused row waits, as the server asks; everybody does when many are
@@ -303,10 +320,12 @@ class Client:
         return "" if cost is None else f", cost {cost:.4g}"
 
     def _kept(self) -> str:
-        new = f"{self.answered:,} new answers"
-        return f"{new} are in the journal: the same command goes on from there"
+        new = f"{self.answered:,} new answers are in the journal"
+        if self.batches:
+            new += f", {self.batches:,} of its batches are still at the endpoint"
+        return f"{new}: the same command goes on from there"
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Sleeps, but wakes when the run is stopping."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
@@ -338,14 +357,16 @@ class Client:
                 signal.signal(number, handler)
 
     async def _report(self) -> None:
-        """One line every ten seconds in a log, a live line on a terminal."""
+        """One line every ten seconds in a log, where there is news; a live line on a terminal."""
         live, start = sys.stderr.isatty(), time.monotonic()
-        form = "\r{}\x1b[K" if live else "{}\n"
+        form, before = "\r{}\x1b[K" if live else "{}\n", ""
         try:
             while True:
                 await asyncio.sleep(0.5 if live else 10)
-                line = self._line(time.monotonic() - start)
-                print(form.format(line), end="", file=sys.stderr, flush=True)
+                line = self.waiting or self._line(time.monotonic() - start)
+                if live or line != before:
+                    print(form.format(line), end="", file=sys.stderr, flush=True)
+                before = line
         finally:
             if live:
                 print(form.format(""), end="", file=sys.stderr, flush=True)

@@ -16,7 +16,8 @@ from potstill.teacher.form import Form
 from potstill.teacher.journal import MALFORMED
 from potstill.teacher.limits import estimate
 from potstill.teacher.place import is_loopback
-from potstill.teacher.refusal import Rates, Refused, Retry, judge, rates
+from potstill.teacher.refusal import Rates, Refused, Retry, rates
+from potstill.teacher.refusal import judge as meaning
 
 KEPT = 1_000_000  # bytes that are kept of a reply without an answer
 
@@ -68,8 +69,8 @@ class Endpoint:
         http = openai.DefaultAioHttpClient(trust_env=not is_loopback(self.base_url), timeout=None)
         async with openai.AsyncOpenAI(
             base_url=self.base_url, api_key=self.api_key, http_client=http, max_retries=0
-        ) as self._http:
-            yield self._http
+        ) as self.http:
+            yield self.http
 
     async def models(self) -> list[str]:
         """The models that the endpoint lists. Raises UserError when it lists none in time."""
@@ -143,84 +144,88 @@ class Endpoint:
             async with asyncio.timeout(self.params.timeout):  # a dripping body included
                 # Not `chat.completions.create`, whose walk over types takes longer than the rest
                 body = self.form.body(request, without)
-                response = await self._http.post(url, cast_to=httpx.Response, body=body)
+                response = await self.http.post(url, cast_to=httpx.Response, body=body)
         except (TimeoutError, openai.APIStatusError, openai.APIConnectionError) as error:
-            raise self._failure(error) from None
-        raw = response.content
+            failure = self.failure(error)
+            self.ambiguous += isinstance(failure, Retry) and failure.billed
+            raise failure from None
         if said := rates(response.headers):
             self.hear(said, sent)
+        row = self.read(request.key, request.guessed, response.content)
+        return row | {"without": sorted(without)} if without else row
+
+    def read(self, key: str, guessed: int, raw: bytes) -> Row:
+        """The journal's row for the reply `raw` to the request `key`, whose prompt was guessed to
+        have so many tokens. Raises as `ask`, where it is no answer; it is kept then."""
         try:
-            found = reply.read(raw, request.guessed)
+            found = reply.read(raw, guessed)
         except reply.NoAnswer as error:
             failure = error
             # Without the key before anything is cut short, or half of it would be left. An answer
             # stays as it is: a key such as EMPTY may be a word of it.
             raw = raw.replace(self.api_key.encode(), b"***")
             try:
-                reply.read(raw, request.guessed)
+                reply.read(raw, guessed)
             except reply.NoAnswer as hidden:
                 failure = hidden
-            raise self._no_answer(request, failure, raw) from None
+            raise self._no_answer(key, guessed, failure, raw) from None
         self.answered = True
         tokens = found.prompt_tokens, found.completion_tokens
-        row = self.row(request, found.answer, found.finish_reason, *tokens) | found.fields()
-        return row | {"without": sorted(without)} if without else row
+        return self.row(key, found.answer, found.finish_reason, *tokens) | found.fields()
 
-    def _failure(self, error: BaseException) -> Exception:
+    def failure(self, error: BaseException) -> Exception:
         """What it means that no reply came, or one with a status of 400 or more."""
         import aiohttp
         import openai
 
         if isinstance(error, TimeoutError):
-            self.ambiguous += 1
             reason = f"{self} gave no answer within {self.params.timeout:g} s"
             return Retry(reason, overload=True, billed=True)
         if isinstance(error, openai.APIStatusError):
             if said := rates(error.response.headers):
                 self.hear(said, None)
-            return self._judge(error.status_code, error.response.text, error.response.headers)
+            return self.judge(error.status_code, error.response.text, error.response.headers)
         causes = [error]
         while cause := causes[-1].__cause__:
             causes.append(cause)
         reason = self._line(str(causes[-1]) or type(causes[-1]).__name__)
         # Not by the client's own classes, which take a refused connection for a time-out
         reached = not any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)
-        self.ambiguous += reached
         if not reached and not self.answered:  # nor ever was
             check = "check that it runs and TEACHER_BASE_URL"
             return UserError(f"{self} cannot be reached ({reason}): {check}")
         reason = f"the connection to {self} broke ({reason})"
         return Retry(reason, overload=not reached, billed=reached)
 
-    def _judge(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
+    def judge(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
         """What a status and its words mean, as refusal.judge says."""
         known = self.answered or self.known
-        return judge(str(self), status, headers, text.replace(self.api_key, "***"), known)
+        return meaning(str(self), status, headers, text.replace(self.api_key, "***"), known)
 
-    def _no_answer(self, request: Request, error: reply.NoAnswer, raw: bytes) -> Exception:
+    def _no_answer(self, key: str, guessed: int, error: reply.NoAnswer, raw: bytes) -> Exception:
         """What it means that a reply with a good status has no answer; it is in the journal then.
         An error that names a status is one of that status; any other is given one more try, since
         it says what it is."""
         text = writable(raw[:KEPT].decode("utf-8", "replace")).replace(self.api_key, "***")
-        tokens = error.tokens or (request.guessed, self.params.max_tokens)  # else: at the most
-        kept = self.row(request, text, MALFORMED, *tokens)
+        tokens = error.tokens or (guessed, self.params.max_tokens)  # else: at the most
+        kept = self.row(key, text, MALFORMED, *tokens)
         self.keep(kept)  # before anything is made of it
         most = None if error.tokens is None else int(error.again)
         reason = f"{self} sent {self._line(error.reason)}"
         if error.status is None:
             what = reason if error.reason.startswith("an error") else f"{MALFORMED}: {reason}"
             return Retry(what, kept=kept, most=most)
-        failure = self._judge(error.status, error.reason, {})
+        failure = self.judge(error.status, error.reason, {})
         if isinstance(failure, Retry):
             failure.kept, failure.most = kept, most
         return failure
 
     def row(
-        self, request: Request, answer: str, reason: str | None, tokens_in: Any, tokens_out: Any
+        self, key: str, answer: str, reason: str | None, tokens_in: Any, tokens_out: Any
     ) -> Row:
         """A row of the journal: what came of a request."""
         return {
-            "key": request.key,
+            "key": key,
             "model": self.model,
             "max_tokens": self.params.max_tokens,
             "answer": answer,

@@ -44,10 +44,18 @@ class Used:
     lost_in: int = 0  # tokens, at their most, of tries that may have been billed without an answer
     lost_out: int = 0
     cached_tokens: int = 0  # of prompt_tokens
+    free_in: float = 0.0  # tokens, lost ones too, that a batch's lower price leaves unpaid
+    free_out: float = 0.0
+    free_cached: float = 0.0
 
     def add(self, row: Row) -> None:
         """Counts a row of the journal."""
         tokens_in, tokens_out = tokens(row)
+        free = 1 - row.get("price_share", 1)
+        if free:
+            self.free_in += free * tokens_in
+            self.free_out += free * tokens_out
+            self.free_cached += free * (row.get("cached_tokens") or 0)
         if row["finish_reason"] in NO_ANSWER:
             self.lost_in += tokens_in
             self.lost_out += tokens_out
@@ -59,11 +67,12 @@ class Used:
             self.seconds += row.get("seconds") or 0.0
             self.estimated += row.get("estimated") or 0
 
-    def billed(self) -> tuple[int, int, int]:
+    def billed(self) -> tuple[float, float, float]:
         """Tokens of prompts and answers that may have been paid for, and those cached of the
-        prompts'."""
-        tokens_in, tokens_out = self.prompt_tokens, self.completion_tokens
-        return tokens_in + self.lost_in, tokens_out + self.lost_out, self.cached_tokens
+        prompts', in tokens of the full price."""
+        tokens_in, tokens_out = self.prompt_tokens + self.lost_in, self.completion_tokens
+        cached = self.cached_tokens - self.free_cached
+        return tokens_in - self.free_in, tokens_out + self.lost_out - self.free_out, cached
 
 
 class Journal:
@@ -83,8 +92,12 @@ class Journal:
         self._timer: asyncio.Task[None] | None = None
         self._failed: OSError | None = None
         self._lock = asyncio.Lock()
-        if path.exists():
-            with path.open("rb") as file:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads what others have appended."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH)
                 self._read(file.fileno())
 

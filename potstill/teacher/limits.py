@@ -11,6 +11,7 @@ FIRST_PROBE, LAST_PROBE = 1.0, 30.0
 MANY = 0.5  # from this share of late requests refused on, an endpoint is full for everybody
 CHANCE = 0.3  # up to this share, refusals may be of another kind than load
 OUTAGE = 0.9  # from this share on, it is no matter of how many are under way
+BATCH = 0.5  # share of its price that a request costs in a batch
 TRUSTED = 10.0  # seconds that a header alone holds requests back
 
 

@@ -360,7 +360,11 @@ class Second:
         money = ("spent", "per_kept_row", "per_request", "break_even_requests")
         if None in prices or any(row[name] is None for row in once for name in TOKENS):
             return found | dict.fromkeys(money)
-        spent, tested = (sum(map(mul, tokens(rows), prices)) / 1e6 for rows in (once, tests))
+        tested = sum(map(mul, tokens(tests), prices)) / 1e6
+        spent = sum(map(mul, tokens(once), prices)) / 1e6
+        for row in once:  # of what was asked in a batch a part was paid only
+            unpaid = 1 - row.get("price_share", 1)
+            spent -= unpaid * sum(map(mul, tokens([row]), prices)) / 1e6 if unpaid else 0
         each = tested / len(tests)
         requests = math.ceil(spent / each) if spent and each else None
         shown = [digits(value, 4) for value in (spent, spent / kept, each)]
