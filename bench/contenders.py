@@ -86,6 +86,7 @@ def ours(job: SimpleNamespace) -> Ask:
     assert all((aiohttp, httpx_aiohttp, jinja2, jsonschema, openai))  # not on the clock
     p = params.parse(params.read_text(ROOT / params.PATH), params.PATH)["teacher"]
     p |= {"model": MODEL, "temperature": 0.0, "max_tokens": ROOM, "extra_body": {}}
+    p["batch"] = getattr(job, "batch", False)
     p |= {"concurrency": job.concurrency, "rpm": None, "tpm": None, "budget": None}
     place = {"TEACHER_BASE_URL": job.url, "TEACHER_API_KEY": "none"}
     os.environ.update(place, TEACHER_JOURNAL=str(job.kept))
@@ -249,6 +250,7 @@ def contend(job: SimpleNamespace) -> Found:
         "requests": answers,
         "calls": seen["calls"],
         "refused": seen["refused"],
+        "twice": seen["twice"],
         "in_flight": seen["most"],
         "seconds": seconds,
         "served_seconds": seen["seconds"],

@@ -17,7 +17,8 @@ the last answer at the teacher, which leaves out the time that a peer takes to s
 its results. CPU (user and system) and memory are the client's, its child processes included (of
 their memory the largest). `disk` is journal or cache, bytes an answer. Then ours, and that of an
 older checkout (--before), against a teacher that answers 429: at random, or since it is full. Then
-memory and journal at --long rows from a teacher without latency, and the same journal once more.
+memory and journal at --long rows from a teacher without latency, and the same journal once more;
+and --batch rows by the batch API, whose teacher answers a batch by the second look.
 """
 
 import argparse
@@ -214,6 +215,16 @@ def grow(url: str, options: argparse.Namespace) -> dict[str, Found]:
     return found
 
 
+def in_batches(url: str, options: argparse.Namespace) -> Found:
+    """Ours by the batch API."""
+    job: Found = {"contender": "ours", "url": url, "latency": 0.0, "concurrency": 64}
+    print("\nin batches", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(Path(sys.executable), Path(folder), requests=options.batch, batch=True, **job)
+    show(found, "batches")
+    return found
+
+
 REFUSING = {  # what the teacher does, and what the ideal client would reach, in answers a second
     "429 for 15 % at random": ("&refuse=0.15", None),
     "full: 50 requests a second": ("&rate=50", 50),
@@ -246,7 +257,9 @@ def refusals(url: str, options: argparse.Namespace) -> list[Found]:
     return table
 
 
-def bars(table: list[Found], growth: dict[str, Found], refused: list[Found]) -> list[Found]:
+def bars(
+    table: list[Found], growth: dict[str, Found], refused: list[Found], batch: Found
+) -> list[Found]:
     """Each bar that the figures at hand can be held against."""
     found: list[tuple[str, float, bool]] = []
 
@@ -279,6 +292,12 @@ def bars(table: list[Found], growth: dict[str, Found], refused: list[Found]) -> 
         resume = f"s to resume {again['requests']:,} rows, at most 5"
         bar(resume, again["seconds"], again["seconds"] <= 5)
         bar("calls to resume, none", again["calls"], again["calls"] == 0)
+    if batch:
+        million = batch["seconds"] * 1e6 / batch["requests"]
+        bar("s for a million rows in batches, at most 600", million, million <= 600)
+        memory = batch["rss"] / 2**20
+        bar("MiB of memory for them, at most 1,024", memory, memory <= 1024)
+        bar("requests of them paid for twice, none", batch["twice"], batch["twice"] == 0)
     for row in (row for row in refused if not row["before"]):
         if row["best"] is None:
             bar(f"answers a second, {row['kind']}, at least 80", row["rate"], row["rate"] >= 80)
@@ -300,6 +319,7 @@ def main() -> None:
     add("--rounds", type=int, default=3, help=rounds)
     add("--only", nargs="+", choices=NAMES, default=list(NAMES))
     add("--long", type=int, default=100_000, help="rows of the long journal; 0 leaves it out")
+    add("--batch", type=int, default=100_000, help="rows of the batches; 0 leaves them out")
     add("--peers", type=Path, default=ROOT / ".cache/peers", help="the peers' environments")
     add("--refused", type=int, default=4000, help="requests to a teacher that answers 429; 0: none")
     add("--before", type=Path, help="a checkout of an older commit, for the same of it")
@@ -309,7 +329,8 @@ def main() -> None:
         table = compare(url, options) if options.requests else []
         refused = refusals(url, options) if options.refused else []
         growth = grow(url, options) if options.long else {}
-    held = bars(table, growth, refused)
+        batch = in_batches(url, options) if options.batch else {}
+    held = bars(table, growth, refused, batch)
     print()
     for one in held:
         print(f"{'met   ' if one['met'] else 'MISSED'} {one['bar']}: {one['found']:,.3g}")
@@ -320,7 +341,7 @@ def main() -> None:
             "system": platform.platform(),
         }
         report = {"machine": machine, "peers": PEERS, "table": table}
-        report |= {"growth": growth, "refusals": refused, "bars": held}
+        report |= {"growth": growth, "refusals": refused, "batch": batch, "bars": held}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -26,7 +26,7 @@ from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering, lengths, own_rows, reviews, split
 from potstill.task import settings
 from potstill.task.settings import Task
-from potstill.teacher import asking, local
+from potstill.teacher import asking, batch_api, local
 from potstill.training import model_folder, run
 
 SHOWN = 10  # findings of one kind that are printed; the others are counted
@@ -321,12 +321,13 @@ def teacher(at: Looked) -> Findings:
 
 
 def endpoint(at: Looked) -> Findings:
-    """Whether the endpoint answers and knows the model: its list is free; where it has none, one
-    token is asked for."""
+    """Whether the endpoint answers and knows the model, and batches where they are wanted: its
+    lists are free; where it has none of models, one token is asked for."""
     p = at.p.teacher
     if not at.seeds or p.model == "scripted" or local.is_local(p.model):
         return
     with asking.open_endpoint(p, p.model) as opened:
+        asyncio.run(batch_api.check(opened))
         try:
             names = asyncio.run(opened.models())
         except UserError:
@@ -334,9 +335,8 @@ def endpoint(at: Looked) -> Findings:
             return
     if p.model not in ("auto", *names):
         listed = ", ".join(names[:8]) or "none"
-        yield Finding(
-            False, f"teacher.model is {p.model}, which the endpoint does not list; it has: {listed}"
-        )
+        what = f"teacher.model is {p.model}, which the endpoint does not list; it has: {listed}"
+        yield Finding(False, what)
 
 
 async def _one_token(opened: Any, name: str) -> None:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from potstill.teacher.limits import BATCH
 from potstill.teacher.refusal import Refused
 
 ROWS, BYTES = 50_000, 200_000_000  # of a file of requests, at most
+GROUP = 2048  # lines of an answer's file that are journaled at once
 FEW = 16  # requests that are not worth a batch: they are asked for directly
 FIRST_LOOK, LAST_LOOK = 1.0, 60.0  # seconds between two looks at the batches
 FULL = ("token_limit_exceeded", "enqueued", "rate_limit")  # in words: too much is waiting
@@ -273,9 +275,10 @@ class Batches:
         for file in files:
             await self.api.fetch(file, path)
             with path.open("rb") as fetched:
-                for line in fetched:
-                    lines.take(line)
-                    await self.journal.settle()
+                while group := list(islice(fetched, GROUP)):
+                    for line in group:
+                        lines.take(line)
+                    await self.journal.flush()
             path.unlink()
 
     def _journaled(self, name: str) -> set[str]:

@@ -99,8 +99,7 @@ class BatchApi:
         while True:
             last: str | None = ""
             while last is not None:
-                query = {"limit": 100} | ({"after": last} if last else {})
-                page = await self._json(self._getting("/batches", params=query))
+                page = await self.listed(100, last)
                 batches = [batch for batch in page.get("data") or [] if isinstance(batch, dict)]
                 for batch in batches:
                     if (batch.get("metadata") or {}).get(MARK) == name:
@@ -111,6 +110,11 @@ class BatchApi:
             if time.time() - since > LAG:
                 return None
             await self.pause(LAG / 10)
+
+    async def listed(self, limit: int, after: str = "", once: bool = False) -> Row:
+        """A page of the endpoint's batches, the newest first."""
+        query = {"limit": limit} | ({"after": after} if after else {})
+        return await self._json(self._getting("/batches", params=query), once=once)
 
     async def look(self, batch: str) -> State:
         """How far a batch is."""
@@ -201,6 +205,21 @@ class BatchApi:
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2**tries)
         asked = min(failure.wait or 0.0, LONGEST_WAIT)
         await self.pause(asked + random.uniform(ceiling / 2, ceiling))
+
+
+async def check(endpoint: Endpoint) -> None:
+    """Raises UserError where teacher.batch is true and an endpoint has no batches, which one call
+    that is free shows."""
+    if not endpoint.params.batch:
+        return
+    async with endpoint.connected():
+        api = BatchApi(endpoint)
+        try:
+            await api.listed(1, once=True)
+        except Refused as refusal:
+            raise refused(endpoint, refusal) from None
+        except Retry as failure:
+            raise UserError(failure.reason) from None
 
 
 def refused(endpoint: Endpoint, refusal: Refused) -> UserError:

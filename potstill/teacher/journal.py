@@ -148,7 +148,7 @@ class Journal:
         """Writes what is still waiting, at once. Raises OSError when that, or an earlier write,
         failed."""
         while self._pending:
-            await self._commit()
+            await self._commit(len(self._pending))
         if self._failed:
             raise self._failed
 
@@ -160,9 +160,9 @@ class Journal:
         except OSError as error:
             self._failed = error
 
-    async def _commit(self) -> None:
+    async def _commit(self, most: int = GROUP) -> None:
         async with self._lock:
-            if group := self._pending[:GROUP]:
+            if group := self._pending[:most]:
                 await asyncio.to_thread(self._append, group)
                 del self._pending[: len(group)]
 

@@ -319,12 +319,16 @@ def _usage(body: Any, shown: int, guessed: int) -> tuple[int | None, int | None,
     places = [body, *(body.get(name) for name in WRAPPED)] if isinstance(body, dict) else []
     found: dict[str, int] = {}
     for used in (_at(place, path) for place in places for path in USAGE):
-        if isinstance(used, dict) and not found:
-            beside = sum(_count(used.get(name)) or 0 for name in BESIDE)
-            for name, paths in COUNTS.items():
-                for path in paths:
-                    if (count := _count(_at(used, path))) is not None:
-                        found.setdefault(name, count + beside * (path == ("input_tokens",)))
+        if not isinstance(used, dict):
+            continue
+        beside = sum(_count(used.get(name)) or 0 for name in BESIDE)
+        for name, paths in COUNTS.items():
+            for path in paths:
+                if (count := _count(_at(used, path))) is not None:
+                    found[name] = count + beside * (path == ("input_tokens",))
+                    break
+        if found:
+            break
     tokens_in, tokens_out, total = (found.get(name) for name in ("in", "out", "total"))
     if total is not None:
         tokens_out = max(tokens_out or 0, total - (tokens_in or 0))

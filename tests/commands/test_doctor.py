@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from potstill.commands import doctor, experiments
 from potstill.core import jsonl
@@ -185,6 +186,10 @@ def test_the_endpoint_is_asked_for_its_models_alone(project: Project, fake: Fake
     assert said(paid=False)[0] == [] and not fake.calls
     fake.models = ["another"]
     assert "which the endpoint does not list; it has: another" in said(paid=False)[1][0]
+    project.set(teacher_batch=True)
+    assert said(paid=False)[0] == []
+    fake.batches.reply = lambda call, done: web.json_response({}, status=404)
+    assert "takes no batch (404" in said(paid=False)[0][0] and not fake.calls
 
 
 @pytest.mark.parametrize(
