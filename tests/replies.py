@@ -253,7 +253,7 @@ def run(fake: FakeTeacher, rows: int, seed: str, budget: float | None) -> Counte
     ledger, found = Ledger(fake, seed), Counter[str]()
     values: dict[str, Any] = {"model": f"fake-{seed}", "temperature": 0.0, "max_tokens": 64}
     values |= {"concurrency": 16, "timeout": 20, "retries": 3, "redraw": 0, "extra_body": {}}
-    values |= {"rpm": None, "tpm": None, "budget": budget, "price_cached": None}
+    values |= {"batch": False, "rpm": None, "tpm": None, "budget": budget, "price_cached": None}
     values |= dict(zip(("price_in", "price_out"), ledger.prices, strict=True))
     params, task = SimpleNamespace(**values), settings.load()
     inputs = [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(rows)]

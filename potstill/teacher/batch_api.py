@@ -17,6 +17,7 @@ from potstill.teacher.refusal import Refused, Retry, retry_after
 
 MARK = "potstill"  # the key of a batch's metadata under which its name stands
 WINDOW, TARGET = "24h", "/v1/chat/completions"
+FILES = ("output_file_id", "error_file_id")
 DAY = 86_400.0
 PATIENCE = 3600.0  # seconds of nothing but failures, before the stage ends
 TRANSFER = 3600.0  # seconds for one file
@@ -36,15 +37,14 @@ class Broken(Exception):
 
 @dataclass
 class State:
-    """What the endpoint says of a batch. `files` are those of answers and of errors, `reason` and
-    `code` say why it failed as a whole, `wait` is the seconds until the next look, as it asks."""
+    """What the endpoint says of a batch. `files` are those of answers and of errors, `reason` says
+    why it failed as a whole, `wait` is the seconds until the next look, as it asks."""
 
     status: str
     completed: int
     failed: int
     files: list[str]
     reason: str
-    code: str
     wait: float
 
     @property
@@ -119,18 +119,19 @@ class BatchApi:
     async def look(self, batch: str) -> State:
         """How far a batch is."""
         found = await self._json(self._getting(f"/batches/{batch}"))
-        counts, errors = found.get("request_counts") or {}, found.get("errors") or {}
-        first = next(iter(errors.get("data") or []), None) or {}
-        line = f"line {first['line']}: " if first.get("line") else ""
-        return State(
-            str(found.get("status")),
-            int(counts.get("completed") or 0),
-            int(counts.get("failed") or 0),
-            [found[name] for name in ("output_file_id", "error_file_id") if found.get(name)],
-            line + " ".join(str(first.get("message") or "without a reason").split())[:200],
-            str(first.get("code") or ""),
-            min(found["wait"] or 0.0, LONGEST_WAIT),
+        files = [str(found[name]) for name in FILES if found.get(name)]
+        counts, errors = found.get("request_counts"), found.get("errors")
+        done, failed = (
+            number if isinstance(number := _at(counts, name), int) else 0
+            for name in ("completed", "failed")
         )
+        first = next(iter(_at(errors, "data") or []), None)
+        line = f"line {_at(first, 'line')}: " if _at(first, "line") else ""
+        said = (_at(first, name) for name in ("message", "code"))
+        words = ", ".join(str(one) for one in said if one)
+        reason = line + (self.endpoint.line(words) or "it does not say why")
+        wait = min(found["wait"] or 0.0, LONGEST_WAIT)
+        return State(str(found.get("status")).lower(), done, failed, files, reason, wait)
 
     async def fetch(self, file: str, path: Path) -> None:
         """Writes a file of the endpoint to `path`."""
@@ -228,6 +229,11 @@ def refused(endpoint: Endpoint, refusal: Refused) -> UserError:
         f"{endpoint} takes no batch ({refusal}): a batch needs /files and /batches there; where "
         "it has none, set teacher.batch: false"
     )
+
+
+def _at(value: Any, name: str) -> Any:
+    """What an object has under a name; None where it is no object, or has nothing there."""
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def _response() -> Any:

@@ -85,7 +85,7 @@ class Lines:
         if status is None:
             error = found.get("error")
             said = error.get("message") or error.get("code") if isinstance(error, dict) else error
-            raise Retry(f"{self.endpoint} said: {' '.join(str(said).split())[:200]}")
+            raise Retry(f"{self.endpoint} said: {self.endpoint.line(str(said))}")
         body = json.dumps(found["response"].get("body"))
         if status >= 400:
             raise self.endpoint.judge(status, body, {})

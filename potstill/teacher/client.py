@@ -322,7 +322,8 @@ class Client:
     def _kept(self) -> str:
         new = f"{self.answered:,} new answers are in the journal"
         if self.batches:
-            new += f", {self.batches:,} of its batches are still at the endpoint"
+            many = "batches are" if self.batches > 1 else "batch is"
+            new += f", {self.batches:,} {many} still at the endpoint"
         return f"{new}: the same command goes on from there"
 
     async def sleep(self, seconds: float) -> None:

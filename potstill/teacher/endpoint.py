@@ -83,7 +83,7 @@ class Endpoint:
         except (openai.APIError, TimeoutError, ValueError, LookupError, TypeError) as error:
             raise UserError(
                 f"teacher.model is auto, but {self.base_url}/models gives no list of models "
-                f"({self._line(str(error))}): name the model"
+                f"({self.line(str(error))}): name the model"
             ) from None
 
     async def ask(self, request: Request) -> Row:
@@ -188,7 +188,7 @@ class Endpoint:
         causes = [error]
         while cause := causes[-1].__cause__:
             causes.append(cause)
-        reason = self._line(str(causes[-1]) or type(causes[-1]).__name__)
+        reason = self.line(str(causes[-1]) or type(causes[-1]).__name__)
         # Not by the client's own classes, which take a refused connection for a time-out
         reached = not any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)
         if not reached and not self.answered:  # nor ever was
@@ -211,7 +211,7 @@ class Endpoint:
         kept = self.row(key, text, MALFORMED, *tokens)
         self.keep(kept)  # before anything is made of it
         most = None if error.tokens is None else int(error.again)
-        reason = f"{self} sent {self._line(error.reason)}"
+        reason = f"{self} sent {self.line(error.reason)}"
         if error.status is None:
             what = reason if error.reason.startswith("an error") else f"{MALFORMED}: {reason}"
             return Retry(what, kept=kept, most=most)
@@ -234,6 +234,6 @@ class Endpoint:
             "completion_tokens": tokens_out,
         }
 
-    def _line(self, text: str) -> str:
+    def line(self, text: str) -> str:
         """One short line of what the server said."""
         return " ".join(text.replace(self.api_key, "***").split())[:200]

@@ -280,7 +280,7 @@ def test_without_batch_what_is_under_way_is_waited_for_and_the_rest_is_asked(
         if call.startswith("GET /batches/")
         else None
     )
-    with pytest.raises(UserError, match=r"1 of its batches"):
+    with pytest.raises(UserError, match=r"1 batch is still at the endpoint"):
         ask(60, params)
     fake.batches.reply = lambda call, done: None
     params.batch = False
@@ -300,7 +300,7 @@ def test_a_stop_leaves_the_batches_and_the_next_run_goes_on(
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt, match="1 of its batches"):
+    with pytest.raises(KeyboardInterrupt, match="1 batch is still at the endpoint"):
         ask(60, params)
     fake.batches.looks = 2
     check(ask(60, params))
@@ -310,7 +310,7 @@ def test_a_stop_leaves_the_batches_and_the_next_run_goes_on(
 
 # ---- killed at any moment, and two at once
 
-STEPS = [  # where a run is killed, before or after: each call, each write
+STEPS: list[tuple[Any, str]] = [  # where a run is killed, before or after: each call, each write
     (batch_api.BatchApi, name) for name in ("upload", "create", "find", "look", "fetch")
 ]
 STEPS += [
