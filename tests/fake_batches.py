@@ -36,10 +36,10 @@ def right(body: Body) -> Body:
 @dataclass
 class FakeBatches:
     """`paid` is the ledger: how often each request was answered, by its custom_id. The n-th batch
-    (from 0) ends after `looks` looks as `ends(n)` says: with a status, half of its requests done
-    where that is not completed, or with (code, message) of one that failed as a whole.
-    `line(body, n)` may give another line for a request that is asked for the n-th time (from 0),
-    without its custom_id, or "" for none. `reply(call, done)`, of a call such as "POST /files",
+    (from 0) ends after `looks` looks at any batch as `ends(n)` says: with a status, half of its
+    requests done where that is not completed, or with (code, message) of one that failed as a
+    whole. `line(body, n)` may give another line for a request that is asked for the n-th time (from
+    0), without its custom_id, or "" for none. `reply(call, done)`, of a call such as "POST /files",
     may answer otherwise, before and after it is done."""
 
     paid: Counter[str] = field(default_factory=Counter)
@@ -121,8 +121,9 @@ class FakeBatches:
         batch = self.batches.get(request.match_info["id"])
         if batch is None:
             return web.json_response({"error": {"message": "no such batch"}}, status=404)
-        if batch["status"] in ("validating", "in_progress"):
-            self._advance(batch)
+        for one in self.batches.values():  # those that nobody looks at go on, too
+            if one["status"] in ("validating", "in_progress"):
+                self._advance(one)
         return web.json_response(self._shown(batch), headers=self.headers)
 
     def _shown(self, batch: Body) -> Body:
