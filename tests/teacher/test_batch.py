@@ -24,7 +24,7 @@ from potstill.evaluation import score
 from potstill.task import settings
 from potstill.teacher import asking, batch, batch_api, client
 from potstill.teacher.journal import Journal
-from tests.conftest import Body, FakeTeacher, Project, completion
+from tests.conftest import ROOT, Body, FakeTeacher, Project, completion
 
 DIRECT = 16  # requests that come before the first batch
 FOLDER = Path(".cache/teacher/toy.batches")
@@ -46,6 +46,7 @@ def hurry(patch: Any = setattr) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch.setattr)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # by which a forkserver loads this file once
 
 
 @pytest.fixture
