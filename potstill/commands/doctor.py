@@ -327,12 +327,12 @@ def endpoint(at: Looked) -> Findings:
     if not at.seeds or p.model == "scripted" or local.is_local(p.model):
         return
     with asking.open_endpoint(p, p.model) as opened:
-        asyncio.run(batch_api.check(opened))
         try:
             names = asyncio.run(opened.models())
         except UserError:
             asyncio.run(_one_token(opened, p.model))
-            return
+            names = [p.model]
+        asyncio.run(batch_api.check(opened))
     if p.model not in ("auto", *names):
         listed = ", ".join(names[:8]) or "none"
         what = f"teacher.model is {p.model}, which the endpoint does not list; it has: {listed}"

@@ -209,10 +209,11 @@ class BatchApi:
 
 
 async def check(endpoint: Endpoint) -> None:
-    """Raises UserError where teacher.batch is true and an endpoint has no batches, which one call
-    that is free shows."""
+    """Raises UserError where teacher.batch is true and an endpoint, which answers otherwise, has no
+    batches; one call that is free shows it."""
     if not endpoint.params.batch:
         return
+    endpoint.answered = True
     async with endpoint.connected():
         api = BatchApi(endpoint)
         try:
