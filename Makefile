@@ -69,8 +69,8 @@ serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=80
 bench-serve: .venv/ready ## the server under load beside bare vLLM: minutes
 	@$(POTSTILL) bench-serve
 
-quantize: .venv/ready ## fewer bits a weight: FORMAT=int8 (CPU), gptq or awq (GPU), gguf (llama.cpp)
-	@$(if $(filter-out int8,$(FORMAT)),,$(SETUP) quantize && )$(POTSTILL) quantize $(FORMAT)
+quantize: .venv/ready ## fewer bits a weight: FORMAT=int8, gptq, gguf or gguf-q4_k_m
+	@$(SETUP) quantize && $(POTSTILL) quantize $(FORMAT)
 
 doctor: .venv/ready ## what can go wrong, before it costs anything: files, model, endpoint
 	@$(POTSTILL) doctor

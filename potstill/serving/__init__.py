@@ -7,6 +7,6 @@ models/quantized/<format> and reports/quantized.csv. No stage uses this package.
 
 `serve` starts vLLM's OpenAI-compatible server with the middleware `gateway` inside it, or with
 `cascade`: the gateway with the teacher (`standby`) behind the student. `quantize` makes the student
-smaller and compares it with itself, and `int8` is the part of that which runs in an environment of
-its own.
+smaller and compares it with itself; `compressor` and `llama_cpp` are the parts of that which run in
+an environment of their own.
 """

@@ -1,9 +1,10 @@
 """`make quantize FORMAT=int8`: the student with fewer bits a weight, compared with the student
 before it may be served.
 
-int8       weights and activations, by llm-compressor on a CPU; vLLM serves it on a CPU, too
-gptq, awq  4-bit weights, by `swift export` on a GPU; calibrated, as int8 is, on training rows
-gguf       8-bit weights, converted and served by llama.cpp, whose folder LLAMA_CPP names
+int8         weights and activations, by llm-compressor; vLLM serves it, on a CPU, too
+gptq         4-bit weights, likewise; vLLM serves it on a GPU, or a CPU with AVX-512
+gguf         8-bit weights (Q8_0), converted by llama.cpp, for it and for Ollama
+gguf-q4_k_m  mostly 4-bit weights, by llama.cpp's mix of that name
 
 → models/quantized/<format>; reports/quantized.csv: size, memory, tokens a second and right rows of
 the student and of each format, and whether it is still the same model, by the test that merged
@@ -19,11 +20,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,64 +37,82 @@ from potstill.core.jsonl import Row
 from potstill.evaluation import compare, score, statistics
 from potstill.inference import engine, predictions
 from potstill.serving import serve
-from potstill.serving.int8 import LESSONS
+from potstill.serving.llama_cpp import PARALLEL
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.training import model_folder, run, swift
 
 Chat = list[dict[str, str]]
 Twice = tuple[list[str], list[str]]  # what two equal runs answer to the same rows
-FORMATS = ("int8", "gptq", "awq", "gguf")
+FORMATS = ("int8", "gptq", "gguf", "gguf-q4_k_m")
 VENV = project.ROOT / ".venv-quantize"
+PYTHON = VENV / "bin/python"
 GGUF = "model.gguf"
+# The source distribution that has llama.cpp with its converter; nothing of it is built or installed
+SOURCE = "llama-cpp-python==0.3.36"
+SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+CONVERTER = "convert_hf_to_gguf.py"
+PARTS = (CONVERTER, "conversion/", "gguf-py/gguf/")  # of what is in it
 
 
-def export_config(
-    method: str, model: Path, lessons: Path, out: Path, max_length: int
-) -> swift.Config:
-    """The YAML of `swift export` for 4-bit weights."""
-    weights = {"quant_method": method, "quant_bits": 4, "group_size": 64}
-    rows = {"dataset": [str(lessons)], "quant_n_samples": LESSONS, "max_length": max_length}
-    folder = {"output_dir": str(out), "exist_ok": True, "load_args": False}
-    given = swift.model_config(str(model), "main")
-    return {**given, **weights, **rows, "quant_batch_size": 1, **folder}
-
-
-def make(kind: str, model: Path, lessons: Path, out: Path, max_length: int) -> None:
-    """Writes the quantised model to the folder `out`. Raises UserError where this machine lacks the
-    GPU or the tool for it, and when the tool fails."""
+def make(kind: str, model: Path, lessons: Path, out: Path) -> None:
+    """Writes the quantised model to the folder `out`. Raises UserError where this machine lacks
+    what serves the format or makes it, and when a tool fails."""
+    serve.refuse(kind)
+    if not (VENV / "ready").is_file():
+        remedy = "expected llm-compressor and llama.cpp in it: `make quantize` makes it"
+        raise UserError(f"{VENV.name} is missing, {remedy}")
     work = project.cache() / "quantize" / kind
-    if kind in ("gptq", "awq"):
-        if not model_folder.on_cuda():
-            remedy = "take one, or `make quantize FORMAT=int8`"
-            raise UserError(f"FORMAT={kind} needs an NVIDIA GPU, and there is none here: {remedy}")
-        return swift.run("export", export_config(kind, model, lessons, out, max_length), work)
-    command: list[str | Path]
-    if kind == "int8":
-        command = [VENV / "bin/python", "-m", "potstill.serving.int8", model, lessons, out]
-        if not (VENV / "ready").is_file():
-            remedy = "expected llm-compressor in it: `make quantize` makes it"
-            raise UserError(f"{VENV.name} is missing, {remedy}")
-    else:
-        script = llama_cpp() / "convert_hf_to_gguf.py"
-        command = [sys.executable, script, model, "--outfile", out / GGUF, "--outtype", "q8_0"]
-    out.mkdir(parents=True)
     work.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     log, env = work / "log", os.environ | model_folder.environment(hub=False)
-    with log.open("wb") as to:
-        code = subprocess.call(command, stdout=to, stderr=subprocess.STDOUT, env=env)
-    if code:
-        line = swift.telling_line(log, code)
-        raise UserError(f"FORMAT={kind} failed: {line} (the whole log: {log})")
+    steps: list[list[str | Path]]
+    if kind in ("int8", "gptq"):
+        steps = [[PYTHON, "-m", "potstill.serving.compressor", kind, model, lessons, out]]
+    else:
+        folder, whole = converter(), out / "f16.gguf"
+        env["PYTHONPATH"] = os.pathsep.join([str(project.ROOT), str(folder / "gguf-py")])
+        to = ("q8_0", out / GGUF) if kind == "gguf" else ("f16", whole)
+        steps = [
+            [sys.executable, folder / CONVERTER, model, "--outtype", to[0], "--outfile", to[1]]
+        ]
+        if kind != "gguf":
+            steps.append([PYTHON, "-m", "potstill.serving.llama_cpp", "q4_k_m", whole, out / GGUF])
+    for command in steps:
+        with log.open("wb") as to_log:
+            code = subprocess.call(command, stdout=to_log, stderr=subprocess.STDOUT, env=env)
+        if code:
+            line = swift.telling_line(log, code)
+            raise UserError(f"FORMAT={kind} failed: {line} (the whole log: {log})")
+    (out / "f16.gguf").unlink(missing_ok=True)
 
 
-def llama_cpp() -> Path:
-    """llama.cpp's folder. Raises UserError when LLAMA_CPP names none, or one that is not built."""
-    folder = Path(name := os.environ.get("LLAMA_CPP", ""))
-    needed = ("convert_hf_to_gguf.py", "build/bin/llama-server")
-    if not all((folder / path).is_file() for path in needed):
-        expected = f"the folder of a built llama.cpp, with {' and '.join(needed)}"
-        raise UserError(f"LLAMA_CPP is {name!r}, expected {expected}")
+def converter() -> Path:
+    """The folder of llama.cpp's converter, from SOURCE, fetched once. Raises UserError when the
+    index that pip is set to does not give it."""
+    folder = project.cache() / "packages" / SOURCE.replace("==", "-")
+    if folder.is_dir():
+        return folder
+    part = run.part(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    (part / "wanted.txt").write_text(f"{SOURCE} --hash=sha256:{SHA256}\n")
+    command = [str(PYTHON), "-m", "pip", "download", "--no-deps", "--no-build-isolation"]
+    command += ["--no-binary", ":all:", "--require-hashes", "--disable-pip-version-check"]
+    command += ["--quiet", "--dest", str(part), "-r", str(part / "wanted.txt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        line = (done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"])[-1]
+        remedy = "see the network and `pip config list`"
+        raise UserError(f"{SOURCE} (77 MB, for GGUF) could not be fetched: {line}: {remedy}")
+    packed = next(part.glob("*.tar.gz"))
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            member.name = member.name.partition("/vendor/llama.cpp/")[2]
+            if member.name.startswith(PARTS):
+                archive.extract(member, part, filter="data")
+    packed.unlink()
+    run.replace(folder)
     return folder
 
 
@@ -99,7 +120,7 @@ def answered(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> 
     """A model's greedy answers, by the parameters `p` of predict, in a process of its own:
     {"answers", "tokens_per_second", "memory_mib"}."""
     spawn = multiprocessing.get_context("spawn")  # vLLM's memory ends with its process
-    ask = _by_llama_cpp if (model / GGUF).is_file() else _by_vllm
+    ask = partial(_by_llama_cpp, str(PYTHON)) if (model / GGUF).is_file() else _by_vllm
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         texts, tokens, seconds, kib = pool.submit(ask, model, chats, p, dtype).result()
     rates = {"tokens_per_second": round(tokens / seconds, 1), "memory_mib": kib >> 10}
@@ -124,17 +145,20 @@ def _by_vllm(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> 
     return [output.text for output in outputs], tokens, seconds, memory
 
 
-def _by_llama_cpp(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> Asked:
+def _by_llama_cpp(
+    python: str, model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str
+) -> Asked:
     from openai import OpenAI
 
-    program = [str(llama_cpp() / "build/bin/llama-server"), "-m", str(model / GGUF)]
-    command = [*program, *f"--host 127.0.0.1 --jinja -np 4 -c {4 * p.max_model_len}".split()]
+    command = [python, "-m", "potstill.serving.llama_cpp", "serve", str(model / GGUF)]
     how: Row = {"model": GGUF, "temperature": 0.0, "max_tokens": p.max_tokens}
     how["extra_body"] = {"chat_template_kwargs": {"enable_thinking": False}}
-    with server(command, {}, stderr=subprocess.DEVNULL) as url:
+    env = {"PYTHONPATH": str(project.ROOT)}
+    with server([*command, str(p.max_model_len)], env, stderr=subprocess.DEVNULL) as url:
         client: Any = OpenAI(base_url=f"{url}/v1", api_key="none").chat.completions
+        client.create(messages=chats[0], **how)
         start = time.monotonic()
-        with ThreadPoolExecutor(4) as pool:  # as many requests at once as -np says
+        with ThreadPoolExecutor(PARALLEL) as pool:
             replies = list(pool.map(lambda chat: client.create(messages=chat, **how), chats))
         seconds = time.monotonic() - start
     texts = [reply.choices[0].message.content for reply in replies]
@@ -232,7 +256,7 @@ def main() -> None:
     parser.add_argument("format", nargs="*", choices=FORMATS, default=["int8"])
     given = parser.parse_args()
     t = settings.load()
-    p = params.load("predict", "max_length")
+    p = params.load("predict")
     model = serve.student_folder(t)
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     before = evaluated(t)
@@ -240,7 +264,7 @@ def main() -> None:
     for kind in given.format:
         part = run.part(folders[kind])
         shutil.rmtree(part, ignore_errors=True)
-        make(kind, model, t.data / "4-train.jsonl", part, p.max_length)
+        make(kind, model, t.data / "4-train.jsonl", part)
         run.replace(folders[kind])
     chats = [t.messages("student", row) for row in tests]
     measured = {}
@@ -252,7 +276,7 @@ def main() -> None:
     compare.write_csv(path, rows)
     for row in rows:
         print(
-            f"{row['model']:8} {row['size_mib']:8.1f} MiB {row['tokens_per_second']:9,.1f} tokens/s"
+            f"{row['model']:11} {row['size_mib']:7.1f} MiB {row['tokens_per_second']:8,.1f} token/s"
             f"  right {row['right']:,} of {row['rows']:,}  {row['differ']:,} differ,"
             f" {row['flips']:,} flips{'' if row['passed'] else ': NOT THE SAME MODEL'}"
         )

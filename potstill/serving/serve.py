@@ -4,7 +4,7 @@
         -d '{"input": "…"}'
 
 --host, --port   127.0.0.1 and 8000 when left out
---format         int8, gptq or awq: a quantised form of the student
+--format         int8 or gptq: a quantised form of the student
 --speculative    another value than the parameter serve.speculative has
 --cascade        what fails the task's checks goes to the teacher, which may cost (docs/serve.md)
 --stream         with it, streamed requests are `buffered` until checked (the default), or for the
@@ -38,7 +38,7 @@ from potstill.task.settings import Task
 from potstill.training import model_folder
 
 # The arithmetic of the quantised forms: INT8 kernels take no float32 where the processor has AMX.
-PRECISION = {"int8": "bfloat16", "gptq": "float16", "awq": "float16"}
+PRECISION = {"int8": "bfloat16", "gptq": "bfloat16"}
 QUEUE = 2048  # requests that wait or run; vLLM answers 503 to more
 GATEWAY, CASCADE = "potstill.serving.gateway.Gateway", "potstill.serving.cascade.Cascade"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 8}
@@ -52,6 +52,19 @@ def student_folder(t: Task, kind: str | None = None) -> Path:
     command = f"quantize FORMAT={kind}`" if kind else f"repro TASK={t.name}` trains it"
     model_folder.check_folder(folder, f"`make {command}")
     return folder
+
+
+def refuse(kind: str | None) -> None:
+    """Raises UserError where vLLM cannot serve the student's form of this kind on this machine. Its
+    kernel for 4-bit weights on a CPU is in the library for AVX-512 alone."""
+    if kind != "gptq" or model_folder.on_cuda():
+        return
+    import torch
+
+    if not torch.cpu._is_avx512_supported():
+        needed = "an NVIDIA GPU, or a CPU with AVX-512, for vLLM to serve it"
+        remedy = "take int8, or gguf-q4_k_m for llama.cpp"
+        raise UserError(f"FORMAT=gptq needs {needed}, and there is none here: {remedy}")
 
 
 def speculation(t: Task, given: str) -> str:
@@ -156,7 +169,11 @@ def main() -> None:
     gateway.api_key()
     if p.predict.grounded:
         Grammars(t)  # says what is wrong before the server starts
+    if given.format and given.format not in PRECISION:
+        expected = f"expected {' or '.join(PRECISION)}; llama.cpp serves GGUF (docs/serve.md)"
+        raise UserError(f"FORMAT={given.format} is not for vLLM, {expected}")
     model = student_folder(t, given.format)
+    refuse(given.format)
     with with_teacher(t, given.stream, given.down) if given.cascade else nullcontext():
         run(t, model, given, p)
 

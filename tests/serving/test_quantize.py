@@ -1,37 +1,54 @@
-"""`make quantize`: what is asked of the tools, the table and its verdict; the real INT8 once, and
-stand-ins for llama.cpp."""
+"""`make quantize`: what is asked of the tools, the table and its verdict; the mix of types that
+llama.cpp calls Q4_K_M; the real INT8 once, and stand-ins for llama.cpp."""
 
+import ctypes
 import json
-import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gguf
+import numpy
 import pytest
 
 from potstill.core import jsonl
+from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from potstill.evaluation import compare
+from potstill.serving import llama_cpp as llama
 from potstill.serving import quantize
 from potstill.task import settings
-from potstill.training import model_folder, swift
+from potstill.training import model_folder
 from tests import fakes
 from tests.conftest import ROOT, Project
 
 P = SimpleNamespace(max_tokens=32, max_model_len=1024)  # of predict
 CONVERTER = """
 import sys
-model, _, out, _, kind = sys.argv[1:]
-if kind != "q8_0" or "unknown" in model:
+model, _, kind, _, out = sys.argv[1:]
+if "unknown" in model:
     raise NotImplementedError("BPE pre-tokenizer was not recognized")
-open(out, "wb").write(b"GGUF" * 100)
+open(out, "wb").write(kind.encode() * 100)
 """
-LLAMA = """#!%s
-import json, sys
+# The Python of .venv-quantize: pip, llama.cpp's rounding and its server
+OTHER = """#!%s
+import json, pathlib, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+words = sys.argv[1:]
+if words[1] == "pip":
+    import shutil
+    assert "--require-hashes" in words and "--no-build-isolation" in words
+    shutil.copy("llama.tar.gz", words[words.index("--dest") + 1])
+    sys.exit(0)
+assert words[:2] == ["-m", "potstill.serving.llama_cpp"], words
+if words[2] == "q4_k_m":
+    pathlib.Path(words[4]).write_bytes(pathlib.Path(words[3]).read_bytes()[:150])
+    sys.exit(0)
+assert words[2] == "serve" and words[4] == "1024", words
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self): self.reply({"status": "ok"})
     def do_POST(self):
@@ -85,14 +102,18 @@ def test_the_table_holds_each_format_against_the_student(tests: list[jsonl.Row])
     measured = {
         "student": {"size": 3 << 20, **said(tests, 1)},
         "int8": {"size": 1 << 20, **said(tests, 2)},
-        "awq": {"size": 1 << 19, **said(tests, 20)},
+        "gptq": {"size": 1 << 19, **said(tests, 20)},
     }
     table = quantize.table(toy, tests, quantize.evaluated(toy), measured)
     found = {row["model"]: row for row in table}
     assert [
         (name, row["size_mib"], row["rows"], row["right"], row["differ"], row["flips"])
         for name, row in found.items()
-    ] == [("student", 3.0, 40, 39, 1, 1), ("int8", 1.0, 40, 38, 2, 2), ("awq", 0.5, 40, 20, 20, 20)]
+    ] == [
+        ("student", 3.0, 40, 39, 1, 1),
+        ("int8", 1.0, 40, 38, 2, 2),
+        ("gptq", 0.5, 40, 20, 20, 20),
+    ]
     # One more than the floor is chance, nineteen are not.
     assert [row["passed"] for row in found.values()] == [1, 1, 0]
 
@@ -105,7 +126,7 @@ def test_a_format_that_answers_otherwise_fails_the_command(
     wrong: int,
     code: int,
 ) -> None:
-    def made(kind: str, model: Path, lessons: Path, out: Path, max_length: int) -> None:
+    def made(kind: str, model: Path, lessons: Path, out: Path) -> None:
         assert (kind, str(model), str(lessons)) == ("int8", "models/student", "data/4-train.jsonl")
         fakes.model(out)
 
@@ -135,29 +156,53 @@ def test_what_this_machine_cannot_do_is_one_sentence(
     tests: list[jsonl.Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_folder, "on_cuda", lambda: False)
+    monkeypatch.setattr("torch.cpu._is_avx512_supported", lambda: False)
     monkeypatch.setattr(quantize, "VENV", Path(".venv-quantize"))
-    monkeypatch.delenv("LLAMA_CPP", raising=False)
+    student, lessons = Path("models/student"), Path("data/4-train.jsonl")
     for kind, sentence in (
-        ("gptq", "FORMAT=gptq needs an NVIDIA GPU"),
-        ("awq", "FORMAT=awq needs an NVIDIA GPU"),
-        ("int8", ".venv-quantize is missing, expected llm-compressor"),
-        ("gguf", "LLAMA_CPP is '', expected the folder of a built llama.cpp"),
+        ("gptq", "FORMAT=gptq needs an NVIDIA GPU, or a CPU with AVX-512, for vLLM to serve it"),
+        ("int8", ".venv-quantize is missing, expected llm-compressor and llama.cpp in it"),
+        ("gguf", ".venv-quantize is missing"),
     ):
         with pytest.raises(UserError, match=sentence):
-            quantize.make(
-                kind, Path("models/student"), Path("data/4-train.jsonl"), Path("out") / kind, 1024
-            )
+            quantize.make(kind, student, lessons, Path("out") / kind)
+    assert not Path("out").exists()
+    for kind in ("gptq", "int8"):
+        monkeypatch.setattr("torch.cpu._is_avx512_supported", lambda: True)
+        with pytest.raises(UserError, match="is missing"):
+            quantize.make(kind, student, lessons, Path("out") / kind)
+
+
+@pytest.fixture
+def llama_cpp(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source distribution with a converter, and a Python that pip, llama.cpp's rounding and its
+    server run in."""
+    monkeypatch.setattr(quantize, "VENV", project.dir / "other")
+    monkeypatch.setattr(
+        quantize, "PYTHON", project.write("other/bin/python", OTHER % sys.executable)
+    )
+    monkeypatch.setattr(core_project, "cache", lambda: project.dir / ".cache")
+    (project.dir / "other/bin/python").chmod(0o755)
+    project.write("other/ready", "")
+    with tarfile.open("llama.tar.gz", "w:gz") as archive:
+        for name in (quantize.CONVERTER, "conversion/a.py", "gguf-py/gguf/b.py", "src/llama.cpp"):
+            path = project.write(f"packed/vendor/llama.cpp/{name}", CONVERTER)
+            archive.add(path, f"llama_cpp_python-1/vendor/llama.cpp/{name}")
+        archive.add(path, "llama_cpp_python-1/setup.py")
 
 
 def test_gguf_goes_through_llama_cpp(
-    tests: list[jsonl.Row], project: Project, monkeypatch: pytest.MonkeyPatch
+    tests: list[jsonl.Row], project: Project, llama_cpp: None
 ) -> None:
-    project.write("llama/convert_hf_to_gguf.py", CONVERTER)
-    project.write("llama/build/bin/llama-server", LLAMA % sys.executable).chmod(0o755)
-    monkeypatch.setenv("LLAMA_CPP", str(project.dir / "llama"))
-    out, lessons = Path("models/quantized/gguf"), Path("data/4-train.jsonl")
-    quantize.make("gguf", Path("models/student"), lessons, out, 1024)
-    assert quantize.size(out) == 400
+    student, lessons = Path("models/student"), Path("data/4-train.jsonl")
+    for kind, bytes_ in (("gguf", b"q8_0" * 100), ("gguf-q4_k_m", (b"f16" * 100)[:150])):
+        out = Path("models/quantized") / kind
+        quantize.make(kind, student, lessons, out)
+        assert [path.name for path in out.iterdir()] == [quantize.GGUF]
+        assert (out / quantize.GGUF).read_bytes() == bytes_
+    folder = quantize.converter()
+    parts = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py"))
+    assert parts == ["conversion/a.py", quantize.CONVERTER, "gguf-py/gguf/b.py"]
     toy = settings.load()
     found = quantize.answered(out, [toy.messages("student", row) for row in tests], P, "float32")
     assert found["answers"] == said(tests)["answers"]
@@ -167,36 +212,86 @@ def test_gguf_goes_through_llama_cpp(
         UserError,
         match="FORMAT=gguf failed: NotImplementedError: BPE pre-tokenizer was not recognized",
     ):
-        quantize.make("gguf", fakes.model("models/unknown"), lessons, Path("other"), 1024)
-    project.write("llama/build/bin/llama-server", "#!/bin/sh\nexit 3\n")
-    with pytest.raises(UserError, match="llama-server ended with exit code 3"):
+        quantize.make("gguf", fakes.model("models/unknown"), lessons, Path("other/out"))
+    project.write("other/bin/python", "#!/bin/sh\nexit 3\n")
+    with pytest.raises(UserError, match="python ended with exit code 3"):
         quantize.answered(out, [], P, "float32")
 
 
-@pytest.mark.slow
-def test_the_yaml_of_swift_export_is_its_own(tests: list[jsonl.Row], tmp_path: Path) -> None:
-    paths = []
-    for method in ("gptq", "awq"):
-        paths.append(tmp_path / f"{method}.yaml")
-        config = quantize.export_config(
-            method, Path("models/student"), Path("4-train.jsonl"), tmp_path / "out", 1024
-        )
-        paths[-1].write_text(swift.render(config))
-    code = (  # the class's own parser, without its __post_init__, which would load the model
-        "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
-        "from swift.arguments import ExportArguments; from transformers import HfArgumentParser\n"
-        "for path in sys.argv[1:]:\n"
-        "    argv = [path]; parse_yaml_args(argv)\n"
-        "    parser = HfArgumentParser([ExportArguments])\n"
-        "    a, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
-        "    print(json.dumps([a.quant_method, a.quant_bits, a.group_size, a.dataset, rest]))"
-    )
-    env = os.environ | model_folder.environment(hub=False)
-    done = subprocess.run(
-        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True, env=env
-    )
-    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
-    assert parsed == [[method, 4, 64, ["4-train.jsonl"], []] for method in ("gptq", "awq")]
+def test_without_an_index_the_converter_is_named(llama_cpp: None, project: Project) -> None:
+    project.write("other/bin/python", "#!/bin/sh\necho ERROR: no route >&2\nexit 1\n")
+    expected = "llama-cpp-python==.* could not be fetched: ERROR: no route: see the network"
+    with pytest.raises(UserError, match=expected):
+        quantize.converter()
+
+
+MORE = {0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 26, 27, 28, 29}  # of 30 layers, as llama.cpp has them
+
+
+@pytest.mark.parametrize(
+    ("name", "tied", "expected"),
+    [
+        ("token_embd.weight", True, "Q6_K"),
+        ("token_embd.weight", False, "Q4_K"),
+        ("output.weight", False, "Q6_K"),
+        ("output_norm.weight", True, None),
+        ("blk.3.attn_norm.weight", True, None),
+        ("blk.3.attn_q.bias", True, None),
+        ("blk.3.attn_q.weight", True, "Q4_K"),
+        ("blk.3.attn_qkv.weight", True, "Q5_K"),
+        *(
+            (f"blk.{i}.{part}.weight", True, "Q6_K" if i in MORE else "Q4_K")
+            for i in range(30)
+            for part in ("attn_v", "ffn_down")
+        ),
+    ],
+)
+def test_the_mix_of_types_is_llama_cpps(name: str, tied: bool, expected: str | None) -> None:
+    assert llama.kind(name, 30, tied) == expected
+
+
+def test_a_gguf_is_rounded_row_by_row(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metadata and its vectors stay. A row that is no multiple of a type's block gets the type
+    that llama.cpp falls back to."""
+    shapes = {"token_embd": (3, 576), "blk.0.ffn_down": (2, 256), "blk.0.attn_q": (2, 96)}
+    shapes["blk.0.attn_k"] = (2, 40)
+    writer = gguf.GGUFWriter("whole.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_file_type(1)
+    writer.add_token_list(["a", "b"])
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", numpy.ones(shape, numpy.float16))
+    writer.add_tensor("output_norm.weight", numpy.ones(576, numpy.float32))
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+
+    def quantize_chunk(*given: Any) -> int:
+        kind, _, into, start, rows, columns, more = given
+        assert (start.value, more) == (0, None)
+        block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind.value)]
+        count = rows.value * columns.value // block * size
+        ctypes.memset(into, 7, count)
+        return int(count)
+
+    fake = SimpleNamespace(ggml_quantize_chunk=quantize_chunk)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: fake)
+    library = SimpleNamespace(xllamacpp=SimpleNamespace(__file__="x.so"))
+    monkeypatch.setitem(sys.modules, "xllamacpp", library)
+    quantize_chunk.restype = None  # type: ignore[attr-defined]
+    llama.q4_k_m("whole.gguf", "small.gguf")
+    small = gguf.GGUFReader("small.gguf")
+    types = {tensor.name: tensor.tensor_type.name for tensor in small.tensors}
+    assert types == {
+        "token_embd.weight": "Q8_0",  # for Q6_K, whose blocks have 256
+        "blk.0.ffn_down.weight": "Q6_K",
+        "blk.0.attn_q.weight": "Q5_0",  # for Q4_K
+        "blk.0.attn_k.weight": "F16",  # no block of 32 either
+        "output_norm.weight": "F32",
+    }
+    assert set(small.tensors[0].data.flat) == {7}
+    assert small.fields["general.file_type"].contents() == llama.Q4_K_M
+    assert small.fields["tokenizer.ggml.tokens"].contents() == ["a", "b"]
 
 
 @pytest.mark.slow
@@ -217,7 +312,7 @@ def test_int8_by_llm_compressor_answers_in_vllm(
     jsonl.write_jsonl("data/4-train.jsonl", lessons)
     model, out = Path("models/student"), Path("models/quantized/int8")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    quantize.make("int8", model, Path("data/4-train.jsonl"), out, 1024)
+    quantize.make("int8", model, Path("data/4-train.jsonl"), out)
     assert (
         json.loads((out / "config.json").read_text())["quantization_config"]["quant_method"]
         == "compressed-tensors"

@@ -52,6 +52,8 @@ def test_no_student_and_no_key_are_one_sentence(project: Project) -> None:
     assert out == f"error: models/student {missing}: `make repro TASK=toy` trains it\n"
     code, out = project.run("potstill.serving.serve", "--format", "int8", SERVE_API_KEY=KEY)
     assert out == f"error: models/quantized/int8 {missing}: `make quantize FORMAT=int8`\n"
+    code, out = project.run("potstill.serving.serve", "--format", "gguf", SERVE_API_KEY=KEY)
+    assert out.startswith("error: FORMAT=gguf is not for vLLM, expected int8 or gptq; llama.cpp")
 
 
 @pytest.mark.parametrize(
