@@ -81,7 +81,7 @@ class Standby(Client):
         except (UserError, OSError) as error:  # such as a budget that is used up, a full disk
             return str(error)
         finally:
-            given_up, self._given_up = self._given_up, []
+            given_up, self.given_up = self.given_up, []
         return self.failed.pop(request.key, given_up[-1] if given_up else None)
 
 
