@@ -12,6 +12,7 @@ JOBS ?= 1
 WORKERS = -n logical --maxprocesses 4 --dist loadfile # each with up to 3 GB in the real runs
 AS = # not make's own, the assembler
 one = '$(subst ','\'',$(1))' # one word for the shell, whatever signs it has
+BEHIND = $(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %)
 ROWS_AS = $(foreach option,AS MAP SEVERAL DRY,\
 	$(if $($(option)),--$(option)=$(call one,$($(option)))))
 
@@ -63,8 +64,7 @@ release: .venv/ready ## the student with a model card, tagged: VERSION=v1.0.0
 	@$(POTSTILL) release $(VERSION)
 
 serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=8000 HOST= CASCADE=1
-	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %) \
-		$(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %)
+	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %) $(BEHIND)
 
 bench-serve: .venv/ready ## the server under load beside bare vLLM: minutes
 	@$(POTSTILL) bench-serve

@@ -18,7 +18,6 @@ from potstill.evaluation import score, statistics
 from potstill.evaluation.score import Marks
 from potstill.evaluation.statistics import count, p_text, percent
 from potstill.task.settings import Task
-from potstill.teacher.limits import Budget
 
 WHO = ("student", "cascade", "teacher")
 MANY = 1000  # requests, of which the table gives tokens and cost
@@ -51,7 +50,6 @@ def table(
     pairs = zip(sent, right["student"], right["teacher"], strict=True)
     right["cascade"] = [teacher if on else student for on, student, teacher in pairs]
     asked = {"student": [False] * len(tests), "cascade": sent, "teacher": [True] * len(tests)}
-    price = Budget(prices.price_in, prices.price_out, None, prices.price_cached)
     found = []
     for name, rows in score.by_slice(task, tests).items():
         for who in WHO:
@@ -67,7 +65,7 @@ def table(
                 total = sum(row[tokens] or 0 for row in bought)
                 line[tokens] = round(MANY * total / len(rows))
             every = bought or [answers["teacher"][i] for i in rows]
-            line |= _cost(price, every, line)
+            line |= _cost(prices, every, line)
             for other in alone:
                 p = statistics.mcnemar([right[other][i] for i in rows], mine)
                 line[f"p_{other}"] = float(f"{p:.3g}")
@@ -81,13 +79,12 @@ def _share(prefix: str, part: int, rows: int) -> Row:
     return {f"{prefix}share": round(part / rows, 4), f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _cost(price: Budget, bought: Sequence[Row], line: Row) -> Row:
+def _cost(prices: SimpleNamespace, bought: Sequence[Row], line: Row) -> Row:
     """The cost of MANY requests where such a share as `line` says is sent on, each as dear as one
     of `bought` on average: the interval is that of the share."""
+    names, given = (*score.TOKENS, "cached_tokens"), ("price_in", "price_out", "price_cached")
     costs = [
-        price.cost(
-            row["prompt_tokens"] or 0, row["completion_tokens"] or 0, row.get("cached_tokens") or 0
-        )
+        score.money_for([row.get(name) or 0 for name in names], *(vars(prices)[n] for n in given))
         for row in bought
     ]
     known = [cost for cost in costs if cost is not None]

@@ -275,15 +275,13 @@ def cost(
         return [sum(row[name] or 0 for row in rows) for name in TOKENS]
 
     def price(rows: Collection[Row], shares: bool) -> float | None:
-        unknown = any(row[name] is None for row in rows for name in TOKENS)
-        if price_in is None or price_out is None or unknown:
+        if any(row[name] is None for row in rows for name in TOKENS):
             return None
-        prompt, completion, cached = (
+        sums = [
             sum((row.get(name) or 0) * (row.get("price_share", 1) if shares else 1) for row in rows)
             for name in (*TOKENS, "cached_tokens")
-        )
-        less = 0.0 if price_cached is None else price_in - price_cached
-        return (prompt * price_in + completion * price_out - cached * less) / 1e6
+        ]
+        return money_for(sums, price_in, price_out, price_cached)
 
     asked = [row for row in tests if row["error"] is None] or bought
     spent = price(bought, shares=True)
@@ -298,6 +296,21 @@ def cost(
         **{name: None if value is None else float(f"{value:.4g}") for name, value in money.items()},
         "break_even_requests": math.ceil(spent / request) if spent and request else None,
     }
+
+
+def money_for(
+    tokens: Iterable[float],
+    price_in: float | None,
+    price_out: float | None,
+    price_cached: float | None,
+) -> float | None:
+    """What `tokens` of prompts, of answers, and of prompts that were cached cost, by prices as
+    `cost` has them; None while they are unknown."""
+    if price_in is None or price_out is None:
+        return None
+    prompt, completion, cached = tokens
+    less = 0.0 if price_cached is None else price_in - price_cached
+    return (prompt * price_in + completion * price_out - cached * less) / 1e6
 
 
 def cost_line(found: dict[str, Any]) -> str:

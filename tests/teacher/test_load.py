@@ -118,11 +118,11 @@ class Fake:
             self.flying -= 1
         self.hear(rates(self.state()), sent)
         self.answered = True
-        return self.row(request, "yes", "stop", 7, 3)
+        return self.row(request.key, "yes", "stop", 7, 3)
 
-    def row(self, request: Request, answer: str, reason: str, *counts: int) -> Row:
+    def row(self, key: str, answer: str, reason: str, *counts: int) -> Row:
         named = zip(("prompt_tokens", "completion_tokens"), counts, strict=True)
-        return {"key": request.key, "answer": answer, "finish_reason": reason, **dict(named)}
+        return {"key": key, "answer": answer, "finish_reason": reason, **dict(named)}
 
 
 class AtRandom(Fake):

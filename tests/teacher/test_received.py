@@ -135,7 +135,7 @@ def test_what_was_received_is_in_the_journal_whatever_befalls_a_worker(
     def bug(*rest: Any) -> int:
         raise TypeError("a bug")
 
-    monkeypatch.setattr(client.Client, "_learn", bug)
+    monkeypatch.setattr(client.Client, "learn", bug)
     with pytest.raises(TypeError, match="a bug"):
         ask(50, teacher_params)
     assert 0 < len(fake.calls) <= 16
