@@ -119,7 +119,7 @@ class Project:
     def run(self, *command: str, **env: str) -> tuple[int, str]:
         """Exit code and output of `python -m …` in the project."""
         process = self.start(*command, **env)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)  # a real training, on a busy machine
         return process.returncode, out
 
 
