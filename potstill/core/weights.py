@@ -257,8 +257,9 @@ def _folder_sha256(folder: Path) -> str:
             return str(noted["sha256"])
     lines = "".join(f"{file.name} {_sha256(file)}\n" for file in files)
     found = hashlib.sha256(lines.encode()).hexdigest()
-    seen.parent.mkdir(parents=True, exist_ok=True)
-    seen.write_text(json.dumps({"files": stamp, "sha256": found}), encoding="utf-8")
+    with suppress(OSError):  # a read-only checkout: hashed again each time
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.write_text(json.dumps({"files": stamp, "sha256": found}), encoding="utf-8")
     return found
 
 
