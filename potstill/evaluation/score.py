@@ -157,7 +157,8 @@ def metrics(task: Task, tests: list[Row], marks: Marks) -> dict[str, Any]:
 def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
     """One answer's marks. `right`: it passes every check of the task. `unscored`: it fails none,
     but one has nothing to judge by. A task of JSON answers has more: whether the answer is JSON and
-    obeys the schema, and each expected key."""
+    obeys the schema, each expected key, and, of JSON that stands in a fence or a text, whether it
+    would be right without that (`wrapped`)."""
     text, expected = answer["answer"] or "", test.get("expected")
     parsed, reason = registry.parse(task, text)
     verdicts = registry.verdicts(task, test, text)
@@ -168,6 +169,8 @@ def mark(task: Task, test: Row, answer: Row) -> dict[str, Any]:
     marks: dict[str, Any] = {"right": not failed and not unscored, "unscored": unscored}
     if json_schema := by_check.get("json_schema"):
         marks |= {"valid_json": reason is None, "schema_valid": bool(json_schema.passed)}
+        if reason and (bare := registry.taught(task, {"answer": text})) != text:
+            marks["wrapped"] = all(one.passed for one in registry.verdicts(task, test, bare))
     if isinstance(expected, dict):
         compared = registry.keys(task, parsed, expected)
         marks["keys"] = {key: one.same for key, one in compared.items()}
@@ -202,6 +205,8 @@ def summary(marks: list[dict[str, Any]], share: str, free: bool = True) -> dict[
     for name in ("valid_json", "schema_valid"):
         if name in marks[0]:
             found[name] = _mean(mark[name] for mark in marks)
+    if wrapped := [mark["wrapped"] for mark in marks if "wrapped" in mark]:
+        found["wrapped"] = {"rows": len(wrapped), "right": sum(wrapped)}
     if "off" in marks[0]:
         off = [math.inf if mark["off"] is None else mark["off"] for mark in marks]
         found["within"] = {str(most): _mean(value <= most for value in off) for most in WITHIN}
@@ -242,6 +247,9 @@ def table(found: dict[str, Any]) -> str:
         line += f"{of['wrong']:6,} wrong {percent(headline(of)):>7} ({interval(of)})"
         unscored = f", {count(of['unscored'], 'row')} unscored" if of["unscored"] else ""
         lines.append(f"{line}  {MODELS[model].says}{unscored}")
+        if wrapped := of.get("wrapped"):
+            lines[-1] += f"; {wrapped['rows']:,} in a fence or a text, "
+            lines[-1] += f"{wrapped['right']:,} of them right without it"
     return "\n".join(lines)
 
 

@@ -76,6 +76,19 @@ def test_marks(
     assert list(found["keys"].values()) == keys
 
 
+def test_json_in_a_fence_or_a_text_is_wrong_and_counted(toy: settings.Task) -> None:
+    good, bad = '{"word": "大理市", "place": "25号"}', '{"word": "大理", "place": "25号"}'
+    texts = [f"```json\n{good}\n```", f"Here it is: {good}.", f"```\n{bad}\n```", good, "{", ""]
+    tests = [question(str(i)) for i in range(len(texts))]
+    answers = [answer(text, str(i)) for i, text in enumerate(texts)]
+    found = metrics(toy, tests, dict.fromkeys(MODELS, answers))
+    assert found["base"]["wrapped"] == {"rows": 3, "right": 2}
+    assert (found["base"]["right"], found["base"]["valid_json"]) == (1, 0.1667)
+    assert "wrapped" not in found["teacher"]  # its answers are judged as they would be learnt
+    line = next(line for line in score.table(found).splitlines() if line.startswith("base"))
+    assert line.endswith("; 3 in a fence or a text, 2 of them right without it")
+
+
 @pytest.mark.parametrize(
     ("test", "text", "right", "unscored"),
     [

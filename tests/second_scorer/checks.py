@@ -610,3 +610,20 @@ def verdict(found: list[Verdict]) -> Verdict:
 def right(verdicts: Verdicts) -> Verdict:
     """What the checks of a row say together."""
     return verdict([passed for _, passed in verdicts])
+
+
+def bare(task: Task, text: str | None) -> str | None:
+    """The JSON of an answer that is none as a whole, but has it in one fence of Markdown, or one
+    object with text round it. None for any other answer."""
+    if text is None or not text.strip() or task.parse(text)[0]:
+        return None
+    lines, inside = text.strip().split("\n"), []
+    marks = re.match("`{3,}|~{3,}", lines[0])
+    if marks and lines[-1].endswith(marks[0]) and marks[0][0] not in lines[0][marks.end() :]:
+        inside.append("\n".join([*lines[1:-1], lines[-1][: -len(marks[0])]]))
+    start, end = text.find("{"), text.rfind("}")
+    if 0 <= start < end:
+        before, after = text[:start].rstrip(), text[end + 1 :].lstrip()
+        if not before.endswith("[") and not after.startswith(("]", ",")):  # no part of a list
+            inside.append(text[start : end + 1])
+    return next((one for one in inside if task.parse(one)[0]), None)

@@ -125,6 +125,10 @@ class Second:
             found["valid_json"] = mean(self.task.parse(text)[0] for text in texts)
             first = listed.index("json_schema")
             found["schema_valid"] = mean(self.verdicts[model][i][first][1] is True for i in rows)
+            bare = [(i, checks.bare(self.task, text)) for i, text in zip(rows, texts, strict=True)]
+            if wrapped := [(i, text) for i, text in bare if text is not None]:
+                marks = [checks.right(self.task.verdicts(self.tests[i], t)) for i, t in wrapped]
+                found["wrapped"] = {"rows": len(wrapped), "right": marks.count(True)}
         if "length_within" in listed:
             off = [self.off(self.tests[i], text) for i, text in zip(rows, texts, strict=True)]
             found["within"] = {str(n): mean(value <= n for value in off) for n in (2, 5, 10)}
