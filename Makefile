@@ -96,6 +96,9 @@ try: .venv/ready ## ask base, student and teacher the same on a local page
 trace: .venv/ready ## one row's life: ID=9d81, the start of its id
 	@$(POTSTILL) trace $(call one,$(ID))
 
+track: .venv/ready ## the finished run's metrics to MLflow, at MLFLOW_TRACKING_URI
+	@$(POTSTILL) track
+
 new-task: .venv/ready ## a task of your own, with a small example that runs at once: NAME=invoice
 	@$(POTSTILL) new-task $(call one,$(NAME))
 
@@ -119,4 +122,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 
 .PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
 .PHONY: pull release serve bench-serve quantize doctor quote fill validate import review try
-.PHONY: trace new-task pipelines profile test base lock
+.PHONY: trace track new-task pipelines profile test base lock

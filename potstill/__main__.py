@@ -34,6 +34,7 @@ COMMANDS = {
     "validate": "potstill.commands.validate:main",
     "import": "potstill.commands.import_rows:main",
     "trace": "potstill.commands.trace:main",
+    "track": "potstill.commands.track:main",
     "new-task": "potstill.commands.new_task:main",
     "pipelines": "potstill.commands.pipelines:main",
     "profile": "potstill.commands.profile:main",

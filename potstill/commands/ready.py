@@ -11,6 +11,7 @@ from potstill.core.errors import UserError
 START = "git add -A && git commit -m start"
 # What DVC and git do together: results of a commit, experiments, sharing.
 GIT = "repro eval report exp sweep compare tour scale-curve gate check verify share pull release"
+GIT += " track"
 # What reads the inputs of a task, or says that they are as they were.
 INPUTS = "repro eval report exp sweep scale-curve check"
 
