@@ -9,11 +9,15 @@ regex     a regular expression
 shipped   the CRF that comes with usaddress: it has seen every row, so it is no peer, but it says
           how far the labels can be learnt
 
+With --models (minutes) vLLM also asks the base with 20 examples, and each model with a grammar: its
+answer is then JSON of the schema whose values stand in the line (predict.grounded).
+
 usaddress 0.5.16 is installed into .cache/bench/postal, an environment of its own. A row is right
 when its answer passes the checks of the task: all seven keys equal the labels. Prints Markdown,
 with the 95 % interval (Wilson) and the exact McNemar test against the student, or the first peer.
 """
 
+import argparse
 import contextlib
 import json
 import re
@@ -22,9 +26,10 @@ import sys
 from typing import Any
 
 from potstill.checks import registry
-from potstill.core import jsonl, project
+from potstill.core import jsonl, params, project
 from potstill.core.jsonl import Row
 from potstill.evaluation import statistics
+from potstill.inference import engine, few_shot, quoting
 from potstill.task import settings
 from tasks.postal.data import fetch, rows
 
@@ -131,6 +136,28 @@ def predicted(t: settings.Task, name: str, tests: list[Row]) -> list[str] | None
     return [answers[row["id"]] for row in tests]
 
 
+def asked(t: settings.Task, tests: list[Row], train: list[Row]) -> dict[str, list[str]]:
+    """What the base and the student answer with more examples, and by grammars."""
+    p = params.load("model", "model_revision", "predict", "few_shot")
+    rules = list(map(quoting.Grammars(t).of, tests))
+    long, short = ([t.messages(prompt, row) for row in tests] for prompt in ("teacher", "student"))
+    count = engine.token_counter(p.model, p.model_revision)
+    room = p.predict.max_model_len - p.predict.max_tokens
+    ways = {"base, quoting": (long, rules)}
+    for shots in (p.few_shot.examples, 20):
+        chats = few_shot.shown(long, train[:shots], room, count)
+        fit = (len(chats[0]) - len(long[0])) // 2
+        ways[f"base, {fit} examples"] = (chats, None)
+        ways[f"base, {fit} examples, quoting"] = (chats, rules)
+    chats, grammars = map(list, zip(*ways.values(), strict=True))
+    how = p.predict, p.model_revision
+    answers = engine.predict(p.model, chats, *how, stop_loops=True, grammars=grammars)
+    said = dict(zip(ways, answers, strict=True))
+    student = str(t.models / "sft/merged")
+    [said["sft, quoting"]] = engine.predict(student, [short], p.predict, grammars=[rules])
+    return {way: [row["answer"] for row in found] for way, found in said.items()}
+
+
 def table(tests: list[Row], marks: dict[str, list[bool]], first: str) -> str:
     """A row for each contender: right rows, interval, by slice, and p against the `first`."""
     slices = sorted({row["slice"] for row in tests})
@@ -151,6 +178,9 @@ def table(tests: list[Row], marks: dict[str, list[bool]], first: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", action="store_true")
+    models = parser.parse_args().models
     known = {
         jsonl.row_id({"text": row.line.text}): row.line
         for row in rows.rows(rows.read(fetch.sdist(rows.SDIST, rows.SHA256)))[0]
@@ -164,6 +194,7 @@ def main() -> None:
         for name in MODELS:
             if (answers := predicted(t, name, tests)) is not None:
                 said[name] = answers
+        said |= asked(t, tests, train) if models else {}
         said |= crfs([known[row["id"]] for row in train], tests)
         said["regex"] = [regex(row["text"]) for row in tests]
         marks = {
