@@ -143,15 +143,15 @@ def asked(t: settings.Task, tests: list[Row], train: list[Row]) -> dict[str, lis
     long, short = ([t.messages(prompt, row) for row in tests] for prompt in ("teacher", "student"))
     count = engine.token_counter(p.model, p.model_revision)
     room = p.predict.max_model_len - p.predict.max_tokens
-    ways = {"base, quoting": (long, rules)}
+    ways: dict[str, tuple[list[engine.Chat], list[str] | None]] = {"base, quoting": (long, rules)}
     for shots in (p.few_shot.examples, 20):
         chats = few_shot.shown(long, train[:shots], room, count)
         fit = (len(chats[0]) - len(long[0])) // 2
         ways[f"base, {fit} examples"] = (chats, None)
         ways[f"base, {fit} examples, quoting"] = (chats, rules)
-    chats, grammars = map(list, zip(*ways.values(), strict=True))
+    batches, grammars = [way[0] for way in ways.values()], [way[1] for way in ways.values()]
     how = p.predict, p.model_revision
-    answers = engine.predict(p.model, chats, *how, stop_loops=True, grammars=grammars)
+    answers = engine.predict(p.model, batches, *how, stop_loops=True, grammars=grammars)
     said = dict(zip(ways, answers, strict=True))
     student = str(t.models / "sft/merged")
     [said["sft, quoting"]] = engine.predict(student, [short], p.predict, grammars=[rules])
