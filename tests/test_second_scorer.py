@@ -273,7 +273,7 @@ def test_the_command_prints_each_model_and_each_difference(
     code, lines = run()
     assert (code, lines[-2]) == (1, "toy: 1 differences")
     assert lines[-1].startswith("  reports/cost.json: answers is ")
-    assert run("nothing") == (1, ["error: nothing has no predictions here, run `make repro` first"])
+    assert run("nothing") == (1, ["error: nothing lacks predictions here, run `make repro` first"])
 
 
 def test_it_imports_nothing_of_the_product() -> None:

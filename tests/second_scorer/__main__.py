@@ -22,7 +22,7 @@ def main() -> int:
     wanted = sys.argv[1] if len(sys.argv) > 1 else None
     found = folders(wanted)
     if not found:
-        print(f"error: {wanted or 'no task'} has no predictions here, run `make repro` first")
+        print(f"error: {wanted or 'every task'} lacks predictions here, run `make repro` first")
         return 1
     wrong = 0
     for folder in found:

@@ -90,7 +90,7 @@ class Second:
         """The name of the share of right rows."""
         if not any("exact_match" in check for check in self.config["checks"]):
             return "pass_rate"
-        if not read(self.data / "gold.jsonl"):
+        if any(test["slice"] == "held_out" for test in self.tests):  # the teacher's own answers
             return "agreement"
         labels = any(test.get("expected") is not None for test in self.tests)
         return "accuracy" if labels else "pass_rate"
