@@ -217,11 +217,11 @@ def _count(path: Path) -> int:
 
 
 def _locked() -> Iterator[Row]:
-    """The stages as dvc.lock has them, in the order of dvc.yaml: their parameters and the hashes of
-    what they made."""
-    order = list(lockfile.read_yaml(lockfile.PIPELINE)["stages"])
-    entries = lockfile.read()
-    for name in sorted(entries, key=lambda name: order.index(name.partition("@")[0])):
+    """The stages as dvc.lock has them, in the order of dvc.yaml, behind those of data/dvc.yaml:
+    their parameters and the hashes of what they made."""
+    stages, entries = list(lockfile.read_yaml(lockfile.PIPELINE)["stages"]), lockfile.read()
+    place = {name: number for number, name in enumerate(stages)}
+    for name in sorted(entries, key=lambda name: place.get(name.partition("@")[0], -1)):
         if name != "report":
             values: Row = {}
             for _, given in sorted(entries[name].get("params", {}).items(), reverse=True):

@@ -137,6 +137,14 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     assert set(re.findall(r'data-chart="(\w+)"', page)) == set(drawn)
 
 
+def test_rows_that_a_script_made_are_listed_first(project: Project) -> None:
+    t = scored(project, 20)
+    entry = {"cmd": "python -m rows", "outs": [{"path": "gold.jsonl", "md5": MD5}]}
+    project.write("data/dvc.lock", json.dumps({"stages": {"rows": entry}}))
+    page = pages.build(t)
+    assert 0 < page.index("data/gold.jsonl") < page.index("models/sft/adapter")
+
+
 def test_no_text_of_a_model_is_html_and_nothing_is_asked_for(project: Project) -> None:
     page = pages.build(scored(project, 20))
     own = page.replace((Path(pages.__file__).parent / "vega.js").read_text(encoding="utf-8"), "")
