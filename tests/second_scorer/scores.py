@@ -352,7 +352,7 @@ class Second:
         paths = [f"{name}.jsonl" for name in files]
         paid = [row for path in paths for row in read(self.data / path) if row["error"] is None]
         once = list({row["key"]: row for row in paid}.values())
-        tests = [row for row in self.answers["teacher"] if row["error"] is None] or once
+        tests = [row for row in self.answers.get("teacher", []) if row["error"] is None] or once
         kept = len(read(self.data / "3-kept.jsonl"))
         prices = [self.params["teacher"][name] for name in ("price_in", "price_out")]
 
