@@ -17,15 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from potstill.checks import registry
 from potstill.core.jsonl import Row
 from potstill.evaluation.cascade import faults
-from potstill.serving.gateway import CHAT, Gateway, with_body
+from potstill.serving import metrics
+from potstill.serving.capture import Served, names
+from potstill.serving.gateway import CHAT, HEADER, Gateway, with_body
 from potstill.serving.standby import Standby, Unavailable
 
-HEADER, FIELD, FLAG = "x-answered-by", "answered_by", "x-teacher"
+FIELD, FLAG = "answered_by", "x-teacher"
 STREAMS, DOWN = ("buffered", "student"), ("student", "503")
-# What a request may have and still be the task's: another length, schema or number of answers is a
-# question of the client's own, which the student alone answers.
-OURS = {"input", "messages", "model", "user", "stream", "stream_options", "temperature", "top_p"}
-OURS |= {"seed", "store", "metadata"}
 
 
 @dataclass
@@ -51,6 +49,7 @@ class Cascade(Gateway):
         assert chosen
         self.settings = chosen
         self.said = ""  # why the teacher gave no answer last
+        self.counted = 0.0  # of what the teacher cost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -61,11 +60,10 @@ class Cascade(Gateway):
     async def forward(self, given: Row, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != CHAT:
             return await self.app(scope, receive, send)
-        row = self.row(given)
+        row = self.ours(given)
         streamed = bool(given.get("stream"))
-        own = {name for name, value in given.items() if value is not None} - OURS
-        if row is None or own or (streamed and self.settings.stream == "student"):
-            return await self.app(scope, receive, _by_student(send))
+        if row is None or (streamed and self.settings.stream == "student"):
+            return await super().forward(given, scope, receive, _by_student(send))
         asked = {k: v for k, v in self.filled(given).items() if not k.startswith("stream")}
         scope, receive = with_body(scope, receive, self.dumped(asked))
         start, raw = await self._student(scope, receive)
@@ -76,13 +74,17 @@ class Cascade(Gateway):
             return await _send(send, start, raw, "application/json", {})
         choice = reply["choices"][0]
         failed = faults(self.task, row, choice["message"]["content"] or "", choice["finish_reason"])
+        served = Served(row, raw, failed=names(failed))
+        metrics.judged(names(failed))
         headers, more = {HEADER: "student"}, Row({FIELD: "student"})
         if failed:
             try:
                 found = await self.settings.teacher.answer(row)
             except Unavailable as error:
                 self._tell(str(error))
+                metrics.UNAVAILABLE.inc()
                 if self.settings.down == "503":
+                    self.recorder.put(served)
                     why = "the student's answer fails the checks, and the teacher gives none"
                     raise HTTPException(503, f"{why}: ask again in a while") from None
                 headers[FLAG], more["failed_checks"] = "unavailable", failed
@@ -91,8 +93,12 @@ class Cascade(Gateway):
                 reply |= self._taught(reply, found)
                 choice = reply["choices"][0]
                 text = choice["message"]["content"]
+                taught = {"answer": text, "finish_reason": choice["finish_reason"]}
+                served = served._replace(taught=taught)
                 if failed := faults(self.task, row, text, choice["finish_reason"]):
                     more["failed_checks"] = failed
+            self._count()
+        self.recorder.put(served)
         if streamed:
             usage = bool((given.get("stream_options") or {}).get("include_usage"))
             return await _send(send, start, _events(reply | more, usage), EVENTS, headers)
@@ -125,6 +131,13 @@ class Cascade(Gateway):
         choice = reply["choices"][0] | {"message": message, "finish_reason": reason}
         total = {"total_tokens": sum(used.values())}
         return {"model": found["model"], "choices": [choice], "usage": used | total}
+
+    def _count(self) -> None:
+        """Counts what the teacher's new answers have cost since the last time."""
+        teacher = self.settings.teacher
+        cost = teacher.budget.cost(*teacher.took.billed()) or 0.0
+        metrics.COST.inc(max(0.0, cost - self.counted))
+        self.counted = max(cost, self.counted)
 
     def _tell(self, why: str) -> None:
         """Says once why the teacher gives no answer, until the reason changes."""

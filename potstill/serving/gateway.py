@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import signal
+import time
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,7 +24,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from potstill.checks import registry
 from potstill.core import params
 from potstill.core.errors import UserError
+from potstill.core.jsonl import Row
 from potstill.inference.quoting import Grammars
+from potstill.serving import metrics
+from potstill.serving.capture import MOST_REPLY, Recorder, Served
 from potstill.task import settings
 from potstill.task.settings import Task
 
@@ -32,6 +36,11 @@ HEALTH, CHAT = "/health", "/v1/chat/completions"
 ROUTES = dict.fromkeys((HEALTH, "/metrics", "/v1/models"), "GET")
 ROUTES |= dict.fromkeys((CHAT, "/v1/completions"), "POST")
 FORMATS = {"response_format", "structured_outputs", "tools"}  # of what the answer is, in a request
+# What a request may have and still be the task's: another length, schema or number of answers is a
+# question of the client's own.
+OURS = {"input", "messages", "model", "user", "stream", "stream_options", "temperature", "top_p"}
+OURS |= {"seed", "store", "metadata"}
+HEADER = "x-answered-by"  # of a reply, from the cascade
 MOST_HEAD = 64 << 10  # bytes of request line and headers
 MOST_BODY = 256 << 10  # bytes; the longest prompt of a small student has far fewer
 MOST_SENT = 32 << 20  # bytes of a body that are read, so that the client gets to see its 413
@@ -46,7 +55,9 @@ class Gateway:
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.task = app, settings.load()
         self.key = api_key().encode()
-        p = params.load("predict").predict
+        given = params.load("predict", "serve")
+        p = given.predict
+        self.recorder = Recorder(self.task, given.serve)
         self.max_tokens = p.max_tokens
         self.format = response_format(self.task)
         self.grammars = Grammars(self.task) if p.grounded else None
@@ -56,14 +67,37 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":  # comes after vLLM has set its own handlers
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
-            return await self.app(scope, receive, send)
+            return await self.app(scope, receive, self._until_end(send))
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         self.under_way += 1
+        start, status, headers = time.perf_counter(), 0, Headers()
+
+        async def told(message: Message) -> None:
+            nonlocal status, headers
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], Headers(raw=message["headers"])
+            await send(message)
+
         try:
-            await self._answer(scope, receive, send)
+            await self._answer(scope, receive, told)
         finally:
             self.under_way -= 1
+            if scope["method"] == "POST":  # the others are of probes and of Prometheus
+                metrics.REQUESTS.labels(metrics.outcome(status)).inc()
+                if status == 200:
+                    seconds = time.perf_counter() - start
+                    metrics.ANSWERED.labels(headers.get(HEADER, "student")).observe(seconds)
+
+    def _until_end(self, send: Send) -> Send:
+        """Sends on what the app says of its life; before its last word, what waits is kept."""
+
+        async def told(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                await asyncio.to_thread(self.recorder.close)
+            await send(message)
+
+        return told
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -88,7 +122,32 @@ class Gateway:
         self, given: dict[str, Any], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answers a request that was let in; `given` is what the client sent."""
-        await self.app(scope, receive, send)
+        row = self.ours(given) if scope["path"] == CHAT else None
+        await self.app(scope, receive, send if row is None else self.heard(row, send))
+
+    def ours(self, given: dict[str, Any]) -> dict[str, str] | None:
+        """The input of a chat request; None for a question of the client's own."""
+        own = {name for name, value in given.items() if value is not None} - OURS
+        return None if own else self.row(given)
+
+    def heard(self, row: Row, send: Send) -> Send:
+        """Sends on what the app sends, and hands it to the recorder when it was sent whole."""
+        parts: list[bytes] = []
+        size, good = 0, False
+
+        async def told(message: Message) -> None:
+            nonlocal size, good
+            await send(message)
+            if message["type"] == "http.response.start":
+                good = message["status"] == 200
+            elif message["type"] == "http.response.body" and good:
+                size += len(message.get("body", b""))
+                good = size <= MOST_REPLY
+                parts.append(message.get("body", b""))
+                if good and not message.get("more_body"):
+                    self.recorder.put(Served(row, b"".join(parts)))
+
+        return told
 
     def end(self) -> None:
         """Stops the server, as SIGTERM asks: answers under way get DRAIN seconds, new requests are

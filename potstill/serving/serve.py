@@ -32,7 +32,7 @@ from potstill.evaluation import cascade as worth
 from potstill.evaluation import compare
 from potstill.inference.engine import KV_CACHE_ON_CPU
 from potstill.inference.quoting import Grammars
-from potstill.serving import cascade, gateway, standby
+from potstill.serving import capture, cascade, gateway, standby
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.training import model_folder
@@ -167,6 +167,7 @@ def main() -> None:
     given = parser.parse_args()
     t = settings.load()
     gateway.api_key()
+    capture.check(t, p.serve)
     if p.predict.grounded:
         Grammars(t)  # says what is wrong before the server starts
     if given.format and given.format not in PRECISION:

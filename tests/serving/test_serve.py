@@ -130,7 +130,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.project = Project(folder)
         self.project.write("schema.json", json.dumps(SCHEMA))
-        self.project.set(predict_max_model_len=1024, predict_max_tokens=64)
+        self.project.set(predict_max_model_len=1024, predict_max_tokens=64, serve_capture=1)
         shutil.copytree(ROOT / "models/tiny-base", folder / "models/student")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -229,6 +229,16 @@ def test_the_input_alone_gets_an_answer_of_the_schema(server: Server) -> None:
     )
     assert whole.usage and whole.usage.prompt_tokens < 40  # the short prompt
     assert [model.id for model in ours.models.list()] == ["toy"]
+    folder, deadline = server.project.dir / "data/captured", time.monotonic() + 30
+    while len(lines := [x for path in folder.iterdir() for x in path.open()]) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    row, streamed = (json.loads(lines[i]) for i in (8, 9))
+    assert (row["answer"], row["by"]) == (whole.choices[0].message.content, "student")
+    assert streamed["input"] == {"text": "a line that ends in word0"}
+    assert (streamed["answer"], streamed["failed"]) == (row["answer"], row["failed"])
+    with server.client() as client:
+        assert "\npotstill_captured_total 10.0\n" in client.get("/metrics").text
 
 
 @pytest.mark.slow
