@@ -93,6 +93,12 @@ review: .venv/ready ## judge answers yourself on a local page; N=200 draws more,
 try: .venv/ready ## ask base, student and teacher the same on a local page
 	@$(POTSTILL) try
 
+harvest: .venv/ready ## served inputs the student found hard become seeds: N=100 SINCE=date DRY=1
+	@$(POTSTILL) harvest $(N:%=--rows %) $(SINCE:%=--since %) $(DRY:%=--dry %)
+
+drift: .venv/ready ## has what is asked changed? exit code 1 when it has: SINCE=date
+	@$(POTSTILL) drift $(SINCE:%=--since %)
+
 trace: .venv/ready ## one row's life: ID=9d81, the start of its id
 	@$(POTSTILL) trace $(call one,$(ID))
 
@@ -122,4 +128,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 
 .PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
 .PHONY: pull release serve bench-serve quantize doctor quote fill validate import review try
-.PHONY: trace track new-task pipelines profile test base lock
+.PHONY: harvest drift trace track new-task pipelines profile test base lock

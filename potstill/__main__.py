@@ -28,6 +28,8 @@ COMMANDS = {
     "lock": "potstill.commands.lock:main",
     "review": "potstill.review.server:main",
     "try": "potstill.review.trial:main",
+    "harvest": "potstill.commands.harvest:main",
+    "drift": "potstill.commands.drift:main",
     "doctor": "potstill.commands.doctor:main",
     "quote": "potstill.commands.quote:main",
     "fill": "potstill.commands.fill:main",

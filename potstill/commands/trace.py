@@ -69,7 +69,7 @@ def _origin(t: Task, rows: Rows) -> Story:
             yield label, f"{t.data}/{name}.jsonl:{line}"
     if not (row := _first(rows, "1-inputs", "seeds", "gold")):
         return  # a user's own row: it comes as messages
-    keys = ("family", "category", "slice", *t.config["input"])
+    keys = ("family", "category", "slice", "harvested", *t.config["input"])
     yield from ((key, str(row[key])) for key in keys if key in row)
     for message in t.messages("teacher", row):
         yield f"→ {message['role']}", message["content"]

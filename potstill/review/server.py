@@ -31,6 +31,7 @@ from potstill.task import settings
 PAGE = frame.files("review.html", "review.js")
 # A failure of these cannot be overruled: no later step could read the answer.
 BREAKING = ("json", "text", "json_schema")
+ABOUT = ("category", "family", "harvested")
 FIELDS = ("id", "sample", "model", "answer", "finish_reason", "completion_tokens", "error")
 BROKEN = {
     "accept": "No later step can read this answer ({}): edit or reject it.",
@@ -113,7 +114,7 @@ class Desk:
         return {
             "id": id,
             "input": {name: row[name] for name in self.task.config["input"]},
-            "about": {name: row[name] for name in ("category", "family") if name in row},
+            "about": {name: row[name] for name in ABOUT if name in row},
             "prompt": self.task.messages("teacher", row),
         }
 
@@ -182,8 +183,9 @@ def order(seed: int, *what: str) -> bytes:
 
 
 def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
-    """A sample of `count` answers drawn by `seed`, and of as many pairs of answers to one input.
-    Raises UserError when an answer's input is missing, or when there is no answer."""
+    """A sample of `count` answers drawn by `seed`, those to harvested inputs first, and of as many
+    pairs of answers to one input. Raises UserError when an answer's input is missing, or when there
+    is no answer."""
     path, source = t.data / "1-inputs.jsonl", t.data / "2-answers.jsonl"
     rows = t.inputs(path) if path.is_file() else t.seeds()
     inputs = {row["id"]: row for row in rows}
@@ -198,7 +200,8 @@ def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
     if not answers:
         raise UserError(f"{source}: the teacher refused every input: there is nothing to review")
     keys = [(id, hash) for id, texts in answers.items() for hash in texts]
-    keys.sort(key=lambda key: order(seed, *key))
+    # what was asked in production comes first (`make harvest`)
+    keys.sort(key=lambda key: ("harvested" not in inputs[key[0]], order(seed, *key)))
     path, sample = t.data / reviews.FILE, [answers[id][hash] for id, hash in keys[:count]]
     made = Desk(t, path, reviews.load(path), inputs, sample, by)
     several = [id for id, texts in answers.items() if len(texts) > 1]

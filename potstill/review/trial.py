@@ -7,9 +7,7 @@ An input may become a seed: a line of data/seeds.jsonl.
 """
 
 import asyncio
-import fcntl
 import json
-import os
 import sys
 import time
 import traceback
@@ -22,12 +20,11 @@ from typing import Any
 from aiohttp import web
 
 from potstill.checks import registry
-from potstill.core import jsonl, lockfile, params, stage
+from potstill.core import jsonl, params, stage
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.dataset import expand_rules
 from potstill.inference import predictions
-from potstill.review import frame
+from potstill.review import frame, seeds
 from potstill.review.local_model import LocalModel
 from potstill.review.server import judged, passed, relaid
 from potstill.serving import serve
@@ -143,38 +140,22 @@ class Trial:
         """Makes an input a seed, as a person would write it; returns what was done. Raises
         UserError when it is a test row, stands there already, or fits no category of task.yaml; or
         when a stage makes the file."""
-        path, fields = self.task.data / "seeds.jsonl", self.task.config["input"]
-        makes = lockfile.read_yaml(self.task.data / "dvc.yaml") or {}
-        for name, entry in (makes.get("stages") or {}).items():
-            if path.name in (entry.get("outs") or []):
-                raise UserError(f"{path} is made by the stage {name} of {self.task.data}/dvc.yaml")
-        seed = {"id": row["id"], **{name: row[name] for name in fields}}
-        if self.task.config.get("expand", {}).get("categories"):
+        seed = {"id": row["id"], **{name: row[name] for name in self.task.config["input"]}}
+        if seeds.has_categories(self.task):
             seed["category"] = category
         same = self.task.fingerprint(seed)
         if any(self.task.fingerprint(test) == same for test in [*self.tests, *self.task.gold()]):
             raise UserError("this input is a test row, which must not be learnt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            seeds = self.task.seeds()
-            for number, other in enumerate(seeds, 1):
+
+        def new(there: list[Row]) -> list[Row]:
+            for number, other in enumerate(there, 1):
                 if self.task.fingerprint(other) == same:
                     raise UserError(f"{path}:{number} has this input already")
-            if "category" in seed:
-                expand_rules.categories(self.task, [*seeds, seed])
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(end - 1, 0))
-            between = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a last line typed by hand
-            line = between + json.dumps(seed, ensure_ascii=False).encode() + b"\n"
-            try:
-                if file.write(line) != len(line):
-                    raise OSError(f"{path}: the line was not written whole")
-                os.fsync(file.fileno())
-            except BaseException:
-                file.truncate(end)
-                raise
-        return f"It is line {len(seeds) + 1} of {path} now; `make repro` learns from it."
+            return [seed]
+
+        path = self.task.data / "seeds.jsonl"
+        line, _ = seeds.append(self.task, new)
+        return f"It is line {line} of {path} now; `make repro` learns from it."
 
     async def close(self) -> None:
         """Lets the teacher's answers under way come in, and ends what was started."""
