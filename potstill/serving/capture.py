@@ -143,7 +143,7 @@ class Files:
     """The files that this process writes in a folder, where all together have `room` bytes."""
 
     def __init__(self, folder: Path, room: int) -> None:
-        self.folder, self.room = folder, room
+        self.folder, self.room = folder.absolute(), room
         self._fd: int | None = None
         self._size = self._number = 0
         self._start = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"

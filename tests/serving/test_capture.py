@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -318,14 +317,10 @@ def test_what_is_kept_is_said_and_a_folder_that_cannot_be_written_too(
         capture.check(settings.load(), params.load("serve").serve)
 
 
-def test_capture_takes_little_of_the_request_path(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_capture_takes_little_of_the_request_path(project: Project) -> None:
     """Of the thread that answers: less than 0.1 ms a request."""
-    made, best = recorder(project), float("inf")
-    monkeypatch.setattr(capture, "QUEUE", 10**6)
-    app: Callable[..., Any] = gateway.Gateway(Student(GOOD)).heard
-    messages = [
+    app, best = gateway.Gateway(Student(GOOD)), float("inf")
+    messages: list[Body] = [
         {"type": "http.response.start", "status": 200, "headers": []},
         {"type": "http.response.body", "body": json.dumps(completion(GOOD)).encode()},
     ]
@@ -338,11 +333,11 @@ def test_capture_takes_little_of_the_request_path(
         for _ in range(5):
             start = time.thread_time()
             for _ in range(100):
-                told = app({"text": LINE}, send)
+                told = app.heard({"text": LINE}, send)
                 for message in messages:
                     await told(message)
             best = min(best, (time.thread_time() - start) / 100)
 
     asyncio.run(main())
-    made.close()
+    app.recorder.close()
     assert best < 1e-4, f"{best * 1e6:.0f} µs"
