@@ -72,7 +72,10 @@ class Recorder:
 
     def put(self, served: Served) -> None:
         """Takes an answer in, at once: it is judged and kept later, or left out."""
-        keep = self.share > 0 and chosen(served.row, self.share)
+        try:
+            keep = self.share > 0 and chosen(served.row, self.share)
+        except UnicodeEncodeError:  # half a character, in an input that the prompt does not show
+            return
         if not keep and (served.failed is not None or self._queue.qsize() > IDLE):
             return
         if self._thread is None:

@@ -250,6 +250,14 @@ def test_a_full_disk_tears_no_row_and_stops_nothing(
     assert capfd.readouterr().err.count("No space left") == 1
 
 
+def test_half_a_character_is_not_kept_and_breaks_nothing(project: Project) -> None:
+    made = recorder(project)
+    for text in ("\ud800", "a line"):
+        made.put(served(text))
+    made.close()
+    assert [row["input"]["text"] for row in kept()] == ["a line"]
+
+
 def test_what_comes_faster_than_it_may_be_written_is_left_out_and_counted(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
