@@ -39,6 +39,7 @@ COMMANDS = {
     "track": "potstill.commands.track:main",
     "new-task": "potstill.commands.new_task:main",
     "pipelines": "potstill.commands.pipelines:main",
+    "shard": "potstill.commands.shard:main",
     "profile": "potstill.commands.profile:main",
 }
 

@@ -7,7 +7,7 @@ report.json: {"lessons": 100, "other_tokens": []}
 """
 
 from potstill.core import jsonl, params, stage
-from potstill.inference import answering, parity, predictions
+from potstill.inference import answering, parity, predictions, sharded
 from potstill.task import settings
 from potstill.training import model_folder
 
@@ -15,7 +15,7 @@ LESSONS = 100  # training rows whose tokens are compared
 
 
 def main() -> None:
-    named = ("predict.max_tokens", "predict.dtype", "predict.grounded")
+    named = ("predict.max_tokens", "predict.dtype", "predict.grounded", "predict.shards")
     p = params.load("model", "model_revision", *named)
     t = settings.load()
     tests = predictions.tests(t)
@@ -25,14 +25,15 @@ def main() -> None:
     grammars = answering.quoting(t, p, tests)
     folder = jsonl.fresh_folder(t.data / "5-parity")
     bases = {"sft": (p.model, p.model_revision), "dpo": (str(merged), "")}
-    for name, (base, revision) in bases.items():
+    ids = [row["id"] for row in tests]
+    for name, base in bases.items():
         adapter = t.models / name / "adapter"
         if (adapter / "adapter_config.json").is_file():  # tuner_type full has none to merge
             path = predictions.folder(t, name) / "test.jsonl"
             before = predictions.read(path, tests, f"run `dvc repro -f predict@{name}`")
             lengths = [row["completion_tokens"] for row in before]
-            how = (p.predict, grammars)
-            found = parity.with_adapter(base, revision, adapter, asked, lengths, *how)
+            how = (asked, lengths, p.predict, grammars)
+            found = sharded.with_adapter(f"parity/{name}", ids, base, adapter, *how)
             predictions.write(folder / f"{name}.jsonl", tests, found)
     lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[:LESSONS]
     others = list(parity.other_tokens(p.model, p.model_revision, merged, lessons))

@@ -8,7 +8,7 @@ report.json:   {"stage": "sample", "inputs": 1200, "answers": 4800}
 
 from potstill.core import jsonl, params, stage
 from potstill.core.jsonl import Row
-from potstill.inference import engine
+from potstill.inference import sharded
 from potstill.task import settings
 from potstill.training import model_folder
 
@@ -24,7 +24,9 @@ def main() -> None:
         model_folder.check_folder(merged, "run `make repro` first")
         chats = [row["messages"][:-1] for row in asked]
         drawn = {"n": p.pairs.samples, "temperature": p.pairs.temperature}
-        [answers] = engine.predict(str(merged), [chats], p.predict, seed=p.seed, **drawn)
+        ids = [[row["id"] for row in asked]]
+        how = ids, str(merged), [chats], p.predict
+        [answers] = sharded.predict("sample", *how, seed=p.seed, **drawn)
         which = [(row["id"], sample) for row in asked for sample in range(p.pairs.samples)]
         found = [
             {"id": id, "sample": sample} | {key: one[key] for key in ("answer", "finish_reason")}

@@ -131,3 +131,46 @@ def checkpoint(
         json.dumps({"global_step": step, "max_steps": steps, "log_history": log}), encoding="utf-8"
     )
     return path
+
+
+VLLM = """
+import os, signal, time
+from types import SimpleNamespace
+class SamplingParams:
+    def __init__(self, n=1, **how): self.n = n
+TokensPrompt = dict
+class Tokenizer:
+    def apply_chat_template(self, chat, **how): return [ord(sign) for sign in chat[-1]["content"]]
+class LLM:
+    def __init__(self, seed=0, **how): self.seed = seed
+    def get_tokenizer(self): return Tokenizer()
+    def reset_prefix_cache(self): pass
+    def generate(self, asked, how, use_tqdm=False):
+        if isinstance(asked, dict): return  # one that is timed
+        texts = ["".join(map(chr, one["prompt_token_ids"])) for one in asked]
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        at = os.environ.get("FAKE_VLLM_STOPS", "nowhere")
+        if any(text.endswith(at) for text in texts):
+            with open("stopped", "w") as file: file.write(str(os.getpid()))
+            if "FAKE_VLLM_WAITS" in os.environ: time.sleep(60)
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open("ledger", "a") as file:
+            file.write("".join(f"{gpu}|{text}\\n" for text in texts))
+        return [output(text, f"{len(asked)}|{self.seed}", how.n) for text in texts]
+def output(text, by, n):
+    made = [SimpleNamespace(text=f"{text}|{draw}|{by}", finish_reason="stop", token_ids=[1])
+            for draw in range(n)]
+    return SimpleNamespace(prompt_token_ids=[1, 2], outputs=made)
+"""
+
+
+def vllm(folder: Path) -> str:
+    """Writes a stand-in for vLLM, whose answers name the other chats of their call (how many), and
+    returns the PYTHONPATH that puts it before the real one. `ledger` in the working folder has a
+    line for each answer. A call with a text that ends in $FAKE_VLLM_STOPS kills its process, or
+    waits where FAKE_VLLM_WAITS is set."""
+    (folder / "vllm").mkdir(parents=True)
+    (folder / "vllm/__init__.py").write_text(VLLM)
+    names = "RepetitionDetectionParams = StructuredOutputsParams = dict\n"
+    (folder / "vllm/sampling_params.py").write_text(names)
+    return os.pathsep.join((str(folder), str(Path(__file__).resolve().parents[1])))

@@ -22,6 +22,7 @@ from potstill.core import lockfile, params, preflight, project, record, weights
 from potstill.core.errors import UserError
 
 LOCKS = Path(".cache/stages")  # of the working folder: an experiment in a copy has its own
+PARTS = Path(".cache/shards")  # of a stage that works in shards, by its name with "-" for " "
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -75,7 +76,7 @@ def running_once() -> Iterator[None]:
     if spec is None or not spec.name.startswith("stages."):
         yield
         return
-    name = " ".join([spec.name.removeprefix("stages."), *sys.argv[1:]])
+    name, parent = " ".join([spec.name.removeprefix("stages."), *sys.argv[1:]]), os.getppid()
     path = LOCKS / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
@@ -99,6 +100,8 @@ def running_once() -> Iterator[None]:
         other = record.watch(recorded, before)
         yield
         record.verify(recorded, before, started(), other)
+        if os.getppid() == parent:  # else `dvc` was killed, and will ask for the same again
+            shutil.rmtree(PARTS / name.replace(" ", "-"), ignore_errors=True)
 
 
 def started() -> float:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from potstill.core import jsonl
 from potstill.core.jsonl import Row
 from potstill.core.models import MODELS
-from potstill.inference import engine, few_shot, predictions
+from potstill.inference import engine, few_shot, predictions, sharded
 from potstill.inference.quoting import Grammars
 from potstill.task.settings import Task
 from potstill.training import model_folder
@@ -32,7 +33,9 @@ def untrained(t: Task, name: str, p: SimpleNamespace) -> None:
     timed = None if shots else seconds
     how = p.predict, p.model_revision
     rules = [grammars] * len(batches)
-    answers = engine.predict(p.model, batches, *how, stop_loops=True, timed=timed, grammars=rules)
+    ids = [[row["id"] for row in tests[: len(batch)]] for batch in batches]
+    more: dict[str, Any] = {"stop_loops": True, "timed": timed, "grammars": rules}
+    answers = sharded.predict(f"predict-{name}", ids, p.model, batches, *how, **more)
     folder = jsonl.fresh_folder(predictions.folder(t, name))
     for file, found in zip(files, answers, strict=True):
         predictions.write(folder / file, tests if found else [], found)
@@ -55,7 +58,9 @@ def trained(t: Task, name: str, weights: Path, p: SimpleNamespace) -> None:
     if name in p.models:
         model_folder.check_folder(weights, "run `make repro` first")
         asked, model = list(chats.values()), str(weights)
-        answers = engine.predict(model, asked, p.predict, timed=seconds, grammars=grammars)
+        ids = [[row["id"] for row in to] for to in rows.values()]
+        how: dict[str, Any] = {"timed": seconds, "grammars": grammars}
+        answers = sharded.predict(f"predict-{name}", ids, model, asked, p.predict, **how)
         for (file, to), found in zip(rows.items(), answers, strict=True):
             predictions.write(folder / file, to, found)
     else:

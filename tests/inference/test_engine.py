@@ -23,7 +23,7 @@ from tests.conftest import ROOT, Project
 ANSWER = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 3}
 Asked = list[list[dict[str, str]]]
 SECTION = {"max_tokens": 512, "dtype": "float32"}  # predict of params.yaml
-SECTION |= {"max_model_len": 2048, "grounded": False}
+SECTION |= {"max_model_len": 2048, "grounded": False, "shards": 1}
 
 
 @pytest.fixture
