@@ -153,6 +153,7 @@ def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[i
     run. Raises UserError when ms-swift fails, or ends before the last step.
     """
     run, command = work / "run", "rlhf" if "rlhf_type" in config else "sft"
+    config = swift.shared(config)
     for checkpoint in run.glob("checkpoint-*"):
         if not swift.is_complete(checkpoint):
             shutil.rmtree(checkpoint)
@@ -170,7 +171,8 @@ def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[i
     rows = ({name: row[name] for name in LOGGED if name in row} for row in points)
     write_jsonl(part(adapter) / "logging.jsonl", rows)
     replace(adapter)
-    lines = map(json.loads, (run / "logging.jsonl").read_bytes().splitlines())
+    timed = run / "logging.jsonl"  # of the first node alone
+    lines = map(json.loads, timed.read_bytes().splitlines() if timed.is_file() else [])
     seconds = [line["train_runtime"] for line in lines if "train_runtime" in line]
     return int(state["max_steps"]), float((seconds or [0])[-1])
 

@@ -5,6 +5,7 @@ without the launcher, which imports ms-swift only to start a second process that
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -20,6 +21,8 @@ from potstill.training import model_folder
 
 Config = dict[str, Any]
 EVERY = 10  # seconds between two lines of progress
+# Of the environment: what ms-swift's own launcher hands to torchrun
+TORCHRUN = "NPROC_PER_NODE NNODES NODE_RANK MASTER_ADDR MASTER_PORT".split()
 
 
 def model_config(model: str, revision: str | None) -> Config:
@@ -59,6 +62,35 @@ def render(config: Config) -> str:
     return "".join(f"{key}: {value}\n" for key, value in values.items())
 
 
+def torchrun() -> dict[str, str]:
+    """The variables of TORCHRUN that are set, by name; none where one process trains. Raises
+    UserError when a number of nodes or processes is none."""
+    given = {name: os.environ[name] for name in TORCHRUN if os.environ.get(name)}
+    for name in ("NPROC_PER_NODE", "NNODES"):
+        if not re.fullmatch("[1-9][0-9]*", given.get(name, "1")):
+            found = f"{name} in the environment is {given[name]!r}"
+            raise UserError(f"{found}, expected a number from 1 up, as for torchrun")
+    return given if given.keys() & {"NPROC_PER_NODE", "NNODES"} else {}
+
+
+def shared(config: Config) -> Config:
+    """A training's `config` for each of the processes that torchrun starts. What one device would
+    take in a step, per_device_train_batch_size times gradient_accumulation_steps rows, is shared
+    out, so that a step is the same on any number of devices. Raises UserError when it cannot be."""
+    given, own = torchrun(), dict(config)
+    nodes, each = (int(given.get(name, 1)) for name in ("NNODES", "NPROC_PER_NODE"))
+    world, names = nodes * each, ("per_device_train_batch_size", "gradient_accumulation_steps")
+    rows, times = (config[name] for name in names)
+    if rows * times % world:
+        raise UserError(
+            f"params.yaml: {' × '.join(names)} is {rows * times} rows a step, which {world} "
+            f"processes (NNODES × NPROC_PER_NODE) cannot share: make it a multiple of {world}"
+        )
+    part = math.gcd(rows, world)  # first the rows: then a step has the very same ones
+    own |= dict(zip(names, (rows // part, times * part // world), strict=True))
+    return own | ({"save_on_each_node": True} if nodes > 1 else {})  # each keeps its own folder
+
+
 def run(command: str, config: Config, folder: Path) -> None:
     """Runs `swift COMMAND` with `config`; `folder` keeps COMMAND.yaml and COMMAND.log. A training's
     progress goes to stderr, every ten seconds where it has changed. The child ends with this
@@ -67,7 +99,11 @@ def run(command: str, config: Config, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     yaml, log = folder / f"{command}.yaml", folder / f"{command}.log"
     yaml.write_text(render(config), encoding="utf-8")
-    arguments = [sys.executable, "-m", "potstill.training.swift", command, str(yaml)]
+    ranks = {} if command == "export" else torchrun()
+    flags = [word for name, value in ranks.items() for word in (f"--{name.lower()}", value)]
+    launcher = ["-m", "torch.distributed.run", *flags] if flags else []
+    module = ["-m", "potstill.training.swift", command, str(yaml)]
+    arguments = [sys.executable, *launcher, *module]
     env = os.environ | model_folder.environment(model_folder.at_hub(config["model"]))
     env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
     env["HF_DATASETS_CACHE"] = str(folder.resolve() / "datasets")

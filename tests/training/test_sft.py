@@ -301,6 +301,29 @@ def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_on
     assert resumed == first
 
 
+@pytest.mark.slow
+def test_two_processes_learn_as_one_does(real: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torchrun and gloo: a step has the same rows, half of them in each process. Without noise
+    and dropout, whose numbers each process draws for itself."""
+    real.set(lora_dropout=0.0, swift_args={"lorap_lr_ratio": 4})
+    one = train_for_real(real)
+    shutil.rmtree("models/sft")
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    monkeypatch.setenv("MASTER_PORT", str(29500 + os.getpid() % 1000))
+    two = train_for_real(real)
+    assert set(two) == set(one)
+    curves = [
+        [
+            (row["step"], row.get("loss", row.get("eval_loss")))
+            for row in map(json.loads, found["logging.jsonl"].splitlines())
+        ]
+        for found in (one, two)
+    ]
+    assert [step for step, _ in curves[0]] == [step for step, _ in curves[1]]
+    losses = [[loss for _, loss in curve] for curve in curves]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+
+
 def test_a_refused_parameter_is_one_sentence(ready: Project) -> None:
     ready.set(lora_rank=65)
     code, out = sft(ready)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,82 @@ def test_progress_is_said_once_a_change(
     with pytest.raises(KeyboardInterrupt):
         swift.run("sft", CONFIG, folder / "work")
     assert capsys.readouterr().err == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "each", "rows", "times", "expected"),
+    [
+        ("", "", 8, 1, (8, 1)),
+        ("", "1", 8, 1, (8, 1)),
+        ("", "2", 8, 1, (4, 1)),
+        ("2", "4", 8, 3, (1, 3)),
+        ("2", "8", 8, 4, (1, 2)),
+        ("", "6", 4, 3, (2, 1)),
+        ("3", "", 8, 3, (8, 1)),
+    ],
+)
+def test_a_step_has_the_same_rows_on_any_number_of_devices(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: str,
+    each: str,
+    rows: int,
+    times: int,
+    expected: tuple[int, int],
+) -> None:
+    monkeypatch.setenv("NNODES", nodes)
+    monkeypatch.setenv("NPROC_PER_NODE", each)
+    given = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": times, "a": "b"}
+    found = swift.shared(given)
+    assert found.pop("save_on_each_node", False) == (nodes > "1")
+    expected_config = given | dict(zip(given, expected, strict=False))
+    assert swift.render(found) == swift.render(expected_config)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (
+            {"NPROC_PER_NODE": "3"},
+            "params.yaml: per_device_train_batch_size × gradient_accumulation_steps is 8 rows a "
+            "step, which 3 processes (NNODES × NPROC_PER_NODE) cannot share: make it a multiple of "
+            "3",
+        ),
+        (
+            {"NNODES": "1:4"},
+            "NNODES in the environment is '1:4', expected a number from 1 up, as for torchrun",
+        ),
+    ],
+)
+def test_processes_that_cannot_share_a_step_are_refused(
+    env: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        swift.shared({"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
+
+
+def test_torchrun_gets_what_ms_swifts_own_launcher_hands_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "fake/torch").mkdir()
+    for name in ("__init__", "distributed/__init__", "distributed/run"):
+        path = folder / f"fake/torch/{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("import sys\nif __name__ == '__main__': print(sys.argv[1:])\n")
+    monkeypatch.setattr(model_folder, "keep_memory", lambda: None)
+    env = {"NNODES": "2", "NPROC_PER_NODE": "4", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1"}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    swift.run("sft", CONFIG, folder / "work")
+    said = ["--nproc_per_node", "4", "--nnodes", "2", "--node_rank", "1", "--master_addr"]
+    said += ["10.0.0.1", "-m", "potstill.training.swift", "sft", str(folder / "work/sft.yaml")]
+    assert (folder / "work/sft.log").read_text() == f"{said}\n"
+    from swift.cli.main import get_torchrun_args
+
+    assert said[:8] == get_torchrun_args()
+    swift.run("export", CONFIG, folder / "work")  # a merge is one process
+    assert "potstill" not in (folder / "work/export.log").read_text()
 
 
 def test_progress_is_one_short_line(tmp_path: Path) -> None:
