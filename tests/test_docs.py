@@ -106,3 +106,19 @@ def test_no_line_is_too_long() -> None:
         numbers = [number for number, line in enumerate(lines, 1) if columns(line) > COLUMNS]
         long |= {name: numbers} if numbers else {}
     assert not long
+
+
+def test_the_file_for_clouds_is_one_that_skypilot_reads() -> None:
+    """By the names of its reference (SkyPilot YAML); it is no part of the environment."""
+    found = lockfile.read_yaml(ROOT / "docs/sky.yaml")
+    assert list(found) == ["name", "workdir", "num_nodes", "resources", "envs", "setup", "run"]
+    assert found["workdir"] == "."
+    assert found["num_nodes"] == 1
+    assert set(found["resources"]) == {"accelerators", "disk_size"}
+    assert re.fullmatch(r"[A-Z0-9]+:\d+", found["resources"]["accelerators"])
+    assert set(found["envs"]) == {"TASK"}
+    for script in (found["setup"], found["run"]):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        assert set(re.findall(r"make ([a-z-]+)", script)) <= TARGETS
+        used = set(re.findall(r"\$\{?(\w+)", script)) - {"TASK"}
+        assert used <= {"SKYPILOT_NUM_GPUS_PER_NODE"}
