@@ -1,9 +1,10 @@
-"""Whether the choice holds: python -m bench.poisoned in a task's folder, after a run with dpo among
-`models`.
+"""Whether the choice holds: python -m bench.poisoned in a task's folder, after a run with dpo or
+grpo among `models`.
 
-Aligns the task's student on its own preferences with chosen and rejected swapped, in a folder that
-is thrown away, and lets the stage `choose` decide. The aligned student is worse, so it must ship
-sft.
+Aligns the task's student with what does it harm, in a folder that is thrown away, and lets the
+stage `choose` decide: for dpo its own preferences with chosen and rejected swapped, for grpo a
+reward that grows with the length of an answer and with nothing else. The aligned student is worse,
+so it must ship sft.
 """
 
 import json
@@ -13,28 +14,48 @@ import sys
 import tempfile
 from pathlib import Path
 
-from potstill.core import jsonl, project
+from potstill.core import jsonl, params, project
+from potstill.core.models import aligned
 from potstill.task import settings
+from potstill.training import dpo, grpo
 
+# Each check asks for twenty characters more than the one before it, of any kind
+LONGER = {
+    "schema": None,
+    "config": {
+        "input": [],
+        "checks": [{"regex": {"pattern": f"(?s).{{{count},}}"}} for count in range(20, 500, 20)],
+    },
+}
 TASK = ("task.yaml", "schema.json", "prompts", "params.yaml")
 
 
 def main() -> None:
     t = settings.load()
-    pairs = t.data / "4-pairs/pairs.jsonl"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    name = str(aligned(params.load("models").models))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         rows = [t.data / f"{part}.jsonl" for part in ("3-kept", "4-train", "4-valid", "4-test")]
         link(folder, *TASK, *rows, t.models / "sft", t.data / "5-predictions/sft")
-        found = jsonl.read_jsonl(pairs, ("chosen", "rejected"))
-        swapped = ({**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in found)
-        jsonl.write_jsonl(folder / pairs, swapped)
-        env = os.environ | {"DVC_ROOT": name, "PYTHONPATH": str(project.ROOT)}
-        for command in ("stages.align", "stages.predict dpo", "stages.choose"):
+        if name == "dpo":
+            found = jsonl.read_jsonl(dpo.PAIRS, ("chosen", "rejected"))
+            jsonl.write_jsonl(folder / dpo.PAIRS, map(swapped, found))
+        else:
+            link(folder, grpo.INPUTS)
+            jsonl.write_json(folder / grpo.CHECKS, jsonl.read_json(grpo.CHECKS) | LONGER)
+        env = os.environ | {"DVC_ROOT": place, "PYTHONPATH": str(project.ROOT)}
+        for command in ("stages.align", f"stages.predict {name}", "stages.choose"):
             arguments = [sys.executable, "-m", *command.split()]
             subprocess.run(arguments, cwd=folder, env=env, check=True)
+        curves = (folder / t.models / name / "curves.csv").read_text().splitlines()
+        print(curves[0], curves[1], curves[-1], sep="\n")
         choice = jsonl.read_json(folder / t.data / "6-choice.json")
         print(json.dumps(choice, ensure_ascii=False))
+
+
+def swapped(pair: jsonl.Row) -> jsonl.Row:
+    """A preference for the worse answer."""
+    return {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
 
 
 def link(folder: Path, *paths: str | Path) -> None:

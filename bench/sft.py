@@ -25,7 +25,7 @@ DATA = ("data/4-train.jsonl", "data/4-valid.jsonl")
 
 def main(rounds: int = 1) -> None:
     p = params.load(*params.declared("sft"))
-    config = run.config(p, *map(Path, DATA))
+    config = run.config(p, Path(DATA[0]), Path(DATA[1]))
     found: dict[str, list[tuple[float, float]]] = {"swift sft": [], "stages.sft": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:

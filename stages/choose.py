@@ -1,25 +1,30 @@
-"""5-predictions/{sft,dpo}/valid.jsonl → 6-choice.json: which model ships, by the validation rows
-alone; without dpo it is sft. models/student is a copy of it, for serving and quantising.
+"""5-predictions/{sft,dpo,grpo}/valid.jsonl → 6-choice.json: which model ships, by the validation
+rows alone; without dpo or grpo it is sft. models/student is a copy of it, for serving and
+quantising.
 
 6-choice.json: {"ship": "dpo", "why": "dpo wins (…)", "valid": {"rows": 389, "sft": 300, "dpo": 340,
-"p": 0.0001, …}}; valid: null without dpo
+"p": 0.0001, …}}; valid: null without an alignment
 """
 
 import shutil
 from typing import Any
 
 from potstill.core import jsonl, params, stage
+from potstill.core.models import aligned
 from potstill.evaluation import choose
 from potstill.inference import predictions
 from potstill.task import settings
-from potstill.training import model_folder, run
+from potstill.training import grpo, model_folder, run
 
 
 def main() -> None:
     p = params.load("models")
     t = settings.load()
     found: dict[str, Any] = {"ship": "sft", "why": "models has no dpo", "valid": None}
-    if "dpo" in p.models:
+    name = aligned(p.models)
+    if name and not grpo.learnt(t.models / name):
+        found["why"] = f"{name} has learnt nothing: no input was right sometimes"
+    elif name:
         valid = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
         found_kept = t.inputs(t.data / "3-kept.jsonl", "output", empty=True)
         kept = {row["id"]: row for row in found_kept}
@@ -28,11 +33,11 @@ def main() -> None:
         rows = [kept[valid[place]["id"]] for place in places]
         judged = [row | {"expected": row["output"]} for row in rows]
         answers = {}
-        for model in ("sft", "dpo"):
+        for model in ("sft", name):
             path = predictions.folder(t, model) / "valid.jsonl"
             every = predictions.read(path, valid, f"run `dvc repro -f predict@{model}`")
             answers[model] = [every[place] for place in places]
-        found["valid"] = choose.compare(t, judged, answers["sft"], answers["dpo"])
+        found["valid"] = choose.compare(t, judged, answers["sft"], answers[name], name)
         found["ship"], found["why"] = choose.verdict(found["valid"])
         own = len(valid) - len(judged)
         print(

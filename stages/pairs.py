@@ -6,21 +6,25 @@ rejected.jsonl: a row of 2-answers.jsonl, by the other prompt
 pairs.jsonl:    {"id": "…", "sample": 0, "source": "prompt", "prompt": [{"role": "system", …}, …],
                  "chosen": "{…}", "rejected": "…"}
 report.json:    {"stage": "pairs", "pairs": 1900, "sources": {"prompt": {"in": 1200, …}, …}, …}
+Where models has grpo also the inputs that the student gets right sometimes, how many there are
+("grpo" in report.json), and the checks that make the reward (potstill/dataset/sometimes.py):
+inputs.jsonl:   {"id": "…", "messages": [{"role": "system", …}, …], "row": {…}, "right": 1, "of": 4}
 """
 
 from pathlib import Path
 
 from potstill.checks import registry
 from potstill.core import jsonl, params, stage
-from potstill.dataset import preferences, reviews
+from potstill.dataset import frozen, preferences, reviews, sometimes
 from potstill.task import settings
 from potstill.teacher import asking
 
 
 def main() -> None:
-    p = params.load("teacher", "pairs.rows")
+    p = params.load("teacher", "pairs.rows", "models", "grpo.held_out")
     t = settings.load()
     registry.validate(t)
+    rewarding = sometimes.rewarding(t, p.grpo.held_out) if "grpo" in p.models else None
     lessons = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))
     kept = t.inputs(t.data / "3-kept.jsonl", "output", empty=True)
     prompt = Path("prompts", f"{preferences.PROMPT}.md")
@@ -41,6 +45,10 @@ def main() -> None:
     folder = jsonl.fresh_folder(t.data / "4-pairs")
     jsonl.write_some(folder / "rejected.jsonl", answers)
     jsonl.write_some(folder / "pairs.jsonl", found)
+    if rewarding:
+        learnt, report["grpo"] = sometimes.inputs(rewarding, lessons, kept, samples)
+        jsonl.write_some(folder / "inputs.jsonl", learnt)
+        jsonl.write_json(folder / "checks.json", frozen.freeze(rewarding))
     jsonl.write_json(folder / "report.json", report)
     print(
         f"pairs: {len(found):,} preferences, of {len(ranked):,} answers ({len(kept):,} kept, "
@@ -48,6 +56,8 @@ def main() -> None:
         f"the student and {len(answers):,} bad ones"
     )
     print(*preferences.table(report), sep="\n")
+    if rewarding:
+        print(f"grpo: {sometimes.said(report['grpo'])}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Training and serving held against each other → 5-parity/: the base with the adapter on it answers
 the test rows (sft.jsonl), for score to compare with those of the merged model; where models has
-dpo, the sft student with the adapter of the alignment, too (dpo.jsonl). report.json counts training
-rows whose token ids are not the served ones.
+dpo or grpo, the sft student with the adapter of that, too (dpo.jsonl, grpo.jsonl). report.json
+counts training rows whose token ids are not the served ones.
 
 report.json: {"lessons": 100, "other_tokens": []}
 """
 
 from potstill.core import jsonl, params, stage
+from potstill.core.models import ALIGNED
 from potstill.inference import answering, parity, predictions, sharded
 from potstill.task import settings
 from potstill.training import model_folder
@@ -24,7 +25,7 @@ def main() -> None:
     asked = [t.messages("student", row) for row in tests]
     grammars = answering.quoting(t, p, tests)
     folder = jsonl.fresh_folder(t.data / "5-parity")
-    bases = {"sft": (p.model, p.model_revision), "dpo": (str(merged), "")}
+    bases = {"sft": (p.model, p.model_revision), **dict.fromkeys(ALIGNED, (str(merged), ""))}
     ids = [row["id"] for row in tests]
     for name, base in bases.items():
         adapter = t.models / name / "adapter"

@@ -1,6 +1,6 @@
-"""4-train.jsonl → 4-samples/: where models has dpo, what the sft student itself answers to the
-first pairs.rows training rows, pairs.samples times each. What it gets wrong teaches an alignment
-more than what others do.
+"""4-train.jsonl → 4-samples/: where models has dpo or grpo, what the sft student itself answers to
+the first pairs.rows training rows, pairs.samples times each. What it gets wrong teaches an
+alignment more than what others do.
 
 samples.jsonl: {"id": "…", "sample": 0, "answer": "{…}", "finish_reason": "stop"}
 report.json:   {"stage": "sample", "inputs": 1200, "answers": 4800}
@@ -8,6 +8,7 @@ report.json:   {"stage": "sample", "inputs": 1200, "answers": 4800}
 
 from potstill.core import jsonl, params, stage
 from potstill.core.jsonl import Row
+from potstill.core.models import aligned
 from potstill.inference import sharded
 from potstill.task import settings
 from potstill.training import model_folder
@@ -18,7 +19,7 @@ def main() -> None:
     t = settings.load()
     found: list[Row] = []
     asked: list[Row] = []
-    if "dpo" in p.models:
+    if aligned(p.models):
         asked = jsonl.read_jsonl(t.data / "4-train.jsonl", ("id", "messages"))[: p.pairs.rows]
         merged = t.models / "sft" / "merged"
         model_folder.check_folder(merged, "run `make repro` first")
@@ -37,7 +38,7 @@ def main() -> None:
     report = {"stage": "sample", "inputs": len(asked), "answers": len(found)}
     jsonl.write_json(folder / "report.json", report)
     done = f"{len(found):,} answers of the student to {len(asked):,} training rows"
-    print(f"sample: {done if found else 'nothing to do, models has no dpo'}")
+    print(f"sample: {done if found else 'nothing to do, models has no dpo and no grpo'}")
 
 
 if __name__ == "__main__":

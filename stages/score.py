@@ -3,7 +3,8 @@ tables/, which compare the models, draw the loss curves and judge the fit.
 
 metrics.json:      {"rows": 400, "base": {"accuracy": 0.0, "low": 0.0, "high": 0.0095, "right": 0,
                    "wrong": 400, …}, "sft": {…}, "teacher": {…}}; where models has dpo also
-                   "dpo": {…} and "ship": {"ship": "dpo", "why": "…", "valid": {…}, "test": {…}}
+                   "dpo": {…} and "ship": {"ship": "dpo", "why": "…", "valid": {…}, "test": {…}},
+                   and likewise for grpo
 cost.json:         {"answers": 4494, "kept_rows": 3802, "prompt_tokens": …, "spent": null, …}
 tables/slices.csv: kind,name,model,rows,right,share,low,high: keys, labels, lengths and slices
 tables/pairs.csv:  model,against,rows,fixed,broken,both,neither,p,smallest_difference
@@ -18,6 +19,7 @@ tables/fit.json:   {"verdict": "well fitted", "advice": "…"}
 """
 
 from potstill.core import jsonl, params, stage
+from potstill.core.models import aligned
 from potstill.evaluation import cascade, choose, compare, judge, loss_curves, score
 from potstill.evaluation.statistics import count
 from potstill.inference import predictions
@@ -32,7 +34,7 @@ def main() -> None:
     marks = score.marked(t, tests, answers)
     again, parity = score.repeated(t), jsonl.read_json(t.data / "5-parity/report.json")
     found = score.metrics(t, tests, marks)
-    if "dpo" in p.models:
+    if aligned(p.models) and aligned(answers):
         found["ship"] = choose.on_tests(t, tests, answers)
     bought, kept = score.bought(t), len(jsonl.read_some(t.data / "3-kept.jsonl"))
     prices = p.teacher.price_in, p.teacher.price_out, p.teacher.price_cached

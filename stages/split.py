@@ -1,20 +1,23 @@
-"""3-kept.jsonl and own/messages.jsonl → 4-train.jsonl, 4-valid.jsonl, 4-test.jsonl, 4-split.json:
-by the hash of each row's family, so that a row never changes side when the data grow. The test rows
-are gold.jsonl, or a held-out share where that file is empty.
+"""3-kept.jsonl and own/messages.jsonl → 4-train.jsonl, 4-valid.jsonl, 4-test.jsonl, 4-split.json
+and 4-scoring/: by the hash of each row's family, so that a row never changes side when the data
+grow. The test rows are gold.jsonl, or a held-out share where that file is empty.
 
 Train, valid: {"id": "…", "messages": [{"role": "system", …}, {"role": "user", …}, …]}
 Test:         {"id": "…", "text": "…", "slice": "like_seeds", "expected": {"province": "云南省", …}}
 Split:        {"stage": "split", "kept": 3824, "own": 0, "train": 3425, …, "dropped": [{"where":
               "data/own/messages.jsonl:7", "id": "…", "reason": "near_duplicate: of …"}]}
+Scoring:      the validation rows that score checkpoints (potstill/dataset/scoring.py), and with
+              which checks; only {"rows": 0} where best_checkpoint.rows is 0
 """
 
 from potstill.core import errors, jsonl, params, stage
-from potstill.dataset import lengths, split
+from potstill.dataset import lengths, scoring, split
 from potstill.task import settings
 
 
 def main() -> None:
-    p = params.load("near_duplicate", "split", "model", "model_revision", "max_length")
+    named = ("model", "model_revision", "max_length", "best_checkpoint", "predict.max_tokens")
+    p = params.load("near_duplicate", "split", *named)
     t = settings.load()
     kept = split.inputs(t, t.data / "3-kept.jsonl", "output")
     gold = split.items(t, t.data / "gold.jsonl", t.gold())
@@ -44,6 +47,7 @@ def main() -> None:
     chats = [row["messages"] for some in lessons.values() for row in some]
     where = [f"{one.where} (id {one.id})" for one in train + sides["valid"]]
     lengths.refuse_long(chats, where, p.max_length, p.model, p.model_revision)
+    scored = scoring.rows(t, sides["valid"], p.best_checkpoint.rows)
     counts = {
         "train": len(train),
         "beyond split.train_rows": len(sides["train"]) - len(train),
@@ -61,6 +65,9 @@ def main() -> None:
     jsonl.write_jsonl(t.data / "4-test.jsonl", (split.test(t, one) for one in sides["test"]))
     report = {"stage": "split", "kept": len(kept), "own": given, **counts}
     jsonl.write_json(t.data / "4-split.json", report | {"dropped": [*dropped, *left_out]})
+    folder = jsonl.fresh_folder(t.data / "4-scoring")
+    jsonl.write_some(folder / "rows.jsonl", scored)
+    jsonl.write_json(folder / "report.json", {**scoring.settings(t, p), "rows": len(scored)})
     parts = " + ".join(f"{number:,} {name}" for name, number in counts.items())
     print(
         f"split: {len(kept):,} kept + {given:,} own rows = {parts}; "

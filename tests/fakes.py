@@ -29,7 +29,7 @@ def sft_main(argv):
         pid = os.path.join(os.path.dirname(config["output_dir"]), "pid")
         open(pid, "w").write(str(os.getpid()))
         time.sleep(60)
-    rewards = fakes.REWARDS if "rlhf_type" in config else None
+    rewards = fakes.REWARDS.get(config.get("rlhf_type"))
     fakes.checkpoint(config["output_dir"], 2 if behaviour == "short" else 4, 4, rewards)
 rlhf_main = sft_main
 def export_main(argv):
@@ -46,7 +46,10 @@ LOG = [
     {"epoch": 1.0, "loss": 9.0 / step, "learning_rate": 0.1, "step": step} for step in range(1, 5)
 ]
 # In an alignment's log
-REWARDS = {"rewards/chosen": 0.3, "rewards/margins": 0.5, "rewards/accuracies": 0.75}
+REWARDS = {
+    "dpo": {"rewards/chosen": 0.3, "rewards/margins": 0.5, "rewards/accuracies": 0.75},
+    "grpo": {"reward": 0.5, "frac_reward_zero_std": 0.25, "completions/mean_length": 8.0},
+}
 LOG += [
     {"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4},
     {"step": 4, "train_runtime": 3.21},

@@ -57,7 +57,7 @@ IN_FOLDERS = {  # what a stage reads of the folders that it depends on
         "5-parity/sft.jsonl",
         "5-parity/dpo.jsonl",
         "5-predictions/examples/again.jsonl",
-        *(f"5-predictions/{model}/test.jsonl" for model in MODELS),
+        *(f"5-predictions/{model}/test.jsonl" for model in MODELS if model != "grpo"),
     ],
 }
 

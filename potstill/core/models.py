@@ -3,6 +3,7 @@
 Another model to compare is another entry here, and one in `predict` of dvc.yaml.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Model:
     few_shot: bool = False
 
 
-SFT, DPO = Path("models/sft/merged"), Path("models/dpo/merged")
+SFT, DPO, GRPO = (Path(f"models/{name}/merged") for name in ("sft", "dpo", "grpo"))
 MODELS = {
     "base": Model("before", "before", "#9aa3ad", "#7d868f", "teacher"),
     "examples": Model(
@@ -29,5 +30,13 @@ MODELS = {
     ),
     "sft": Model("after", "after", "#2458a6", "#8ab4f8", "student", SFT),
     "dpo": Model("after, aligned", "after, aligned", "#7a3fa0", "#c79be8", "student", DPO),
+    "grpo": Model("after, rewarded", "after, rewarded", "#2f7d5b", "#7fd1a8", "student", GRPO),
     "teacher": Model("teacher", "the teacher", "#c0562f", "#f08e62", "teacher"),
 }
+ALIGNED = ("dpo", "grpo")  # what may come after sft, one of them
+
+
+def aligned(models: Container[str]) -> str | None:
+    """The alignment among the `models` of params.yaml, or the models that have answers; None where
+    there is none."""
+    return next((name for name in ALIGNED if name in models), None)

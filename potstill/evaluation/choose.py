@@ -6,18 +6,22 @@ from typing import Any
 
 from potstill.checks import registry
 from potstill.core.jsonl import Row, read_json
+from potstill.core.models import aligned
 from potstill.evaluation import score, statistics
 from potstill.evaluation.compare import pair
 from potstill.task.settings import Task
 
 
-def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict[str, Any]:
-    """Both models' answers to the same rows: {"rows", "sft" and "dpo" (rows right), "only_sft" and
-    "only_dpo" (right where the other is not), "p" (exact McNemar), "checks": {name: {"sft", "dpo"}}
-    (rows that fail it, those with an answer that cannot be parsed among them)}."""
+def compare(
+    task: Task, rows: list[Row], sft: list[Row], other: list[Row], name: str = "dpo"
+) -> dict[str, Any]:
+    """Both models' answers to the same rows, the `other` one's of the alignment `name`, here dpo:
+    {"rows", "sft" and "dpo" (rows right), "only_sft" and "only_dpo" (right where the other is not),
+    "p" (exact McNemar), "checks": {name: {"sft", "dpo"}} (rows that fail it, those with an answer
+    that cannot be parsed among them)}."""
     right: dict[str, list[bool]] = {}
-    failed: dict[str, Counter[str]] = {"sft": Counter(), "dpo": Counter()}
-    for model, answers in (("sft", sft), ("dpo", dpo)):
+    failed: dict[str, Counter[str]] = {"sft": Counter(), name: Counter()}
+    for model, answers in (("sft", sft), (name, other)):
         if [row["id"] for row in rows] != [answer["id"] for answer in answers]:
             raise AssertionError(f"the answers of {model} are not those to the rows")
         pairs = list(zip(rows, answers, strict=True))
@@ -26,46 +30,48 @@ def compare(task: Task, rows: list[Row], sft: list[Row], dpo: list[Row]) -> dict
             verdicts = registry.verdicts(task, row, answer["answer"] or "")
             failed[model].update({check.name for check in verdicts if check.passed is False})
     checks = {
-        name: {model: failed[model][name] for model in failed}
-        for name in sorted(failed["sft"] | failed["dpo"])
+        check: {model: failed[model][check] for model in failed}
+        for check in sorted(failed["sft"] | failed[name])
     }
-    both = pair("sft", "dpo", right["sft"], right["dpo"])
-    alone = {"only_sft": both["broken"], "only_dpo": both["fixed"], "p": both["p"]}
+    both = pair("sft", name, right["sft"], right[name])
+    alone = {"only_sft": both["broken"], f"only_{name}": both["fixed"], "p": both["p"]}
     counts = {model: sum(values) for model, values in right.items()}
     return {"rows": len(rows), **counts, **alone, "checks": checks}
 
 
 def verdict(found: dict[str, Any]) -> tuple[str, str]:
-    """What ships, "sft" or "dpo", and why, by the comparison on the validation rows."""
-    counts = _counts(found, "validation row")
-    if found["dpo"] <= found["sft"]:
-        return "sft", f"dpo has no more rows right ({counts})"
+    """What ships, "sft" or the alignment, and why, by the comparison on the validation rows."""
+    counts, name = _counts(found, "validation row"), str(aligned(found))
+    if found[name] <= found["sft"]:
+        return "sft", f"{name} has no more rows right ({counts})"
     if found["p"] >= statistics.ALPHA:
         below = f"expected below {statistics.ALPHA}"
-        return "sft", f"dpo has more rows right, but {statistics.NOISE} ({counts}, {below})"
+        return "sft", f"{name} has more rows right, but {statistics.NOISE} ({counts}, {below})"
     worse = [
-        f"{name} {rows['sft']:,} → {rows['dpo']:,}"
-        for name, rows in found["checks"].items()
-        if rows["dpo"] > rows["sft"]
+        f"{check} {rows['sft']:,} → {rows[name]:,}"
+        for check, rows in found["checks"].items()
+        if rows[name] > rows["sft"]
     ]
     if worse:
-        return "sft", f"dpo wins ({counts}), but fails a check on more rows: {', '.join(worse)}"
-    return "dpo", f"dpo wins ({counts}), and no check fails on more rows"
+        return "sft", f"{name} wins ({counts}), but fails a check on more rows: {', '.join(worse)}"
+    return name, f"{name} wins ({counts}), and no check fails on more rows"
 
 
 def _counts(found: dict[str, Any], what: str) -> str:
-    of = statistics.count(found["rows"], what)
-    return f"right {found['sft']:,} → {found['dpo']:,} of {of}, p {statistics.p_text(found['p'])}"
+    of, after = statistics.count(found["rows"], what), found[str(aligned(found))]
+    return f"right {found['sft']:,} → {after:,} of {of}, p {statistics.p_text(found['p'])}"
 
 
 def on_tests(task: Task, tests: list[Row], answers: dict[str, list[Row]]) -> dict[str, Any]:
     """What was chosen (6-choice.json), with "test": the same comparison on the test rows of the
     headline slice, which decided nothing."""
     places = next(iter(score.by_slice(task, tests).values()))
-    rows, sft, dpo = (
-        [every[place] for place in places] for every in (tests, answers["sft"], answers["dpo"])
+    name = str(aligned(answers))
+    rows, sft, other = (
+        [every[place] for place in places] for every in (tests, answers["sft"], answers[name])
     )
-    return read_json(task.data / "6-choice.json") | {"test": compare(task, rows, sft, dpo)}
+    test = compare(task, rows, sft, other, name)
+    return read_json(task.data / "6-choice.json") | {"test": test}
 
 
 def lines(found: dict[str, Any]) -> str:

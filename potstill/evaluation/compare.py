@@ -21,6 +21,7 @@ HOPS = {  # the floor comes first
     "base, predicted twice": ("base", "again"),
     "adapter on its base to merged": ("sft", "adapter"),
     "dpo's adapter on sft to merged": ("dpo", "adapter-dpo"),
+    "grpo's adapter on sft to merged": ("grpo", "adapter-grpo"),
 }
 SERVED = "training rows: other tokens where served"
 

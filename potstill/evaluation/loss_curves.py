@@ -1,4 +1,5 @@
-"""The loss curves of a training: tables, pictures, and what they say about the fit."""
+"""The curves of a training: its losses, where checkpoints were scored their accuracy, and what the
+losses say about the fit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from potstill.core.errors import UserError
-from potstill.core.jsonl import Row, write_json
+from potstill.core.jsonl import Row, write_json, write_text
 from potstill.evaluation import compare
 
 Curve = list[tuple[int, float]]  # (step, loss)
@@ -76,25 +77,31 @@ def _fall(curve: Curve) -> float:
 
 
 def write(folder: Path, task: str, log: list[Row]) -> dict[str, str]:
-    """Writes both curves of a log to `folder`, as tables and pictures, and what `fit` says of them,
-    which it returns."""
+    """Writes the curves of a log to `folder`, as tables and pictures, and what `fit` says of the
+    losses, which it returns. Where no checkpoint was scored the table of their accuracy is a head
+    alone."""
     train, valid = split(log)
     for name, title, curve in (("train", "Training", train), ("eval", "Validation", valid)):
         table = [{"step": step, "loss": f"{loss:.6g}"} for step, loss in curve]
         compare.write_csv(folder / f"{name}_loss.csv", table)
         draw(folder / f"{name}_loss.png", curve, f"{title} loss, {task}")
+    scored = [(row["step"], row["accuracy"]) for row in log if "accuracy" in row]
+    lines = [f"{step},{accuracy:.6g}\n" for step, accuracy in scored]
+    write_text(folder / "accuracy.csv", "".join(["step,accuracy\n", *lines]))
+    if scored:
+        draw(folder / "accuracy.png", scored, f"Validation rows right, {task}", "accuracy")
     found = fit(train, valid)
     write_json(folder / "fit.json", found)
     return found
 
 
-def draw(path: Path, curve: Curve, title: str) -> None:
+def draw(path: Path, curve: Curve, title: str, y: str = "loss") -> None:
     """A picture of one curve; equal curves give equal files."""
-    steps, losses = zip(*curve, strict=True)
-    with picture(path, title, "step", "loss") as axes:
+    steps, values = zip(*curve, strict=True)
+    with picture(path, title, "step", y) as axes:
         points = {"marker": "o" if len(curve) <= 40 else None, "markersize": 3.5}
-        axes.plot(steps, losses, color="#1f5fa8", linewidth=1.6, **points)
-        if min(losses) > 0 and max(losses) > 20 * min(losses):
+        axes.plot(steps, values, color="#1f5fa8", linewidth=1.6, **points)
+        if y == "loss" and min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
 
 

@@ -12,7 +12,7 @@ from potstill.checks import registry
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.core.models import MODELS
+from potstill.core.models import ALIGNED, MODELS
 from potstill.core.project import ROOT
 from potstill.evaluation import labels, statistics
 from potstill.evaluation.statistics import count, percent
@@ -21,7 +21,7 @@ from potstill.task.settings import Task
 
 Marks = dict[str, list[dict[str, Any]]]  # of each model, in the order of the test rows
 ALWAYS = ("base", "sft", "teacher")  # the last not where all rows are a user's own
-STUDENTS = ("sft", "dpo")  # of which `choose` ships one
+STUDENTS = ("sft", *ALIGNED)  # of which `choose` ships one
 WORD_SAYS = {  # what the share of right rows is called, and how it reads after "75 %"
     "accuracy": "right",
     "agreement": "as the teacher answers",
@@ -45,7 +45,7 @@ def repeated(task: Task) -> dict[str, list[Row]]:
     paths = {
         "again": folder(task, "examples") / "again.jsonl",
         "adapter": task.data / "5-parity/sft.jsonl",
-        "adapter-dpo": task.data / "5-parity/dpo.jsonl",
+        **{f"adapter-{name}": task.data / f"5-parity/{name}.jsonl" for name in ALIGNED},
     }
     return _read(paths, ("again",))
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from potstill.core import jsonl
 from potstill.core.jsonl import Row
-from potstill.core.models import MODELS
+from potstill.core.models import MODELS, aligned
 from potstill.inference import engine, few_shot, predictions, sharded
 from potstill.inference.quoting import Grammars
 from potstill.task.settings import Task
-from potstill.training import model_folder
+from potstill.training import grpo, model_folder
 
 
 def untrained(t: Task, name: str, p: SimpleNamespace) -> None:
@@ -45,17 +45,21 @@ def untrained(t: Task, name: str, p: SimpleNamespace) -> None:
 
 def trained(t: Task, name: str, weights: Path, p: SimpleNamespace) -> None:
     """Predicts with a model of the folder models/; `p` has models and predict. Where models has
-    dpo, also the validation rows, without grammars: they have no input of their own. Raises
-    UserError as `untrained` does, and when the model is not whole."""
+    an alignment, also the validation rows, without grammars: they have no input of their own.
+    Raises UserError as `untrained` does, and when the model is not whole."""
     rows = {"test.jsonl": predictions.tests(t), "valid.jsonl": []}
     chats = {"test.jsonl": [t.messages(MODELS[name].prompt, row) for row in rows["test.jsonl"]]}
-    if "dpo" in p.models:
+    if aligned(p.models):
         rows["valid.jsonl"] = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
     chats["valid.jsonl"] = [row["messages"][:-1] for row in rows["valid.jsonl"]]
     seconds: list[float] = []
     grammars = [quoting(t, p, rows["test.jsonl"]), None]
     folder = jsonl.fresh_folder(predictions.folder(t, name))
-    if name in p.models:
+    if name not in p.models:
+        print(f"predict: nothing to do, models has no {name}")
+    elif not grpo.learnt(weights.parent):
+        print(f"predict: nothing to do, align trained no {name}")
+    else:
         model_folder.check_folder(weights, "run `make repro` first")
         asked, model = list(chats.values()), str(weights)
         ids = [[row["id"] for row in to] for to in rows.values()]
@@ -63,8 +67,6 @@ def trained(t: Task, name: str, weights: Path, p: SimpleNamespace) -> None:
         answers = sharded.predict(f"predict-{name}", ids, model, asked, p.predict, **how)
         for (file, to), found in zip(rows.items(), answers, strict=True):
             predictions.write(folder / file, to, found)
-    else:
-        print(f"predict: nothing to do, models has no {name}")
     predictions.write_latency(t, name, seconds)
 
 

@@ -117,6 +117,24 @@ function losses(rows) {
   });
 }
 
+// The share of validation rows right at each checkpoint, {step, accuracy}.
+const accuracy = (rows) =>
+  spec(rows, {
+    height: 200,
+    mark: { type: "line", point: { size: 28, filled: true }, strokeWidth: 2, color: PAIR[1] },
+    encoding: {
+      x: { field: "step", type: "quantitative", axis: { grid: false, tickCount: 6 } },
+      y: {
+        field: "accuracy",
+        type: "quantitative",
+        title: "validation rows right",
+        scale: { zero: false },
+        axis: { grid: true, tickCount: 5, format: ".0%" },
+      },
+      tooltip: tips("step ,", "accuracy .1%"),
+    },
+  });
+
 // A bar for each step of the data, {step, rows}.
 const funnel = (rows) =>
   spec(rows, {
@@ -158,7 +176,7 @@ const tokens = (rows, colours) =>
   });
 
 const PARTS = { key: parts, label: parts, length: parts, slice: parts };
-const CHARTS = { all: shares, ...PARTS, losses, funnel, tokens };
+const CHARTS = { all: shares, ...PARTS, losses, accuracy, funnel, tokens };
 
 // The page's own colours and type.
 const grey = "var(--soft)",

@@ -136,6 +136,11 @@ def _charts(t: Task, found: Row) -> Row:
         for curve, table in (("training", "train_loss"), ("validation", "eval_loss"))
         for row in _table(t, table)
     ]
+    if len((t.reports / "tables/accuracy.csv").read_text().splitlines()) > 1:  # else a head alone
+        rows["accuracy"] = [
+            {"step": int(row["step"]), "accuracy": float(row["accuracy"])}
+            for row in _table(t, "accuracy")
+        ]
     rows["funnel"] = _funnel(t)
     rows["tokens"] = [
         {"model": model.label, "part": part, "tokens": found[name][f"{key}_tokens"]}

@@ -4,9 +4,11 @@ the reference model, too."""
 from pathlib import Path
 from types import SimpleNamespace
 
-from potstill.core.jsonl import Row, write_text
+from potstill.core import project
+from potstill.core.jsonl import Row
 from potstill.training import run, swift
 
+PAIRS = project.DATA / "4-pairs/pairs.jsonl"  # what it learns from
 # The columns of curves.csv, each with its name in the log
 CURVES = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
 
@@ -23,11 +25,3 @@ def lesson(row: Row) -> Row:
     """A preference row as ms-swift reads it."""
     messages = [*row["prompt"], {"role": "assistant", "content": row["chosen"]}]
     return {"messages": messages, "rejected_response": row["rejected"]}
-
-
-def write_curves(path: Path, log: list[Row]) -> None:
-    """Writes the losses of an alignment's log as a CSV table (step, loss, margin, accuracy); for an
-    empty log its head alone."""
-    points = (row for row in log if "loss" in row)
-    lines = [[row["step"], *(f"{row[name]:.6g}" for name in CURVES.values())] for row in points]
-    write_text(path, "".join("{},{},{},{}\n".format(*line) for line in [["step", *CURVES], *lines]))

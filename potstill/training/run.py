@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any
 
 from potstill.core import lockfile, project
 from potstill.core.errors import UserError
-from potstill.core.jsonl import row_id, write_json, write_jsonl
-from potstill.training import model_folder, swift
+from potstill.core.jsonl import Row, row_id, write_json, write_jsonl, write_text
+from potstill.training import model_folder, scored, swift
 
 # Parameters that are not passed on as they are
 OURS = "model model_revision models quant_bits torch_dtype target_modules swift_args".split()
-OURS += "dpo_learning_rate dpo_num_train_epochs".split()
+OURS += "dpo_learning_rate dpo_num_train_epochs grpo pairs predict".split()
 # Files of a checkpoint that no adapter needs: to resume from it; with folders of this machine
 ONLY_TO_RESUME = "optimizer.pt scheduler.pt rng_state* trainer_state.json training_args.bin".split()
 ABOUT_THE_RUN = "args.json additional_config.json README.md".split()
@@ -30,11 +30,15 @@ ABOUT_THE_BASE = "README.md training.json".split()
 # with LoRA. Fewer rows than FEW say little; on a model of SMALL bytes all of them take seconds
 SHARE, FORWARD, FEW, SMALL = 0.1, 1 / 3, 32, 50_000_000
 # Fields of a trainer_state.json that are kept: no timings, so that equal trainings have equal logs
-LOGGED = "step epoch loss eval_loss rewards/margins rewards/accuracies".split()
+LOGGED = "step epoch loss eval_loss accuracy rewards/margins rewards/accuracies".split()
+LOGGED += "reward frac_reward_zero_std completions/mean_length kl".split()
 
 
-def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.Config:
-    """ms-swift's arguments for a training with the parameters `p` on the rows of the file `train`.
+def config(
+    p: SimpleNamespace, train: Path, valid: Path | None = None, more: swift.Config | None = None
+) -> swift.Config:
+    """ms-swift's arguments for a training with the parameters `p` on the rows of the file `train`,
+    `more` among them.
 
     Raises UserError when a file is missing, when the training needs a GPU and there is none, when
     swift_args has an argument that is set here, and when there is no such model.
@@ -65,14 +69,15 @@ def config(p: SimpleNamespace, train: Path, valid: Path | None = None) -> swift.
         "add_version": False,
         "check_model": False,  # asks the hub for a later model: up to 22 s of retries when offline
         "report_to": "none",
+        **(more or {}),
     }
-    more = getattr(p, "swift_args", None) or {}
-    if taken := sorted({*own, "output_dir", "resume_from_checkpoint"}.intersection(more)):
+    given = getattr(p, "swift_args", None) or {}
+    if taken := sorted({*own, "output_dir", "resume_from_checkpoint"}.intersection(given)):
         raise UserError(
             f"swift_args (params.yaml or task.yaml) has {taken[0]}, which Potstill sets itself: "
             "leave it out, and see params.yaml"
         )
-    return own | more
+    return own | given
 
 
 def intervals(p: SimpleNamespace, train: Path) -> swift.Config:
@@ -113,9 +118,11 @@ def validation(config: swift.Config, work: Path) -> tuple[swift.Config, int]:
     return config | {"val_dataset": [str(sample)]}, most
 
 
-def key(config: swift.Config) -> str:
-    """16 hex digits that change with whatever the trained weights depend on."""
+def key(config: swift.Config, more: Iterable[Path] = ()) -> str:
+    """16 hex digits that change with whatever the trained weights depend on: `config`, and the
+    files that it names or `more`."""
     files = [Path(path) for path in config["dataset"] + config.get("val_dataset", [])]
+    files += more
     if not model_folder.at_hub(config["model"]):
         base = (path for path in sorted(Path(config["model"]).iterdir()) if path.is_file())
         files += [path for path in base if path.name not in ABOUT_THE_BASE]
@@ -125,13 +132,14 @@ def key(config: swift.Config) -> str:
 
 
 @contextmanager
-def exclusive_folder(stage: str, config: swift.Config) -> Iterator[Path]:
-    """The folder of this training's checkpoints, for one process at a time: an experiment's copy of
+def exclusive_folder(stage: str, config: swift.Config, more: Iterable[Path] = ()) -> Iterator[Path]:
+    """The folder of the checkpoints of this training, which reads `more` files, for one process at
+    a time: an experiment's copy of
     the repository uses the same .cache. The folder is deleted when all went well, unless `dvc` was
     killed meanwhile: it will ask for the training again, whose last checkpoint is then all of it.
     Raises UserError when another process has the folder."""
     parent = os.getppid()
-    work = project.cache() / stage / key(config)
+    work = project.cache() / stage / key(config, more)
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
@@ -145,12 +153,16 @@ def exclusive_folder(stage: str, config: swift.Config) -> Iterator[Path]:
             shutil.rmtree(work)
 
 
-def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[int, float]:
+def train(
+    config: swift.Config, work: Path, adapter: Path, base: str, patience: int | None = None
+) -> tuple[int, float]:
     """Trains in the folder `work`, from its last complete checkpoint where it has one, and puts the
-    result into the folder `adapter`, with `base` as the name of its base model.
+    result into the folder `adapter`, with `base` as the name of its base model. The result is the
+    last checkpoint or, where checkpoints are scored, the best.
 
     Returns the steps of the whole training, and the seconds that the trainer took for those of this
-    run. Raises UserError when ms-swift fails, or ends before the last step.
+    run. Raises UserError when ms-swift fails, or ends before the last step, unless `patience` (as
+    in scored.exhausted) is.
     """
     run, command = work / "run", "rlhf" if "rlhf_type" in config else "sft"
     config = swift.shared(config)
@@ -160,21 +172,46 @@ def train(config: swift.Config, work: Path, adapter: Path, base: str) -> tuple[i
     if resumed := swift.last_checkpoint(run):
         print(f"{command}: goes on from {resumed}", flush=True)
         config = config | {"resume_from_checkpoint": str(resumed)}
-    swift.run(command, config | {"output_dir": str(run)}, work)
+    if not (resumed and scored.exhausted(read_state(resumed)["log_history"], patience)):
+        swift.run(command, config | {"output_dir": str(run)}, work)
     last = swift.last_checkpoint(run)
-    state = json.loads((last / "trainer_state.json").read_bytes()) if last else {}
-    if last is None or state["global_step"] != state["max_steps"]:
+    state = read_state(last) if last else {}
+    log = state.get("log_history", [])
+    whole = last and state["global_step"] == state["max_steps"]
+    if last is None or not (whole or scored.exhausted(log, patience)):
         where = last or "no checkpoint"
         raise UserError(f"swift {command} ended early, at {where}: see {work}/{command}.log")
-    keep(last, adapter, base)
-    points = [row for row in state["log_history"] if "loss" in row or "eval_loss" in row]
+    top = scored.best(log)
+    chosen = run / f"checkpoint-{top['step']}" if top else last
+    if not chosen.is_dir():
+        remedy = f"delete {work} and run the same command again"
+        raise UserError(f"{chosen}, the best checkpoint, is damaged or gone: {remedy}")
+    keep(chosen, adapter, base)
+    points = [row for row in log if {"loss", "eval_loss", "accuracy"} & row.keys()]
     rows = ({name: row[name] for name in LOGGED if name in row} for row in points)
     write_jsonl(part(adapter) / "logging.jsonl", rows)
     replace(adapter)
     timed = run / "logging.jsonl"  # of the first node alone
     lines = map(json.loads, timed.read_bytes().splitlines() if timed.is_file() else [])
     seconds = [line["train_runtime"] for line in lines if "train_runtime" in line]
-    return int(state["max_steps"]), float((seconds or [0])[-1])
+    return int(state["global_step"]), float((seconds or [0])[-1])
+
+
+def write_curves(path: Path, log: list[Row], columns: dict[str, str]) -> None:
+    """Writes the points of an alignment's log as a CSV table of `step` and `columns`, each with its
+    name in the log; for an empty log its head alone."""
+    points = (row for row in log if "loss" in row)
+    lines = [  # a value that was not logged, as the KL where nothing holds to it, stays empty
+        [row["step"], *(f"{row[name]:.6g}" if name in row else "" for name in columns.values())]
+        for row in points
+    ]
+    text = "".join(",".join(map(str, line)) + "\n" for line in [["step", *columns], *lines])
+    write_text(path, text)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's state in a complete checkpoint: its steps and its log."""
+    return dict(json.loads((checkpoint / "trainer_state.json").read_bytes()))
 
 
 def part(folder: Path) -> Path:

@@ -147,6 +147,29 @@ def test_the_stage_ships_what_wins(ready: Project) -> None:
     assert shipped()[1] == "sft"
 
 
+def test_grpo_is_judged_alike_and_ships_only_where_it_has_learnt(ready: Project) -> None:
+    """Longer answers have more of what was rewarded here, and fail the check that was not."""
+    ready.set(models=["base", "sft", "grpo"])
+    Path("models/dpo").rename("models/grpo")
+    Path("data/5-predictions/dpo").rename("data/5-predictions/grpo")
+    jsonl.write_json("models/grpo/report.json", {"rows": 9})
+    code, out = ready.run("stages.choose")
+    assert code == 0 and "choose grpo: grpo wins (right 4 → 10 of 10" in out, out
+    found = shipped()[0]
+    assert (found["ship"], found["valid"]["grpo"], found["valid"]["only_grpo"]) == ("grpo", 10, 6)
+    longer = answers(questions(10), "r" * 9 + "e")
+    own = {"id": "own", "answer": "", **TOKENS}
+    jsonl.write_jsonl("data/5-predictions/grpo/valid.jsonl", [*longer, own])
+    jsonl.write_jsonl(
+        "data/5-predictions/sft/valid.jsonl", [*answers(questions(10), "r" * 2 + "l" * 8), own]
+    )
+    out = ready.run("stages.choose")[1]
+    assert "choose sft: grpo wins (" in out and "fails a check on more rows: language 0 → 1" in out
+    jsonl.write_json("models/grpo/report.json", {"rows": 0})
+    says = "choose sft: grpo has learnt nothing: no input was right sometimes → models/student\n"
+    assert ready.run("stages.choose") == (0, says)
+
+
 def test_without_dpo_the_sft_student_ships(ready: Project) -> None:
     ready.set(models=["base", "sft"])
     for path in ("data/5-predictions/sft/valid.jsonl", "data/5-predictions/dpo/valid.jsonl"):
@@ -183,5 +206,7 @@ def test_the_verdict_and_the_test_rows_stand_in_the_metrics(toy: settings.Task) 
     schema = json.loads((ROOT / "schemas/metrics.json").read_text())
     from jsonschema import Draft202012Validator
 
-    found["ship"] = {"ship": "dpo", "why": "…", "valid": both, "test": both}
-    assert list(Draft202012Validator(schema).iter_errors(found)) == []
+    other = choose.compare(toy, asked, given["sft"], given["dpo"], "grpo")
+    for name, comparison in (("dpo", both), ("grpo", other)):
+        found["ship"] = {"ship": name, "why": "…", "valid": comparison, "test": comparison}
+        assert list(Draft202012Validator(schema).iter_errors(found)) == []

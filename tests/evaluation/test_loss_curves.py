@@ -79,6 +79,12 @@ def test_tables(tmp_path: Path) -> None:
     assert (tmp_path / "train_loss.csv").read_text() == "step,loss\n10,1.23457\n20,0.5\n"
     assert (tmp_path / "eval_loss.csv").read_text() == "step,loss\n20,2\n"
     assert json.loads((tmp_path / "fit.json").read_text()) == found
+    assert (tmp_path / "accuracy.csv").read_text() == "step,accuracy\n"
+    assert not (tmp_path / "accuracy.png").exists()
+    scored = [{"step": 10, "accuracy": 2 / 3}, {"step": 20, "accuracy": 0.5}]
+    assert loss_curves.write(tmp_path, "toy", log + scored) == found
+    assert (tmp_path / "accuracy.csv").read_text() == "step,accuracy\n10,0.666667\n20,0.5\n"
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_picture_is_a_png_and_the_same_twice(tmp_path: Path) -> None:

@@ -326,6 +326,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
     made = [path for path in Path("reports").rglob("*") if path.is_file()]
     curves = {f"tables/{name}_loss.{end}" for name in ("train", "eval") for end in ("csv", "png")}
     tables = {f"tables/{name}.csv" for name in ("slices", "pairs", "marks", "hops", "cascade")}
+    tables.add("tables/accuracy.csv")
     others = {"metrics.json", "cost.json", "tables/fit.json", "tables/judge.json"}
     assert {path.relative_to("reports").as_posix() for path in made} == curves | tables | others
     before = {path: path.read_bytes() for path in made}

@@ -97,6 +97,7 @@ def scored(
             f"reports/tables/{name}.csv",
             "step,loss\n" + "".join(f"{i},{1 / (i + 1):.4f}\n" for i in range(9)),
         )
+    project.write("reports/tables/accuracy.csv", "step,accuracy\n")
     for name, made in (("slices", compare.slices), ("pairs", compare.pairs)):
         compare.write_csv(Path(f"reports/tables/{name}.csv"), made(t, tests, marks))
     compare.write_csv(Path("reports/tables/marks.csv"), compare.states(tests, marks))
@@ -135,6 +136,11 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     assert set(drawn) == {"all", "key", "length", "slice", "losses", "funnel", "tokens"}
     assert [row["rows"] for row in drawn["funnel"]] == [8, 9, 9, 8, 8, 8, 50]
     assert set(re.findall(r'data-chart="(\w+)"', page)) == set(drawn)
+    project.write("reports/tables/accuracy.csv", "step,accuracy\n4,0.5\n8,0.75\n")
+    page = pages.build(settings.load())
+    points = [{"step": 4, "accuracy": 0.5}, {"step": 8, "accuracy": 0.75}]
+    assert data(page, "charts")["rows"]["accuracy"] == points
+    assert 'data-chart="accuracy"' in page
 
 
 def test_rows_that_a_script_made_are_listed_first(project: Project) -> None:

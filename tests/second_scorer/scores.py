@@ -29,12 +29,13 @@ from tests.second_scorer.statistics import (
 )
 
 WHOLE = "answer"  # the place of an answer that is no object
-MODELS = ("base", "examples", "sft", "dpo", "teacher")
+MODELS = ("base", "examples", "sft", "dpo", "grpo", "teacher")
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOPS = {  # the model, and the predictions that should be the same; the floor comes first
     "base, predicted twice": ("base", "5-predictions/examples/again.jsonl"),
     "adapter on its base to merged": ("sft", "5-parity/sft.jsonl"),
     "dpo's adapter on sft to merged": ("dpo", "5-parity/dpo.jsonl"),
+    "grpo's adapter on sft to merged": ("grpo", "5-parity/grpo.jsonl"),
 }
 
 
@@ -105,9 +106,9 @@ class Second:
             for name, rows in self.slices.items():
                 if name != self.first:
                     found[model][name] = {"rows": len(rows), **self.summary(model, rows)}
-        if "dpo" in self.params["models"]:
+        if self.other in self.answers:
             tests = [self.tests[i] for i in self.headline]
-            two = ([self.answers[model][i] for i in self.headline] for model in ("sft", "dpo"))
+            two = ([self.answers[model][i] for i in self.headline] for model in ("sft", self.other))
             found["ship"] = {**self.choice(), "test": self.comparison(tests, *two)}
         return found
 
@@ -409,40 +410,46 @@ class Second:
             if found != ("kept" if said == "spare" else said):
                 yield f"answer {place} is {said} in 3-kept and 3-dropped, {found} here"
 
-    def comparison(self, rows: list[Row], sft: list[Row], dpo: list[Row]) -> Row:
+    @property
+    def other(self) -> str:
+        """The student beside sft, "" without one."""
+        return "".join(set(self.params["models"]) - {"base", "sft"})
+
+    def comparison(self, rows: list[Row], sft: list[Row], aligned: list[Row]) -> Row:
         """Two students' answers to the same rows."""
-        marks, failed = [], []
-        for answers in (sft, dpo):
+        marks, failed, other = [], [], self.other
+        for answers in (sft, aligned):
             pairs = zip(rows, answers, strict=True)
             every = [self.task.verdicts(row, answer["answer"]) for row, answer in pairs]
             marks.append([right(verdicts) is True for verdicts in every])
             fails = ({name for name, passed in verdicts if passed is False} for verdicts in every)
             failed.append(Counter(name for names in fails for name in names))
         seen = Counter(zip(*marks, strict=True))
-        alone = {"only_sft": seen[True, False], "only_dpo": seen[False, True]}
+        alone = {"only_sft": seen[True, False], f"only_{other}": seen[False, True]}
         names = sorted(failed[0].keys() | failed[1].keys())
         return {
-            **{"rows": len(rows), "sft": sum(marks[0]), "dpo": sum(marks[1]), **alone},
+            **{"rows": len(rows), "sft": sum(marks[0]), other: sum(marks[1]), **alone},
             "p": digits(mcnemar(*alone.values()), 3),
-            "checks": {n: {"sft": failed[0][n], "dpo": failed[1][n]} for n in names},
+            "checks": {n: {"sft": failed[0][n], other: failed[1][n]} for n in names},
         }
 
     def choice(self) -> Row:
         """6-choice.json, without the reason."""
-        if "dpo" not in self.params["models"]:
+        other = self.other
+        if other not in self.answers:
             return {"ship": "sft", "valid": None}
         kept = {row["id"]: row for row in read(self.data / "3-kept.jsonl")}
         valid = [row["id"] for row in read(self.data / "4-valid.jsonl")]
         rows = [kept[id] | {"expected": kept[id]["output"]} for id in valid if id in kept]
         two = []
-        for model in ("sft", "dpo"):
+        for model in ("sft", other):
             answers = read(self.data / f"5-predictions/{model}/valid.jsonl")
             assert [answer["id"] for answer in answers] == valid
             two.append([answer for answer in answers if answer["id"] in kept])
         found = self.comparison(rows, *two)
-        worse = any(count["dpo"] > count["sft"] for count in found["checks"].values())
-        wins = found["dpo"] > found["sft"] and found["p"] < ALPHA and not worse
-        return {"ship": "dpo" if wins else "sft", "valid": found}
+        worse = any(count[other] > count["sft"] for count in found["checks"].values())
+        wins = found[other] > found["sft"] and found["p"] < ALPHA and not worse
+        return {"ship": other if wins else "sft", "valid": found}
 
     # ---- both sides
 
@@ -487,7 +494,7 @@ class Second:
                 theirs = json.loads(text)
                 theirs.pop("stage", None)
                 theirs.pop("why", None)
-                theirs.get("ship") in ("sft", "dpo") or theirs.get("ship", {}).pop("why", None)
+                theirs.get("ship") in MODELS or theirs.get("ship", {}).pop("why", None)
             found += apart(path, ours, theirs)
         return found
 

@@ -32,6 +32,7 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     fakes.model("models/tiny-base")
     for name in ("4-train", "4-valid"):
         jsonl.write_jsonl(project.dir / f"data/{name}.jsonl", [{"id": name, "messages": MESSAGES}])
+    project.write("data/4-scoring/report.json", '{"rows": 0}')
     return project
 
 
@@ -40,12 +41,12 @@ def sft(project: Project, **env: str) -> tuple[int, str]:
     return project.run(*SFT, **{"PYTHONPATH": os.environ["PYTHONPATH"], **env})
 
 
-def config(**changes: Any) -> swift.Config:
+def config(more: swift.Config | None = None, **changes: Any) -> swift.Config:
     """ms-swift's arguments for the toy project."""
     listed = lockfile.read_yaml(ROOT / "dvc.yaml")["stages"]["sft"]["params"]
     names = [name for name in listed if isinstance(name, str)]
     p = SimpleNamespace(**vars(params.load(*names)) | changes)
-    return run.config(p, Path("data/4-train.jsonl"), Path("data/4-valid.jsonl"))
+    return run.config(p, Path("data/4-train.jsonl"), Path("data/4-valid.jsonl"), more)
 
 
 def files(folder: str) -> set[str]:
@@ -246,6 +247,7 @@ def real(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     ]
     for name, part in (("4-train", found[:56]), ("4-valid", found[56:])):
         jsonl.write_jsonl(project.dir / f"data/{name}.jsonl", part)
+    project.write("data/4-scoring/report.json", '{"rows": 0}')
     project.set(num_train_epochs=3, save_steps=4, eval_steps=8, logging_steps=2)
     project.set(max_length=64, lora_rank=4, lora_dropout=0.1)
     # As quip has: another optimizer, and noise
@@ -337,7 +339,7 @@ def test_fixed_settings_do_not_hide_a_parameter(ready: Project) -> None:
     given = config(num_train_epochs=3)  # what task.yaml says
     plain = {name for name in declared & set(given) if name not in run.OURS}
     assert {*params.declared("sft")} - {*run.OURS} <= plain
-    changed = config(**dict.fromkeys(plain, 77))
+    changed = config(None, **dict.fromkeys(plain, 77))
     assert {name for name in plain if changed[name] != 77} == set()
     with pytest.raises(UserError):
         config(model="models/none")

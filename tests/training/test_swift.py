@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from potstill.core import jsonl, lockfile, weights
 from potstill.core.errors import UserError
-from potstill.training import dpo, model_folder, run, swift
+from potstill.training import dpo, grpo, model_folder, run, swift
 from tests import fakes
 from tests.conftest import ROOT
 
@@ -291,13 +291,22 @@ def test_ms_swift_accepts_every_argument_of_every_profile(
             recipe["model"] = "models/tiny-base"
         path = tmp_path / f"{home.name}-{profile.stem}.yaml"
         p = SimpleNamespace(**{name: recipe[name] for name in STAGE_PARAMS})
-        path.write_text(swift.render(run.config(p, *train)))
+        path.write_text(swift.render(run.config(p, train[0], train[1])))
         recipes[str(path)] = recipe
-        p = SimpleNamespace(**{name: recipe[name] for name in STAGES["align"]["params"]})
+        sections = {name: SimpleNamespace(**recipe[name]) for name in ("grpo", "pairs", "predict")}
+        plain = [
+            name for name in STAGES["align"]["params"] if name.partition(".")[0] not in sections
+        ]
+        p = SimpleNamespace(**{name: recipe[name] for name in plain}, **sections)
         path = path.with_suffix(".dpo.yaml")
         path.write_text(swift.render(dpo.config(p, train[0], ROOT / "models/tiny-base")))
         own = ("learning_rate", "num_train_epochs")
         aligned = {name: recipe[f"dpo_{name}"] for name in own}
+        recipes[str(path)] = recipe | {"model": "tiny-base"} | aligned
+        path = path.with_suffix("").with_suffix(".grpo.yaml")
+        p.predict.max_tokens = 64  # as task.yaml says
+        path.write_text(swift.render(grpo.config(p, 9, train[0], ROOT / "models/tiny-base")))
+        aligned = {name: recipe["grpo"][name] for name in own}
         recipes[str(path)] = recipe | {"model": "tiny-base"} | aligned
     code = (  # the classes' own parser, without their __post_init__, which would fetch the model
         "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
@@ -305,7 +314,7 @@ def test_ms_swift_accepts_every_argument_of_every_profile(
         "from transformers import HfArgumentParser\n"
         "parsers = [HfArgumentParser([one]) for one in (SftArguments, RLHFArguments)]\n"
         "for path in sys.argv[1:]:\n"
-        "    parser = parsers[path.endswith('.dpo.yaml')]\n"
+        "    parser = parsers[path.endswith(('.dpo.yaml', '.grpo.yaml'))]\n"
         "    argv = [path]; parse_yaml_args(argv)\n"
         "    found, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
         "    print(json.dumps([path, rest, vars(found)], default=str))"

@@ -1,0 +1,64 @@
+"""The reinforcement of a trained student: GRPO by `swift rlhf`, LoRA on the merged sft student,
+which is the reference model, too. The reward of an answer is what the task's checks say of it
+(plugins/reward.py)."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+from potstill.core import jsonl, project
+from potstill.core.jsonl import Row
+from potstill.training import model_folder, run, swift
+
+INPUTS = project.DATA / "4-pairs/inputs.jsonl"  # what the student gets right sometimes
+CHECKS = INPUTS.with_name("checks.json")  # what makes the reward
+REPORT = "report.json"  # of models/grpo: {"rows": 120}, 0 where nothing could be learnt
+REWARD = "checks"
+PLUGIN = Path(__file__).parent / "plugins/reward.py"
+# The columns of curves.csv, each with its name in the log
+CURVES = {
+    "reward": "reward",
+    "no_variance": "frac_reward_zero_std",
+    "length": "completions/mean_length",
+    "kl": "kl",
+}
+
+
+def config(p: SimpleNamespace, rows: int, path: Path, student: Path) -> swift.Config:
+    """ms-swift's arguments for the reinforcement of the model in the folder `student` on the `rows`
+    inputs of the file `path`. Raises UserError as run.config does."""
+    own = {
+        "learning_rate": p.grpo.learning_rate,
+        "num_train_epochs": p.grpo.num_train_epochs,
+        "beta": p.grpo.beta,
+        "rpo_alpha": None,
+        "gradient_accumulation_steps": min(p.grpo.inputs, rows),
+        "per_device_train_batch_size": 1,  # an input: the steps are counted by these
+    }
+    given = {**vars(p), **own, "model": str(student), "model_revision": None}
+    drawing: swift.Config = {"use_vllm": False}
+    if model_folder.on_cuda():  # vLLM in the trainer's process, on the same GPU
+        drawing = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.4}
+    return run.config(SimpleNamespace(**given), path) | {
+        "rlhf_type": "grpo",
+        "external_plugins": [os.path.relpath(PLUGIN)],
+        "reward_funcs": [REWARD],
+        "num_generations": p.grpo.answers,
+        "per_device_train_batch_size": p.grpo.answers,  # all answers to one input
+        "temperature": p.pairs.temperature,
+        "max_completion_length": p.predict.max_tokens,
+        **drawing,
+    }
+
+
+def lesson(row: Row) -> Row:
+    """A row of INPUTS as ms-swift reads it: the prompt, and what judges the answers, as a text."""
+    return {"messages": row["messages"], "judged": json.dumps(row["row"], ensure_ascii=False)}
+
+
+def learnt(folder: Path) -> bool:
+    """Whether the alignment in a folder of models/ trained anything. Raises UserError where its
+    report is missing."""
+    path = folder / REPORT
+    return folder.name != "grpo" or jsonl.read_json(path)["rows"] > 0
