@@ -16,7 +16,7 @@ def main() -> None:
     p = params.load(*params.declared("sft"))
     start = time.monotonic()
     scoring, paths = scored.settings(), (DATA / "4-train.jsonl", DATA / "4-valid.jsonl")
-    own = scored.config(p.save_total_limit) if scoring["rows"] else {}
+    own = scored.config(p, run.step_count(vars(p), paths[0])) if scoring["rows"] else {}
     config = run.config(p, *paths, own)
     train, valid = (jsonl.read_jsonl(path, ("id", "messages")) for path in paths)
     if twice := {row["id"] for row in train} & {row["id"] for row in valid}:

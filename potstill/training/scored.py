@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from potstill.core import jsonl, project
@@ -11,6 +12,7 @@ FOLDER = project.DATA / "4-scoring"
 CALLBACK = "score_checkpoints"
 PLUGIN = Path(__file__).parent / "plugins" / f"{CALLBACK}.py"
 KEPT = 2  # checkpoints at least: the best, and the last, to go on from
+TIMES = 10  # checkpoints of a training where save_steps is null: each scoring takes time
 
 
 def settings() -> dict[str, Any]:
@@ -24,12 +26,14 @@ def files() -> list[Path]:
     return sorted(FOLDER.iterdir())
 
 
-def config(save_total_limit: int) -> dict[str, Any]:
-    """ms-swift's arguments for a training whose checkpoints are scored."""
+def config(p: SimpleNamespace, steps: int) -> dict[str, Any]:
+    """ms-swift's arguments for a training of so many steps with the parameters `p`, whose
+    checkpoints are scored."""
     return {
         "external_plugins": [os.path.relpath(PLUGIN)],
         "callbacks": [CALLBACK],
-        "save_total_limit": max(save_total_limit, KEPT),
+        "save_steps": p.save_steps or max(1, steps // TIMES),
+        "save_total_limit": max(p.save_total_limit, KEPT),
     }
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,13 +75,17 @@ def scoring(project: Project, **settings: object) -> None:
 
 
 def test_ms_swift_gets_the_callback_only_where_checkpoints_are_scored(ready: Project) -> None:
+    p = SimpleNamespace(save_total_limit=1, save_steps=None)
     plain = sft.config(save_total_limit=1)
-    given = sft.config(save_total_limit=1, more=scored.config(1))
+    given = sft.config(save_total_limit=1, more=scored.config(p, 80))
     plugin = given.pop("external_plugins")
     assert (ready.dir / plugin[0]).resolve() == scored.PLUGIN and scored.PLUGIN.is_file()
-    assert given == plain | {"callbacks": ["score_checkpoints"], "save_total_limit": 2}
+    own = {"callbacks": ["score_checkpoints"], "save_total_limit": 2, "save_steps": 8}
+    assert given == plain | own
+    p.save_steps = 3
+    assert scored.config(p, 80)["save_steps"] == 3
     with pytest.raises(UserError, match="has callbacks, which Potstill sets itself"):
-        sft.config(swift_args={"callbacks": ["lisa"]}, more=scored.config(2))
+        sft.config(swift_args={"callbacks": ["lisa"]}, more=scored.config(p, 9))
     key = run.key(plain, scored.files())
     scoring(ready, rows=1, patience=3)
     assert run.key(plain) != run.key(plain, scored.files()) != key

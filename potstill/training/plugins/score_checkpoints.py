@@ -15,7 +15,7 @@ from potstill.dataset import frozen
 from potstill.training import scored
 
 BATCH = 128  # prompts at once
-SLACK = 2  # an answer this many times as long as the longest right one is not going to be right
+SLACK = 1.25  # an answer so many times as long as the longest right one is not going to be right
 
 
 class ScoreCheckpoints(TrainerCallback):  # type: ignore[misc]
@@ -72,7 +72,7 @@ def answers(
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
-        max_new_tokens=min(most, SLACK * longest + 1),
+        max_new_tokens=min(most, int(SLACK * longest) + 1),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad,
         use_cache=True,
