@@ -307,7 +307,7 @@ def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_on
 def test_two_processes_learn_as_one_does(real: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """By torchrun and gloo: a step has the same rows, half of them in each process. Without noise
     and dropout, whose numbers each process draws for itself."""
-    real.set(lora_dropout=0.0, swift_args={"lorap_lr_ratio": 4})
+    real.set(lora_dropout=0.0, swift_args={"lorap_lr_ratio": 4}, num_train_epochs=1)
     one = train_for_real(real)
     shutil.rmtree("models/sft")
     monkeypatch.setenv("NPROC_PER_NODE", "2")
