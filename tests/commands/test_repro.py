@@ -101,7 +101,8 @@ def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
 
 def test_the_stages_are_counted_with_each_model() -> None:
     names = [name for name in repro.stage_names() if name.startswith("predict")]
-    assert names == ["predict@base", "predict@examples", "predict@sft", "predict@dpo"]
+    models = ("base", "examples", "sft", "dpo", "grpo")
+    assert names == [f"predict@{model}" for model in models]
 
 
 def model(right: int) -> dict[str, float]:
@@ -296,6 +297,6 @@ def test_eval_predicts_and_scores_only(project: Project, monkeypatch: pytest.Mon
     repro.evaluate()
     first, *stages = asked[0]
     assert first == "--single-item"
-    models = ("base", "examples", "sft", "dpo")
+    models = ("base", "examples", "sft", "dpo", "grpo")
     after = ["ask_teacher", "parity", "choose", "judge", "score", "report"]
     assert stages == [*(f"predict@{model}" for model in models), *after]

@@ -350,7 +350,7 @@ def test_nothing_that_grows_inputs_or_reads_own_rows_is_imported_in_vain() -> No
     )
     command = [sys.executable, "-c", program]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    expected = "expand lengths near_duplicates split".split()
+    expected = "expand frozen lengths near_duplicates scoring split".split()
     assert sorted(out.split()) == [f"potstill.dataset.{name}" for name in expected]
 
 
