@@ -1,8 +1,8 @@
 """Whether the choice holds: python -m bench.poisoned in a task's folder, after a run with dpo or
 grpo among `models`.
 
-Aligns the task's student with what does it harm, in a folder that is thrown away, and lets the
-stage `choose` decide: for dpo its own preferences with chosen and rejected swapped, for grpo a
+Aligns the task's student with what harms it, in a folder that is thrown away, and lets the stage
+`choose` decide: for dpo its own preferences with chosen and rejected swapped, for grpo a
 reward that grows with the length of an answer and with nothing else. The aligned student is worse,
 so it must ship sft.
 """

@@ -20,7 +20,7 @@ from potstill.training import grpo, model_folder, run
 def main() -> None:
     p = params.load("models")
     t = settings.load()
-    found: dict[str, Any] = {"ship": "sft", "why": "models has no dpo", "valid": None}
+    found: dict[str, Any] = {"ship": "sft", "why": "models has no dpo and no grpo", "valid": None}
     name = aligned(p.models)
     if name and not grpo.learnt(t.models / name):
         found["why"] = f"{name} has learnt nothing: no input was right sometimes"

@@ -10,7 +10,7 @@ Scoring:      the validation rows that score checkpoints (potstill/dataset/scori
               which checks; only {"rows": 0} where best_checkpoint.rows is 0
 """
 
-from potstill.core import errors, jsonl, params, stage
+from potstill.core import jsonl, params, stage
 from potstill.dataset import lengths, scoring, split
 from potstill.task import settings
 
@@ -29,17 +29,7 @@ def main() -> None:
     like = split.like_tests(learnt, sides["test"], p.near_duplicate)
     sides, dropped = split.without(sides, like)
     train = sides["train"][: p.split.train_rows or None]
-    for name, found in {**sides, "train": train}.items():
-        if not found and name != "aside":
-            families = len({one.family for one in kept + own})
-            less = f" in {families:,} families (near-duplicates are one)" if own else ""
-            less += f", {len(dropped):,} of them like a test row," if dropped else ""
-            less += f", {len(left_out):,} more left out for another answer," if left_out else ""
-            raise errors.UserError(
-                f"params.yaml: split.valid_share {p.split.valid_share} and split.test_share "
-                f"{p.split.test_share} of {len(kept) + len(own)} rows{less} leave none for {name}: "
-                "give more rows or other shares"
-            )
+    split.refuse_empty({**sides, "train": train}, kept, own, len(dropped), len(left_out), p.split)
     lessons = {
         name: [split.lesson(t, one.row) for one in some]
         for name, some in (("train", train), ("valid", sides["valid"]))
@@ -47,7 +37,7 @@ def main() -> None:
     chats = [row["messages"] for some in lessons.values() for row in some]
     where = [f"{one.where} (id {one.id})" for one in train + sides["valid"]]
     lengths.refuse_long(chats, where, p.max_length, p.model, p.model_revision)
-    scored = scoring.rows(t, sides["valid"], p.best_checkpoint.rows)
+    scoring.write(t, sides["valid"], p)
     counts = {
         "train": len(train),
         "beyond split.train_rows": len(sides["train"]) - len(train),
@@ -65,9 +55,6 @@ def main() -> None:
     jsonl.write_jsonl(t.data / "4-test.jsonl", (split.test(t, one) for one in sides["test"]))
     report = {"stage": "split", "kept": len(kept), "own": given, **counts}
     jsonl.write_json(t.data / "4-split.json", report | {"dropped": [*dropped, *left_out]})
-    folder = jsonl.fresh_folder(t.data / "4-scoring")
-    jsonl.write_some(folder / "rows.jsonl", scored)
-    jsonl.write_json(folder / "report.json", {**scoring.settings(t, p), "rows": len(scored)})
     parts = " + ".join(f"{number:,} {name}" for name, number in counts.items())
     print(
         f"split: {len(kept):,} kept + {given:,} own rows = {parts}; "

@@ -70,6 +70,12 @@ class Project:
         target.write_text(text, encoding="utf-8")
         return target
 
+    def commit(self) -> None:
+        """Makes the project a git repository with one commit of all that is there."""
+        who = ["-c", "user.name=n", "-c", "user.email=e"]
+        for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "state"]):
+            subprocess.run(["git", *command], cwd=self.dir, check=True)
+
     def set(self, **params: object) -> None:
         """Sets parameters in params.yaml: `lora_rank`, or `teacher_model` for model of teacher."""
         path = self.dir / "params.yaml"

@@ -77,7 +77,8 @@ def inputs(asked: Sequence[str], trained: dict[str, list[str]]) -> list[Test]:
     half say which 3-grams are known; the other half shows how many new ones are usual."""
     families = sorted(trained, key=lambda family: capture.order("drift", {"family": family}))
     half = len(families) // 2
-    before, usual = ([text for f in part for text in trained[f]] for part in _cut(families, half))
+    parts = families[:half], families[half:]
+    before, usual = ([text for family in part for text in trained[family]] for part in parts)
     sides = [[properties(text) for text in texts] for texts in (asked, [*before, *usual])]
     tests = [
         _ks(name, [one[name] for one in sides[0]], [one[name] for one in sides[1]])
@@ -85,10 +86,6 @@ def inputs(asked: Sequence[str], trained: dict[str, list[str]]) -> list[Test]:
     ]
     known = set[str]().union(*map(_grams, before))
     return [*tests, _ks(NEW, _new(asked, known), _new(usual, known), "less")]
-
-
-def _cut(rows: list[str], at: int) -> tuple[list[str], list[str]]:
-    return rows[:at], rows[at:]
 
 
 def _grams(text: str) -> set[str]:

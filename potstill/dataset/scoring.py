@@ -3,11 +3,21 @@
 from types import SimpleNamespace
 from typing import Any
 
+from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import frozen, split
 from potstill.dataset.split import Item
 from potstill.task.settings import Task
+
+
+def write(task: Task, valid: list[Item], p: SimpleNamespace) -> None:
+    """Writes 4-scoring; `p` has the sections best_checkpoint and predict of params.yaml. Raises
+    UserError as `rows` does."""
+    found = rows(task, valid, p.best_checkpoint.rows)
+    folder = jsonl.fresh_folder(task.data / "4-scoring")
+    jsonl.write_some(folder / "rows.jsonl", found)
+    jsonl.write_json(folder / "report.json", {**settings(task, p), "rows": len(found)})
 
 
 def rows(task: Task, valid: list[Item], most: int) -> list[Row]:
@@ -16,20 +26,22 @@ def rows(task: Task, valid: list[Item], most: int) -> list[Row]:
     The order of validation rows is that of a hash of their ids, so that this is a sample, the same
     in every run. Raises UserError where there is none, but some are wanted."""
     found: list[Row] = []
-    for item in valid:
+    for item in valid if most else []:
         row = item.test or ({**item.row, "expected": item.row["output"]} if is_kept(item) else None)
         if row:
             asked = {name: row[name] for name in (*task.config["input"], "expected")}
             *prompt, answer = split.lesson(task, item.row)["messages"]
             texts = {"messages": prompt, "answer": answer["content"]}
             found.append({"id": item.id, **texts, "row": asked})
+        if len(found) == most:
+            break
     if most and not found:
         raise UserError(
             f"params.yaml: best_checkpoint.rows is {most}, but none of the {len(valid)} validation "
             "rows asks what task.yaml's `user` asks, so that the checks can judge its answer: set "
             "it to 0"
         )
-    return found[:most]
+    return found
 
 
 def is_kept(item: Item) -> bool:

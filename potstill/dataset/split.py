@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from potstill.core import jsonl
@@ -147,6 +148,25 @@ def without(sides: Sides, reasons: dict[str, str]) -> tuple[Sides, list[Row]]:
         name: [one for one in sides[name] if one.id not in reasons] for name in ("train", "valid")
     }
     return {**sides, **left}, dropped
+
+
+def refuse_empty(
+    sides: Sides, kept: list[Item], own: list[Item], like: int, left_out: int, p: SimpleNamespace
+) -> None:
+    """Raises UserError when a side of the `kept` and the `own` rows has none. `like` rows are like
+    a test row, `left_out` have another answer to a known question, `p` is the section split of
+    params.yaml."""
+    for name, found in sides.items():
+        if not found and name != "aside":
+            families = len({one.family for one in kept + own})
+            less = f" in {families:,} families (near-duplicates are one)" if own else ""
+            less += f", {like:,} of them like a test row," if like else ""
+            less += f", {left_out:,} more left out for another answer," if left_out else ""
+            raise UserError(
+                f"params.yaml: split.valid_share {p.valid_share} and split.test_share "
+                f"{p.test_share} of {len(kept) + len(own)} rows{less} leave none for {name}: "
+                "give more rows or other shares"
+            )
 
 
 def inputs(t: Task, path: Path, *keys: str) -> list[Item]:

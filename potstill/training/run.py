@@ -134,10 +134,9 @@ def key(config: swift.Config, more: Iterable[Path] = ()) -> str:
 @contextmanager
 def exclusive_folder(stage: str, config: swift.Config, more: Iterable[Path] = ()) -> Iterator[Path]:
     """The folder of the checkpoints of this training, which reads `more` files, for one process at
-    a time: an experiment's copy of
-    the repository uses the same .cache. The folder is deleted when all went well, unless `dvc` was
-    killed meanwhile: it will ask for the training again, whose last checkpoint is then all of it.
-    Raises UserError when another process has the folder."""
+    a time: an experiment's copy of the repository uses the same .cache. The folder is deleted when
+    all went well, unless `dvc` was killed meanwhile: it will ask for the training again, whose last
+    checkpoint is then all of it. Raises UserError when another process has the folder."""
     parent = os.getppid()
     work = project.cache() / stage / key(config, more)
     work.mkdir(parents=True, exist_ok=True)

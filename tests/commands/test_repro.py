@@ -55,7 +55,11 @@ def test_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("parity", "parity: 0 of 100 training rows have other tokens", "0 of 100 training rows"),
         ("ask_teacher", "predict: 500 rows, 0 cut off", "500 rows, 0 cut off"),
-        ("choose", "choose sft: models has no dpo → models/student", "models has no dpo"),
+        (
+            "choose",
+            "choose sft: models has no dpo and no grpo → models/student",
+            "models has no dpo and no grpo",
+        ),
     ],
 )
 def test_the_line_says_what_a_stage_did(

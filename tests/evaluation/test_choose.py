@@ -174,8 +174,14 @@ def test_without_dpo_the_sft_student_ships(ready: Project) -> None:
     ready.set(models=["base", "sft"])
     for path in ("data/5-predictions/sft/valid.jsonl", "data/5-predictions/dpo/valid.jsonl"):
         Path(path).unlink()
-    assert ready.run("stages.choose") == (0, "choose sft: models has no dpo → models/student\n")
-    assert shipped() == ({"ship": "sft", "why": "models has no dpo", "valid": None}, "sft")
+    assert ready.run("stages.choose") == (
+        0,
+        "choose sft: models has no dpo and no grpo → models/student\n",
+    )
+    assert shipped() == (
+        {"ship": "sft", "why": "models has no dpo and no grpo", "valid": None},
+        "sft",
+    )
 
 
 def test_predictions_of_other_rows_are_refused(ready: Project) -> None:
