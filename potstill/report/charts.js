@@ -48,14 +48,15 @@ function shares(rows, colours) {
     mark: { type: "text", align, dx, fontSize: 14, fontWeight: 600 },
     encoding: { y, x: { field: end, ...SHARE }, text: { field: "text" } },
   });
+  const across = {
+    transform: [{ filter: { field: "model", equal: teacher } }],
+    mark: { type: "rule", strokeDash: [4, 4], color: colours[teacher] },
+    encoding: { x: { field: "share", ...SHARE } },
+  };
   return spec(rows, {
     height: tall(44, Object.keys(colours)),
     layer: [
-      {
-        transform: [{ filter: { field: "model", equal: teacher } }],
-        mark: { type: "rule", strokeDash: [4, 4], color: colours[teacher] },
-        encoding: { x: { field: "share", ...SHARE } },
-      },
+      ...(teacher ? [across] : []), // there is none where all rows are a user's own
       { mark: { type: "rule", strokeWidth: 3 }, encoding: { ...model, ...SPAN } },
       {
         mark: { ...POINT, size: 130 },

@@ -81,13 +81,13 @@ def scored(
     jsonl.write_json(
         "data/3-funnel.json", {"inputs": 9, "in": 9, "kept": 8, "dropped": {"grounded": 1}}
     )
+    if "teacher" not in models:  # all rows are a user's own
+        project.write("data/2-answers.jsonl", "")
     predictions = score.predictions(t)
+    bought = [{"key": "a", "error": None, **row} for row in predictions.get("teacher", [])[:1]]
     marks = score.marked(t, tests, predictions)
     jsonl.write_json("reports/metrics.json", score.metrics(t, tests, marks))
-    jsonl.write_json(
-        "reports/cost.json",
-        score.cost([], [{"key": "a", "error": None, **predictions["teacher"][0]}], 8, 1.0, 5.0),
-    )
+    jsonl.write_json("reports/cost.json", score.cost([], bought, 8, 1.0, 5.0))
     jsonl.write_json("reports/tables/judge.json", {"pairs": []})
     jsonl.write_json(
         "reports/tables/fit.json", {"verdict": "well fitted", "advice": "nothing to change"}
@@ -104,9 +104,10 @@ def scored(
     again = {**predictions, "again": predictions["base"], "adapter": predictions["base"]}
     table = compare.hops(t, tests, marks, again, {"lessons": 8, "other_tokens": []})
     compare.write_csv(Path("reports/tables/hops.csv"), table)
-    prices = SimpleNamespace(price_in=1.0, price_out=5.0, price_cached=None)
-    behind = cascade.table(t, tests, predictions, marks, "sft", prices)
-    compare.write_csv(Path("reports/tables/cascade.csv"), behind)
+    if "teacher" in predictions:
+        prices = SimpleNamespace(price_in=1.0, price_out=5.0, price_cached=None)
+        behind = cascade.table(t, tests, predictions, marks, "sft", prices)
+        compare.write_csv(Path("reports/tables/cascade.csv"), behind)
     return t
 
 
@@ -276,6 +277,19 @@ def test_the_page_in_chromium(project: Project, browser: Any) -> None:
 
 HIDDEN = "pay\u202e001\u202c now\u2028and\u200b\u200bthen"
 SEEN = "payU+202E001U+202C nowU+2028andU+200B ×2then"
+
+
+@pytest.mark.slow
+def test_the_page_of_rows_without_a_teacher(project: Project, browser: Any) -> None:
+    from playwright.sync_api import expect
+
+    built = pages.build(scored(project, 60, models=("base", "sft")))
+    page, faults = browser.new_page(), list[str]()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(project.write("reports/report.html", built).as_uri())
+    expect(page.locator("body")).to_have_attribute("data-drawn", "7")
+    assert page.locator(".chart svg").count() == 7 and not faults
+    assert "dashed line" not in built
 
 
 @pytest.mark.slow
