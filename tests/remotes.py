@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -59,15 +60,19 @@ def sshd(home: Path) -> Iterator[tuple[int, Path]]:
 
 @contextmanager
 def s3() -> Iterator[str]:
-    """The URL of an S3-compatible server on loopback with a bucket `box`."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    put(f"http://{host}:{port}/box", b"")
-    yield f"http://{host}:{port}"
-    server.stop()
+    """The URL of an S3-compatible server on loopback with a bucket `box`. It has a process of its
+    own: in that of a test, its web framework does not answer once vLLM was loaded there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _await(port)
+        put(f"http://127.0.0.1:{port}/box", b"")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 def put(url: str, content: bytes) -> None:

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -339,12 +340,13 @@ RAY_AT = [str(Path(found.origin).parents[1])] if found and found.origin else []
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> Iterator[Path]:
+def slurm() -> Iterator[Path]:
     """The configuration of a running cluster of two nodes on this machine."""
     programs = ("munged", "slurmctld", "slurmd", "sbatch")
     if not all(map(shutil.which, programs)) or os.geteuid():
         pytest.skip("needs root and Debian's slurm-wlm (docs/scale.md)")
-    folder, port = tmp_path / "slurm", 16800 + os.getpid() % 1000 * 4
+    # Not in tmp_path: the path of a socket has 108 bytes, and a longer one holds every job for ever
+    folder, port = Path(tempfile.mkdtemp(dir="/tmp")), 16800 + os.getpid() % 1000 * 4
     folder.joinpath("state").mkdir(parents=True)
     folder.joinpath("key").write_bytes(os.urandom(128))
     folder.joinpath("key").chmod(0o600)
@@ -363,6 +365,7 @@ def slurm(tmp_path: Path) -> Iterator[Path]:
     finally:
         for pid in folder.glob("*.pid"):
             os.kill(int(pid.read_text()), signal.SIGKILL)
+        shutil.rmtree(folder)
 
 
 @pytest.mark.slow
