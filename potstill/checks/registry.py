@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from types import UnionType
 from typing import Any, NamedTuple, get_args
 
@@ -75,11 +76,16 @@ def verdicts(task: Task, row: Row, answer: str, training: bool = False) -> list[
 def parse(task: Task, answer: str) -> tuple[Any, str | None]:
     """The parsed answer and None, or None and the reason why it cannot be parsed. Where the task
     lists json_schema the whole answer must be JSON, nothing around it; elsewhere it is the text
-    itself, which must not be empty."""
+    itself, which must not be empty. What is parsed is shared: it must not be changed."""
     if not _compiled(task).is_json:
         return (answer, None) if answer.strip() else (None, "text: empty")
+    return _parsed(answer)
+
+
+@lru_cache(8)  # an answer is unwrapped, judged and kept: each parses it
+def _parsed(answer: str) -> tuple[Any, str | None]:
     try:
-        parsed = json.loads(answer, parse_constant=_finite, parse_float=_finite)
+        parsed = _DECODER.decode(answer)
         problem = unfit(parsed, answer)
     except ValueError as error:
         return None, f"json: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
@@ -96,7 +102,9 @@ _ESCAPE = re.compile(r"\\[ubf]")  # may stand for a character that no row should
 def unfit(value: Any, answer: str) -> str | None:
     """What a row should not hold in the texts of a parsed `answer`, written as an escape there:
     half a surrogate pair, a control character. None where there is nothing of it."""
-    texts, left = [], [value] if _ESCAPE.search(answer) else []
+    if not _ESCAPE.search(answer):
+        return None
+    texts, left = [], [value]
     while left:
         value = left.pop()
         if isinstance(value, str):
@@ -132,6 +140,9 @@ def _finite(number: str) -> float:
     if not math.isfinite(value := float(number)):
         raise ValueError(f"{number} is {'too large' if number[-1].isdigit() else 'not JSON'}")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
 
 
 def is_json(task: Task) -> bool:

@@ -44,7 +44,7 @@ def on_text(field: Field | None, judge: Callable[[Row, str], Finding]) -> Rule:
             distance += finding.distance
             if finding.reason and (worst.passed or worst.passed is None and not finding.passed):
                 worst = finding._replace(reason=f"{place}: {finding.reason}")
-        return worst._replace(distance=distance)
+        return worst if worst.distance == distance else worst._replace(distance=distance)
 
     return rule
 
