@@ -16,11 +16,15 @@ tables/cascade.csv: slice,who,rows,right,share,…: the student with the teacher
                    teacher answered (potstill/evaluation/cascade.py)
 tables/judge.json: {"pairs": [{"model": "sft", "against": "teacher", "rows": 400, "wins": 80, …}]}
 tables/fit.json:   {"verdict": "well fitted", "advice": "…"}
+
+Where `seeds` names several, metrics.json also has "seeds": {"count": 3, "mean": 0.96, "low": …,
+"high": …}, marks.csv a column for each further student, such as sft@43, and there is
+tables/seeds.csv: seed,rows,right,share,low,high: each student, and their mean
 """
 
 from potstill.core import jsonl, params, stage
 from potstill.core.models import aligned
-from potstill.evaluation import cascade, choose, compare, judge, loss_curves, score
+from potstill.evaluation import cascade, choose, compare, judge, loss_curves, score, seeds
 from potstill.evaluation.statistics import count
 from potstill.inference import predictions
 from potstill.task import settings
@@ -33,7 +37,7 @@ def main() -> None:
     tests, answers = predictions.tests(t), score.predictions(t)
     marks = score.marked(t, tests, answers)
     again, parity = score.repeated(t), jsonl.read_json(t.data / "5-parity/report.json")
-    found = score.metrics(t, tests, marks)
+    found, students = score.metrics(t, tests, marks), seeds.students(t, tests, marks["sft"])
     if aligned(p.models) and aligned(answers):
         found["ship"] = choose.on_tests(t, tests, answers)
     bought, kept = score.bought(t), len(jsonl.read_some(t.data / "3-kept.jsonl"))
@@ -42,12 +46,15 @@ def main() -> None:
     tables = {
         "slices": compare.slices(t, tests, marks),
         "pairs": compare.pairs(t, tests, marks),
-        "marks": compare.states(tests, marks),
+        "marks": compare.states(tests, marks | seeds.columns(students)),
         "hops": compare.hops(t, tests, marks, answers | again, parity),
     }
     if "teacher" in answers:
         student = score.student(found)
         tables["cascade"] = cascade.table(t, tests, answers, marks, student, p.teacher)
+    if students:
+        tables["seeds"] = seeds.table(t, tests, students)
+        found["seeds"] = seeds.metrics(tables["seeds"])
     if confusion := compare.confusion(t, tests, marks):
         tables["confusion"] = confusion
     folder = jsonl.fresh_folder(t.reports / "tables")
@@ -61,6 +68,7 @@ def main() -> None:
     answers_of = count(len(bought), "answer")
     print(f"score: {answers_of} of the teacher, {kept:,} kept, {count(len(tests), 'test row')}")
     print(score.table(found), compare.lines(tables["pairs"]), sep="\n")
+    print(f"sft: {seeds.said(tables['seeds']) if students else seeds.ONE}")
     for place in found["base"].get("macro_f1", {}):
         said = (f"{model} {found[model]['macro_f1'][place]:.3f}" for model in marks)
         print(f"macro-F1 of {place}: {', '.join(said)}")

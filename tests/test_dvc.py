@@ -159,14 +159,22 @@ def test_outputs_are_all_cached_or_all_kept_in_git() -> None:
 
 
 def test_an_experiment_with_the_rank_leaves_the_base_and_the_teacher_alone() -> None:
-    assert [name for name, spec in STAGES.items() if "lora_rank" in names(spec)] == ["sft", "align"]
+    trained = [name for name, spec in STAGES.items() if "lora_rank" in names(spec)]
+    assert trained == ["sft", "sft_seeds", "align"]
     for name in ("predict@base", "ask_teacher"):
         assert not any(dep.startswith(("models/sft", "models/dpo")) for dep in STAGES[name]["deps"])
 
 
 def test_inference_is_no_input_of_a_training() -> None:
-    for name in ("sft", "merge", "align"):
+    for name in ("sft", "merge", "sft_seeds", "align"):
         assert "potstill/inference" not in STAGES[name]["deps"]
+
+
+def test_a_further_seed_is_trained_by_all_that_sft_reads() -> None:
+    further, first = STAGES["sft_seeds"], STAGES["sft"]
+    assert names(further) ^ names(first) == {"seeds", "seed"}
+    assert further["params"][-1] == first["params"][-1]
+    assert further["deps"][1:] == first["deps"][1:]
 
 
 def test_every_model_that_is_compared_has_its_predictions() -> None:
@@ -268,7 +276,7 @@ def test_rows_that_a_script_makes(project: Project, capsys: pytest.CaptureFixtur
         Path(path).unlink()
     fresh.complete()
     assert not Path("data/gold.jsonl").exists()
-    with pytest.raises(UserError, match="16 stages of task toy would run"):
+    with pytest.raises(UserError, match="18 stages of task toy would run"):
         verify.check_task("toy")
     said = capsys.readouterr().out
     assert "sft: has not run yet" in said and not re.search("(rows|filter|split|generate):", said)

@@ -304,6 +304,7 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
     assert len(calls) < 5
     _, base, first, *rest = capsys.readouterr().out.splitlines()
     assert rest.pop() == "left out: 1 experiment of another task, or without a result"
+    assert rest.pop() == "all: one seed: the noise of training is not in this interval"
     assert len(rest) == 98  # that of rank 60 changes nothing
     assert base.startswith("last commit         60.0%  50.2% to 69.1%")
     assert first.endswith("better: 40 rows fixed, 0 broken, exact McNemar; lora_rank=100")

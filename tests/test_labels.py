@@ -60,6 +60,7 @@ def build(
     for name, model in {"5-predictions/examples/again": "base", "5-parity/sft": "sft"}.items():
         again = jsonl.read_jsonl(f"data/5-predictions/{model}/test.jsonl")
         jsonl.write_jsonl(f"data/{name}.jsonl", again)
+    jsonl.write_json("data/5-seeds/report.json", {"seeds": []})
     jsonl.write_json("data/5-parity/report.json", {"lessons": 9, "other_tokens": []})
     fakes.model("models/sft/merged")
     log = [{"step": n, name: 1 / (n + 3)} for n in range(8) for name in ("loss", "eval_loss")]

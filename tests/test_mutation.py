@@ -44,8 +44,8 @@ PIPELINE = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
 SPECS = specs()
 STAGES = [stage for stage in SPECS if stage != "merge"]  # merge reads no rows
 # judge reads nothing without judge.model; report shows what score has read before it; the alignment
-# here is dpo
-LEFT_OUT = ("judge", "report", "predict@grpo")
+# here is dpo; further seeds have what sft has
+LEFT_OUT = ("judge", "report", "predict@grpo", "sft_seeds", "predict_seeds")
 MADE = re.compile(r"data/([1-9]-[^/]+\.jsonl)")
 IN_FOLDERS = {  # what a stage reads of the folders that it depends on
     "pairs": ["4-samples/samples.jsonl"],

@@ -102,8 +102,9 @@ def predictions(kind: str, rows: list[Row], flawed: float, seed: str) -> list[Ro
     return found
 
 
-def build(project: Project, kind: str, gold: str) -> None:
-    """Writes the task's files and runs the real stages that judge, in this process."""
+def build(project: Project, kind: str, gold: str, several: bool = True) -> None:
+    """Writes the task's files and runs the real stages that judge, in this process; with students
+    of one seed, or of `several`."""
     dice = random.Random(0)
     listed = CHECKS.replace("FIELD", FIELD[kind]) + (JSON_CHECKS if kind == "json" else "")
     head = "headline_slice: a\n" if gold != "none" else ""
@@ -154,6 +155,11 @@ def build(project: Project, kind: str, gold: str) -> None:
         if model == "sft":
             again[1::2] = predictions(kind, [known[r["id"]] for r in sides["test"]], 1, "x")[1::2]
         jsonl.write_jsonl(f"data/{name}.jsonl", again)
+    for seed, flawed in {43: 0.4, 44: 0.6}.items() if several else ():
+        answers = predictions(kind, [known[r["id"]] for r in sides["test"]], flawed, str(seed))
+        jsonl.write_jsonl(f"data/5-seeds/{seed}.jsonl", answers)
+    project.set(seeds=[42, 43, 44] if several else [])
+    jsonl.write_json("data/5-seeds/report.json", {"seeds": [42, 43, 44] if several else []})
     jsonl.write_json("data/5-parity/report.json", {"lessons": 9, "other_tokens": ["0"]})
     for model in ("sft", "dpo"):
         fakes.model(f"models/{model}/merged")
@@ -173,10 +179,11 @@ def build(project: Project, kind: str, gold: str) -> None:
     ],
 )
 def test_both_scorers_agree(project: Project, kind: str, gold: str, share: str) -> None:
-    build(project, kind, gold)
+    build(project, kind, gold, several=kind == "json")
     second = Second(Path())
     assert second.differences() == []
     found = second.metrics()
+    assert ("seeds" in found) is Path("reports/tables/seeds.csv").is_file() is (kind == "json")
     assert 0 < found["sft"][share] < found["dpo"][share] < 1
     seen = {mark for marks in second.marks.values() for mark in marks}
     assert seen == {True, False, None}
@@ -192,6 +199,7 @@ PLANTED = [
     ("reports/metrics.json", "sft keys label", -0.1, "sft: keys: label"),
     ("reports/metrics.json", "sft within 5", -0.1, "sft: within: 5"),
     ("reports/metrics.json", "sft macro_f1 label", -0.1, "sft: macro_f1: label"),
+    ("reports/metrics.json", "seeds high", 0.0001, "metrics.json: seeds: high"),
     ("reports/metrics.json", "ship test p", 0.01, "ship: test: p"),
     ("reports/cost.json", "answers", 1, "cost.json: answers"),
     ("reports/cost.json", "spent", 0.0001, "cost.json: spent"),
@@ -203,6 +211,9 @@ PLANTED = [
     ("reports/tables/pairs.csv", "2 p", 0.001, "pairs.csv: sft teacher: p"),
     ("reports/tables/pairs.csv", "2 smallest_difference", 0.1, "smallest_difference"),
     ("reports/tables/marks.csv", "5 teacher", 1, "marks.csv"),
+    ("reports/tables/marks.csv", "5 sft@43", 1, "marks.csv"),
+    ("reports/tables/seeds.csv", "1 right", 1, "seeds.csv: 43: right"),
+    ("reports/tables/seeds.csv", "3 low", 0.0001, "seeds.csv: mean: low"),
     ("reports/tables/confusion.csv", "0 rows", 1, "confusion.csv: label base "),
     ("reports/tables/hops.csv", "1 flips", -1, "hops.csv: adapter on its base to merged: flips"),
     ("reports/tables/cascade.csv", "1 sent", 1, "cascade.csv: a cascade: sent"),

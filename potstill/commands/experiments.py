@@ -5,8 +5,9 @@ sweep JOBS lora_rank=4,8 `make sweep S="…"`: one for each value, or for each c
 compare                  `make compare`: this task's experiments, best first, each against the last
                          commit; what chance alone may explain is marked
 
-The test is that of `make gate`. With many experiments some look good by chance, so p is Holm's
-(1979): the smallest of m times m, the next times m - 1, and so on.
+The test is that of `make gate`, over the seeds, too, where there are several. With many experiments
+some look good by chance, so p is Holm's (1979): the smallest of m times m, the next times m - 1,
+and so on.
 """
 
 import json
@@ -22,7 +23,7 @@ from potstill.commands.repro import pull_option
 from potstill.core import lockfile, params, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
-from potstill.evaluation import compare, score, statistics
+from potstill.evaluation import compare, score, seeds, statistics
 from potstill.evaluation.statistics import p_text, percents
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -57,9 +58,9 @@ def blobs(names: list[str]) -> list[bytes | None]:
 
 def results(task: Task, commits: dict[str, str]) -> list[Row]:
     """What each commit says of the task, {"name", "params", "model", "word" (what the share is
-    called), "share", "interval", "right"}, but for commits that have no result. An experiment of
-    another task has the last commit's result of this one, as the commit before it has: it is left
-    out, too."""
+    called), "share", "interval", "right" (of each seed)}, but for commits that have no result. An
+    experiment of another task has the last commit's result of this one, as the commit before it
+    has: it is left out, too."""
     prefix = project.git("rev-parse", "--show-prefix")
     files = ("params.yaml", "reports/metrics.json", "reports/tables/marks.csv")
     paths = [prefix + file for file in files]
@@ -74,13 +75,14 @@ def results(task: Task, commits: dict[str, str]) -> list[Row]:
             continue
         measured = json.loads(metrics)
         model = score.student(measured)
+        of, several = measured[model], seeds.of(measured)
         table = compare.read_csv(marks.decode(), f"{name}: marks.csv")
         found.append(
             {"name": name, "params": flat(yaml.load(given or b"", lockfile.Loader) or {})}
-            | {"model": model, "word": score.word_of(measured[model])}
-            | {"share": score.headline(measured[model])}
-            | {"interval": score.interval(measured[model])}
-            | {"right": gate.right(task, table, model)}
+            | {"model": model, "word": score.word_of(of)}
+            | {"share": several["mean"] if several else score.headline(of)}
+            | {"interval": score.interval(several or of)}
+            | {"right": gate.students(task, table, model)}
         )
     return found
 
@@ -125,6 +127,13 @@ def lines(base: Row, table: list[Row]) -> list[str]:
         left = f"{one['name']:{wide}}  {share:>{len(base['model'] + word) + 1}}"
         text.append(f"{left}  {one['interval']:16}  {said} {changed}".rstrip())
     return text
+
+
+def of_one_seed(rows: list[Row]) -> list[str]:
+    """What is to be said of the results of one seed, in a line; [] where there is none."""
+    single = [one["name"] for one in rows if len(one["right"]) == 1]
+    whose = "all" if len(single) == len(rows) else ", ".join(single)
+    return [f"{whose}: {seeds.ONE}"] if single else []
 
 
 def run_one() -> None:
@@ -238,7 +247,7 @@ def main() -> None:
         raise UserError(
             f"no experiment of task {task.name} has a result: `make exp S='lora_rank=16'` makes one"
         )
-    print(*lines(rows[0], judged(rows[0], rows[1:])), sep="\n")
+    print(*lines(rows[0], judged(rows[0], rows[1:])), *of_one_seed(rows), sep="\n")
     if left := len(known) + 1 - len(rows):
         some = statistics.count(left, "experiment")
         print(f"left out: {some} of another task, or without a result")

@@ -4,20 +4,24 @@ gate [--against REV]     `make gate`: its share of right rows is below gate.min_
                          what git has at REV (HEAD: the last commit) by more than noise; or what is
                          served is not what was trained (hops.csv)
 
-Noise: exact McNemar on marks.csv where the test rows are the same, else Fisher's exact test.
+Noise: exact McNemar on marks.csv where the test rows are the same, else Fisher's exact test. Where
+students of several seeds are there, a difference must show in their means, too
+(potstill/evaluation/seeds.py).
 """
 
 import argparse
+from statistics import fmean
 
 from potstill.core import params, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import read_json
 from potstill.core.params import read_text
-from potstill.evaluation import compare, score, statistics
+from potstill.evaluation import compare, score, seeds, statistics
 from potstill.task import settings
 from potstill.task.settings import Task
 
 Marks = list[dict[str, str]]  # the rows of marks.csv
+Students = list[dict[str, bool]]  # of each seed, the one that ships first: what is right, by row id
 
 
 def judge(task: Task, least: float | None, revision: str) -> str:
@@ -49,34 +53,52 @@ def judge(task: Task, least: float | None, revision: str) -> str:
         raise UserError(f"git has no revision {revision!r}: {remedy}") from None
     table = project.committed(revision, marks)
     before = compare.read_csv(table.decode(), f"{marks} at {revision}") if table else []
-    old = right(task, before, model) if before and model in before[0] else {}
+    old = students(task, before, model) if before and model in before[0] else []
     if not old:
         alone = has(statistics.percent(share))
         return f"gate: {alone}; {revision} has no result of {model} on such rows to compare with"
-    p, how = difference(old, right(task, now, model))
-    was = sum(old.values()) / len(old)
+    new = students(task, now, model)
+    p, how = difference(old, new)
+    was = sum(old[0].values()) / len(old[0])
     text, earlier = statistics.percents(share, was)
     verdict = statistics.difference(p, share > was)
     said = f"{has(text)}; {revision} has {earlier}: {verdict} ({how}, p {statistics.p_text(p)})"
+    single = f"; {seeds.ONE}" if len(old) == len(new) == 1 else ""
     if verdict == "worse":
-        raise UserError(f"{path}: {said}, expected no worse")
-    return f"gate: {said}"
+        raise UserError(f"{path}: {said}, expected no worse{single}")
+    return f"gate: {said}{single}"
 
 
-def right(task: Task, marks: Marks, model: str) -> dict[str, bool]:
-    """Whether the model has a row of the headline slice right, by id."""
+def students(task: Task, marks: Marks, model: str) -> Students:
+    """Which rows of the headline slice the model has right, and its students of further seeds."""
     name = task.config.get("headline_slice")
-    return {row["id"]: row[model] == "1" for row in marks if name in (None, row["slice"])}
+    columns = [column for column in marks[0] if column.partition("@")[0] == model]
+    rows = [row for row in marks if name in (None, row["slice"])]
+    return [{row["id"]: row[column] == "1" for row in rows} for column in columns]
 
 
-def difference(old: dict[str, bool], new: dict[str, bool]) -> tuple[float, str]:
-    """The p-value of the difference of two results, and how it was found."""
-    if new.keys() != old.keys():
-        one, other = ((sum(rows.values()), len(rows)) for rows in (old, new))
-        return statistics.fisher(one, other), "other test rows, Fisher's exact"
-    fixed, broken = statistics.changed(old.values(), [new[id] for id in old])
-    how = f"{statistics.count(fixed, 'row')} fixed, {broken:,} broken, exact McNemar"
-    return statistics.exact(fixed, broken), how
+def difference(old: Students, new: Students) -> tuple[float, str]:
+    """The p-value of the difference of two results, and how it was found. Students of several seeds
+    on either side must differ by both tests, and in one direction: the larger p is that of both."""
+    before, after = old[0], new[0]
+    same = before.keys() == after.keys()
+    if same:
+        fixed, broken = statistics.changed(before.values(), [after[id] for id in before])
+        how = f"{statistics.count(fixed, 'row')} fixed, {broken:,} broken, exact McNemar"
+        p = statistics.exact(fixed, broken)
+    else:
+        one, other = ((sum(rows.values()), len(rows)) for rows in (before, after))
+        p, how = statistics.fisher(one, other), "other test rows, Fisher's exact"
+    if len(old) == len(new) == 1:
+        return p, how
+    order = before if same else after
+    now = [[one[id] for id in order] for one in new]
+    mean, low, high, of_means = seeds.difference([[*one.values()] for one in old], now, same)
+    first = fmean(after.values()) - fmean(before.values())
+    points = [f"{100 * share:+.1f}" for share in (mean, low, high)]
+    how += f"; mean of {statistics.count(len(new), 'seed')} less that of {len(old):,}: "
+    how += "{} points ({} to {})".format(*points)
+    return max(p, of_means) if mean * first > 0 else 1.0, how
 
 
 def main() -> None:

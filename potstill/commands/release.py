@@ -18,7 +18,7 @@ from potstill.core import jsonl, lockfile, params, project, weights
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS
 from potstill.core.params import read_text
-from potstill.evaluation import score
+from potstill.evaluation import score, seeds
 from potstill.evaluation.statistics import percent
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -50,6 +50,7 @@ def card(task: Task, version: str, commit: str) -> str:
     hashes = {dep["path"]: dep["md5"] for dep in entries["sft"]["deps"]}
     for entry in entries.values():
         hashes |= lockfile.made(entry)
+    found = jsonl.read_json(task.reports / "metrics.json")
     filled = ModelCard.from_template(
         front,
         str(TEMPLATE),
@@ -64,7 +65,8 @@ def card(task: Task, version: str, commit: str) -> str:
         prompt=read_text(Path("prompts/teacher.md")).strip(),
         funnel=jsonl.read_json(task.data / "3-funnel.json"),
         sides={name: len(jsonl.read_some(path)) for name, path in sides.items()},
-        results=_results(task, jsonl.read_json(task.reports / "metrics.json")),
+        noise=seeds.sentence(found, task.reports).capitalize(),
+        results=_results(task, found),
         recipe=vars(params.load(*params.declared("sft"))),
         licence=licence,
         own=own["project"]["license"],

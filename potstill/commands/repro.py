@@ -184,7 +184,7 @@ def check_headline(task: Task) -> None:
 
 def verdict(progress: Progress, seconds: float) -> str:
     """The result of the pipeline in a few lines, from the files that score and report left."""
-    from potstill.evaluation import compare, score, sentences
+    from potstill.evaluation import compare, score, seeds, sentences
     from potstill.evaluation.statistics import count, percent, percents
 
     metrics, cost = (
@@ -192,7 +192,10 @@ def verdict(progress: Progress, seconds: float) -> str:
     )
     student, tables = metrics[score.student(metrics)], Path("reports/tables")
     pairs = compare.read_csv(params.read_text(tables / "pairs.csv"), str(tables / "pairs.csv"))
+    several = seeds.of(metrics)
+    one = f"one of {several['count']} seeds" if several else "one seed"
     gain = sentences.gain(metrics, pairs, params.load("gate").gate.min_accuracy)
+    sure = f"95 % interval {score.interval(student)}, {one}"
     before, after = percents(*map(score.headline, (metrics["base"], student)))
     of = lockfile.read_yaml(Path("task.yaml")).get("headline_slice")
     rows, where = count(metrics["rows"], "test row"), project.prefix()
@@ -201,7 +204,8 @@ def verdict(progress: Progress, seconds: float) -> str:
     lines = [
         "",
         f"{params.task_name()}: {before} → {after} "
-        f"{score.WORD_SAYS[score.word_of(student)]} (95 % interval {score.interval(student)})",
+        f"{score.WORD_SAYS[score.word_of(student)]} ({sure})",
+        *([seeds.sentence(metrics, Path("reports"))] if several else ()),
         *(gain or ()),
         f"  {'model':<10}{'share':>8}  95 % interval     right of {rows}"
         + (f" ({of})" if of else ""),

@@ -167,6 +167,9 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
         if endless or not Draft202012Validator(rule).is_valid(value):
             wrong = f"{name} is {found_text(value)}, expected {_expected(rule)}"
             raise UserError(f"{_line(path, name)}: {wrong}")
+    if params["seeds"][:1] not in ([], [params["seed"]]):
+        wrong = f"{_line(path, 'seeds')}: seeds begins with {params['seeds'][0]}"
+        raise UserError(f"{wrong}, expected {params['seed']}, the value of seed: put it first")
     model, revision = params["model"], params["model_revision"]
     if not_right := weights.wrong(model, revision):
         raise UserError(f"{_line(path, not_right.split()[0])}: {not_right}")

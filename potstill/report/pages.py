@@ -20,7 +20,7 @@ from potstill.core import jsonl, lockfile, project, weights
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row, read_json
 from potstill.core.models import MODELS
-from potstill.evaluation import cascade, compare, labels, score, sentences
+from potstill.evaluation import cascade, compare, labels, score, seeds, sentences
 from potstill.evaluation.statistics import count, difference, p_text, percent
 from potstill.inference.predictions import folder
 from potstill.task import settings
@@ -65,6 +65,7 @@ def build(t: Task, lowest: float | None = None) -> str:
         "headline": t.config.get("headline_slice"),
         "others": {k: v for k, v in found[after].items() if isinstance(v, dict) and "rows" in v},
         "pairs": pairs,
+        "seeds": list(_seeds(t, found)),
         "hops": _table(t, "hops"),
         "judged": read_json(t.reports / "tables/judge.json")["pairs"],
         "latency": {
@@ -118,6 +119,14 @@ def _cascade(t: Task) -> Iterator[Row]:
     for row in rows:
         known = row["who"] == "cascade"
         yield row | {"verdict": cascade.verdict(row, rows) if known else ""}
+
+
+def _seeds(t: Task, found: Row) -> Iterator[Row]:
+    """The rows of seeds.csv, which is there where several students were trained, the last with what
+    they all `say`."""
+    if "seeds" in found:
+        rows = _table(t, "seeds")
+        yield from (*rows[:-1], rows[-1] | {"says": seeds.said(rows)})
 
 
 def _charts(t: Task, found: Row) -> Row:
@@ -231,6 +240,8 @@ def _locked() -> Iterator[Row]:
             values: Row = {}
             for _, given in sorted(entries[name].get("params", {}).items(), reverse=True):
                 values |= {key: value for key, value in given.items() if value is not None}
+            if values.get("seeds") == []:  # it had nothing to do
+                continue
             yield {"stage": name, "params": values, "outs": lockfile.made(entries[name])}
 
 

@@ -1,10 +1,12 @@
 """`make exp` and `make sweep`: what S may be, and what a failure leaves behind."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from potstill.commands import experiments, verify
 from potstill.core import params
 from potstill.core import project as core_project
 from potstill.core.errors import UserError
+from potstill.evaluation import compare
+from potstill.task import settings
 from tests.clone import Clone
 from tests.conftest import ROOT, Project
 
@@ -138,6 +142,42 @@ def test_a_copy_that_a_killed_experiment_left_is_named(
     [(what, remedy)] = verify.abandoned()
     assert what == "../../tmpold: left by an experiment that was killed"
     assert remedy == "rm -rf ../../tmpold"
+
+
+def test_an_experiment_of_several_seeds_is_compared_by_their_mean(project: Project) -> None:
+    """The commit has one seed with 85 of 100 rows right. The experiment's first student has 95, and
+    two others have 80: better for McNemar, not for the seeds."""
+    project.write("task.yaml", "checks: []\n")
+
+    def result(*right: int) -> None:
+        share = right[0] / 100
+        found: dict[str, Any] = {"accuracy": share, "low": 0.1, "high": 0.9, "unscored": 0}
+        found |= {"right": right[0], "wrong": 100 - right[0]}
+        several = {"count": 3, "mean": 0.85, "low": 0.4, "high": 0.97}
+        metrics = {"base": found, "sft": found} | ({"seeds": several} if right[1:] else {})
+        project.write("reports/metrics.json", json.dumps(metrics))
+        names = ["sft", "sft@43", "sft@44"]
+        rows = [
+            {"id": str(i), "slice": "a"}
+            | {name: int(i < count) for name, count in zip(names, right, strict=False)}
+            for i in range(100)
+        ]
+        compare.write_csv(project.dir / "reports/tables/marks.csv", rows)
+
+    result(85)
+    project.commit()
+    result(95, 80, 80)
+    subprocess.run(["git", "checkout", "-q", "-b", "other"], check=True)
+    who = ["-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run(["git", *who, "commit", "-qam", "several"], check=True)
+    rows = experiments.results(settings.load(), {"last commit": "HEAD^", "several": "HEAD"})
+    _, base, one = experiments.lines(rows[0], experiments.judged(rows[0], rows[1:]))
+    assert base.split() == ["last", "commit", "85.0%", "10.0%", "to", "90.0%"]
+    assert one.split()[:5] == ["several", "85.0%", "40.0%", "to", "97.0%"]
+    assert "within the noise: 10 rows fixed, 0 broken, exact McNemar; mean of 3 seeds less" in one
+    said = "last commit: one seed: the noise of training is not in this interval"
+    assert experiments.of_one_seed(rows) == [said]
+    assert experiments.of_one_seed(rows[1:]) == []
 
 
 @pytest.mark.slow

@@ -50,7 +50,8 @@ def toy(project: Project) -> settings.Task:
             90,
             {},
             "sft has accuracy 90.0% (10.0% to 90.0%); HEAD has 90.0%: "
-            "within the noise (0 rows fixed, 0 broken, exact McNemar, p = 1)",
+            "within the noise (0 rows fixed, 0 broken, exact McNemar, p = 1); "
+            "one seed: the noise of training is not in this interval",
         ),
         (86, {}, "within the noise (0 rows fixed, 4 broken, exact McNemar, p = 0.12"),
         (99, {}, "better (9 rows fixed, 0 broken, exact McNemar, p = 0.0039"),
@@ -75,7 +76,7 @@ def test_it_passes(toy: settings.Task, right: int, more: dict[str, int], says: s
             84,
             {},
             "HEAD has 90.0%: worse .0 rows fixed, 6 broken, exact McNemar, p = 0.031., "
-            "expected no worse$",
+            "expected no worse; one seed: the noise of training is not in this interval$",
         ),
         (
             90,
@@ -93,6 +94,49 @@ def test_it_fails(toy: settings.Task, right: int, more: dict[str, int], says: st
     else:
         with pytest.raises(UserError, match=says):
             gate.judge(toy, 0.84, "HEAD")
+
+
+def several(*right: int) -> gate.Students:
+    """Students of several seeds, each with so many of 100 rows right."""
+    return [{str(i): i < count for i in range(100)} for count in right]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict", "says"),
+    [
+        # seven rows that are broken alone: real for McNemar, and for seeds that hardly differ
+        ((90, 90, 90), (83, 83, 84), "worse", "mean of 3 seeds less that of 3: -6.7 points (-"),
+        ((90, 90, 90), (83, 92, 90), "noise", "mean of 3 seeds less that of 3: -1.7 points (-"),
+        ((90,), (83, 83, 84), "worse", "mean of 3 seeds less that of 1: -6.7 points (-"),
+        ((90,), (83, 92, 90), "noise", "less that of 1: -1.7 points (-"),
+        # the means differ, the first students do not
+        ((90, 97, 98, 97), (88, 84, 85, 84), "noise", "0 rows fixed, 2 broken, exact McNemar; "),
+        # the first students and the means differ in two directions
+        ((90, 80, 80, 80), (83, 90, 90, 90), "noise", "less that of 4: +5.8 points ("),
+    ],
+)
+def test_several_seeds_must_differ_in_their_first_students_and_in_their_means(
+    old: tuple[int, ...], new: tuple[int, ...], verdict: str, says: str
+) -> None:
+    p, how = gate.difference(several(*old), several(*new))
+    assert ("noise" if p >= 0.05 else "worse") == verdict, (p, how)
+    assert says in how
+    other = [{f"other {id}": one for id, one in rows.items()} for rows in several(*new)]
+    assert gate.difference(several(*old), other)[1].startswith("other test rows, Fisher's exact; ")
+
+
+def test_the_seeds_are_read_of_marks_csv(toy: settings.Task) -> None:
+    table = [
+        {"id": str(i), "slice": "a", "sft": int(i < 83), "dpo": 1, "sft@43": 0, "sft@44": 1}
+        for i in range(100)
+    ]
+    compare.write_csv(Path("reports/tables/marks.csv"), table)
+    found = jsonl.read_json("reports/metrics.json")
+    found["sft"] |= {"right": 83, "wrong": 17}
+    jsonl.write_json("reports/metrics.json", found)
+    said = gate.judge(toy, None, "HEAD")  # seven rows are broken
+    assert "within the noise (0 rows fixed, 7 broken, exact McNemar; mean of 3 seeds less" in said
+    assert "one seed" not in said
 
 
 def test_without_a_committed_result_only_the_bar_counts(toy: settings.Task) -> None:

@@ -13,7 +13,8 @@ import pytest
 from potstill.commands import fresh, repro
 from potstill.core import project as core_project
 from potstill.core.errors import UserError
-from potstill.evaluation import compare
+from potstill.evaluation import compare, seeds
+from potstill.task import settings
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -104,7 +105,7 @@ def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
 
 
 def test_the_stages_are_counted_with_each_model() -> None:
-    names = [name for name in repro.stage_names() if name.startswith("predict")]
+    names = [name for name in repro.stage_names() if name.startswith("predict@")]
     models = ("base", "examples", "sft", "dpo", "grpo")
     assert names == [f"predict@{model}" for model in models]
 
@@ -128,7 +129,7 @@ def test_the_verdict(project: Project) -> None:
     progress = repro.Progress(NAMES)
     progress.ran = ["sft"]
     lines = repro.verdict(progress, 1.5).splitlines()
-    assert lines[1] == "toy: 0.0% → 97.0% right (95 % interval 10.0% to 90.0%)"
+    assert lines[1] == "toy: 0.0% → 97.0% right (95 % interval 10.0% to 90.0%, one seed)"
     assert [line.split()[0] for line in lines[3:6]] == ["base", "sft", "teacher"]
     assert "report: " in lines[6] and lines[6].endswith("(all tasks: `make report`)")
     assert lines[7].startswith("cost: 7 answers of the teacher")
@@ -142,6 +143,17 @@ def test_the_verdict(project: Project) -> None:
     project.write("reports/metrics.json", json.dumps({**metrics, "sft": model(0)}))
     pair = compare.pair("base", "sft", [False] * 100, [False] * 100)
     compare.write_csv(Path("reports/tables/pairs.csv"), [pair])
+    several = {"count": 3, "mean": 0.95, "low": 0.9, "high": 0.98}
+    project.write("reports/metrics.json", json.dumps({**metrics, "seeds": several}))
+    students = {seed: [i < right for i in range(100)] for seed, right in {42: 97, 43: 93}.items()}
+    marks = {seed: [{"right": one} for one in right] for seed, right in students.items()}
+    tests = [{"slice": "a"}] * 100
+    table = seeds.table(settings.load(), tests, marks)
+    compare.write_csv(Path("reports/tables/seeds.csv"), table)
+    lines = repro.verdict(progress, 1.5).splitlines()
+    assert lines[1].endswith("(95 % interval 10.0% to 90.0%, one of 3 seeds)")
+    assert lines[2].startswith("2 seeds (42: 97.0%, 43: 93.0%): 95.0% on average, ")
+    project.write("reports/metrics.json", json.dumps({**metrics, "sft": model(0)}))
     nothing = repro.verdict(progress, 1.5).splitlines()[2]
     assert nothing == "The training achieved nothing: no test row is right."
 
@@ -302,5 +314,5 @@ def test_eval_predicts_and_scores_only(project: Project, monkeypatch: pytest.Mon
     first, *stages = asked[0]
     assert first == "--single-item"
     models = ("base", "examples", "sft", "dpo", "grpo")
-    after = ["ask_teacher", "parity", "choose", "judge", "score", "report"]
+    after = ["predict_seeds", "ask_teacher", "parity", "choose", "judge", "score", "report"]
     assert stages == [*(f"predict@{model}" for model in models), *after]

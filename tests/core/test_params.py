@@ -110,6 +110,12 @@ def test_a_value_out_of_range_is_one_sentence(
         (r"\Z", "x: [1\n", r"params.yaml:\d+: not YAML"),
         (r"(?s)\A.*", "- 1\n", "params.yaml: found list, expected `name: value` lines"),
         ("^learning_rate:.*", "learning_rate: .nan", "learning_rate is NaN, expected"),
+        (
+            "^seeds:.*",
+            "seeds: [43, 42]",
+            r"params.yaml:\d+: seeds begins with 43, expected 42, the value of seed: put it first$",
+        ),
+        ("^seeds:.*", "seeds: [42, 42]", r"seeds is \[42, 42\], expected \[\], or different seeds"),
     ],
 )
 def test_a_broken_file_is_one_sentence(project: Project, old: str, new: str, expected: str) -> None:

@@ -291,6 +291,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
     jsonl.write_jsonl(
         "data/5-predictions/examples/again.jsonl", [answer("{ }", ids[0]), answer(EXPECTED, ids[1])]
     )
+    jsonl.write_json("data/5-seeds/report.json", {"seeds": []})
     jsonl.write_json("data/5-parity/report.json", {"lessons": 9, "other_tokens": ["0"]})
     jsonl.write_jsonl("data/2-answers.jsonl", [answer("{}", "2") | paid | {"key": "2"}])
     jsonl.write_jsonl("data/1-expand/calls.jsonl", [answer("[]", "3") | paid | {"key": "3"}])
@@ -312,6 +313,7 @@ def test_the_stage_prints_three_lines_the_cost_and_the_fit(
         "sft          2 rows      1 right      1 wrong   50.0% (9.4% to 90.5%)  after",
         f"sft against teacher: {same}",
         f"sft against base: {same}",
+        "sft: one seed: the noise of training is not in this interval",
         "base, predicted twice: another text in 1 of 2 rows, another verdict in 0",
         "training rows: other tokens where served: 1 of 9 rows, expected 0",
         "cost: 4 answers of the teacher, 40 + 16 tokens, "

@@ -400,7 +400,7 @@ def judged(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
         found = {"model": "sft", "word": "accuracy", "share": sum(right) / result.rows}
         by_id = dict(enumerate(right))
         rows.append(found | {"name": name, "params": {}, "interval": "0.0% to 9.9%"})
-        rows[-1]["right"] = {str(i): one for i, one in by_id.items()}
+        rows[-1]["right"] = [{str(i): one for i, one in by_id.items()}]
     _, *lines = experiments.lines(rows[0], experiments.judged(rows[0], rows[1:]))
     for line, right in zip(lines, (before, result.right["sft"]), strict=True):
         result.shares(well_said(line), sum(right))

@@ -13,7 +13,7 @@ import pytest
 from potstill.core import jsonl
 from potstill.core.errors import UserError
 from potstill.core.models import MODELS, Model
-from potstill.evaluation import cascade, compare, score
+from potstill.evaluation import cascade, compare, score, seeds
 from potstill.report import pages
 from potstill.task import settings
 from tests.conftest import Project
@@ -142,6 +142,26 @@ def test_the_page_has_the_verdict_the_rows_and_what_made_them(project: Project) 
     points = [{"step": 4, "accuracy": 0.5}, {"step": 8, "accuracy": 0.75}]
     assert data(page, "charts")["rows"]["accuracy"] == points
     assert 'data-chart="accuracy"' in page
+
+
+def test_several_seeds_have_a_table_and_one_leaves_no_trace(project: Project) -> None:
+    t = scored(project, 50)
+    before = pages.build(t)
+    lock = json.loads(Path("dvc.lock").read_text())
+    nothing: dict[str, Any] = {"cmd": "x", "params": {"params.yaml": {"seeds": []}}}
+    nothing["outs"] = [{"path": "models/seeds", "md5": MD5}]
+    lock["stages"]["sft_seeds"] = nothing
+    project.write("dvc.lock", json.dumps(lock))
+    assert pages.build(t) == before and "seeds (" not in before
+    tests, several = [{"slice": "a"}] * 50, {42: 40, 43: 35}
+    students = {seed: [{"right": i < n} for i in range(50)] for seed, n in several.items()}
+    table = seeds.table(t, tests, students)
+    compare.write_csv(Path("reports/tables/seeds.csv"), table)
+    found = jsonl.read_json("reports/metrics.json") | {"seeds": seeds.metrics(table)}
+    jsonl.write_json("reports/metrics.json", found)
+    text = re.sub(r"\s+", " ", pages.build(t))
+    assert "2 seeds (42: 80.0%, 43: 70.0%): 75.0% on average, " in text
+    assert '<td>43 <td class="n">35 of 50 <td class="n">70.0%' in text
 
 
 def test_rows_that_a_script_made_are_listed_first(project: Project) -> None:

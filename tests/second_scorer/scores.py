@@ -23,6 +23,7 @@ from tests.second_scorer.statistics import (
     ALPHA,
     fisher,
     mcnemar,
+    over_seeds,
     rouge_l,
     smallest_difference,
     wilson,
@@ -79,6 +80,10 @@ class Second:
         for index, test in enumerate(self.tests):
             self.slices.setdefault(test["slice"] if name else "all", []).append(index)
         self.first, self.headline = next(iter(self.slices.items()))
+        self.students: dict[int, list[bool | None]] = {}  # of the further seeds
+        for seed in self.params["seeds"][1:]:
+            answers = read(self.data / f"5-seeds/{seed}.jsonl")
+            self.students[seed] = [right(of) for of in self.judged(answers)]
 
     def judged(self, answers: list[Row]) -> list[Verdicts]:
         assert [row["id"] for row in answers] == [test["id"] for test in self.tests]
@@ -106,6 +111,10 @@ class Second:
             for name, rows in self.slices.items():
                 if name != self.first:
                     found[model][name] = {"rows": len(rows), **self.summary(model, rows)}
+        if self.students:
+            *_, line = self.seed_table()
+            ends = {"low": line["low"], "high": line["high"]}
+            found["seeds"] = {"count": len(self.students) + 1, "mean": line["share"], **ends}
         if self.other in self.answers:
             tests = [self.tests[i] for i in self.headline]
             two = ([self.answers[model][i] for i in self.headline] for model in ("sft", self.other))
@@ -278,7 +287,8 @@ class Second:
 
     def mark_table(self) -> Iterator[Row]:
         for i, test in enumerate(self.tests):
-            marks = {model: every[i] for model, every in self.marks.items()}
+            every = self.marks | {f"sft@{seed}": marks for seed, marks in self.students.items()}
+            marks = {model: marks[i] for model, marks in every.items()}
             says = {model: "" if mark is None else int(mark) for model, mark in marks.items()}
             yield {"id": test["id"], "slice": test["slice"], **says}
 
@@ -340,6 +350,17 @@ class Second:
                     seen = Counter(zip(before, right, strict=True))
                     line[f"p_{other}"] = digits(mcnemar(seen[False, True], seen[True, False]), 3)
                 yield line
+
+    def seed_table(self) -> Iterator[Row]:
+        every = {self.params["seed"]: self.marks["sft"], **self.students}
+        right = {seed: [marks[i] is True for i in self.headline] for seed, marks in every.items()}
+        for seed, one in right.items():
+            line = share_row("", "", "", one)
+            yield {"seed": seed} | {key: line[key] for key in list(line)[3:]}
+        share, low, high = over_seeds(list(right.values()))
+        count = round(fmean(sum(one) for one in right.values()), 4)
+        rows = {"rows": len(self.headline), "right": count}
+        yield {"seed": "mean", **rows, "share": share, "low": low, "high": high}
 
     def losses(self, key: str) -> Iterator[Row]:
         for row in read(self.folder / "models/sft/adapter/logging.jsonl"):
@@ -471,6 +492,7 @@ class Second:
             "marks": self.mark_table(),
             "hops": self.hop_table(),
             **({"cascade": self.cascade_table()} if "teacher" in self.answers else {}),
+            **({"seeds": self.seed_table()} if self.students else {}),
             **({"confusion": self.confusion_table()} if self.labels else {}),
             "train_loss": self.losses("loss"),
             "eval_loss": self.losses("eval_loss"),

@@ -1,9 +1,10 @@
 """The statistics of docs/evaluation.md by their formulas."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import inf, sqrt
 from statistics import NormalDist
 
+from scipy.special import stdtrit
 from scipy.stats import binom, hypergeom
 
 ALPHA = 0.05
@@ -17,6 +18,27 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     half = z * sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     ends = ((centre - half) / (1 + z * z / rows), (centre + half) / (1 + z * z / rows))
     return round(max(ends[0], 0.0), 4), round(min(ends[1], 1.0), 4)
+
+
+def over_seeds(students: list[list[bool]]) -> tuple[float, float, float]:
+    """The mean share of several students and its 95 % interval over rows and seeds, four decimals:
+    where (share - x)² = t² x (1 - x) / n."""
+    seeds, rows = len(students), len(students[0])
+    shares = [sum(right) / rows for right in students]
+    share = sum(map(sum, students)) / (seeds * rows)
+    per_row = [sum(right[i] for right in students) / seeds for i in range(rows)]
+    by_row = sum((one - share) ** 2 for one in per_row) / rows / rows
+    by_seed = sum((one - share) ** 2 for one in shares) / (seeds - 1) / seeds
+    whole = by_row + by_seed
+    if whole < 1e-15:
+        return round(share, 4), *wilson(round(share * rows), rows)
+    freedom = (whole / by_seed) ** 2 * (seeds - 1) if by_seed > 1e-18 else inf
+    z = NormalDist().inv_cdf(1 - ALPHA / 2)
+    t = z if freedom == inf else float(stdtrit(freedom, 1 - ALPHA / 2))
+    over = t * t * whole / (share * (1 - share))  # t² / n
+    a, b, c = 1 + over, 2 * share + over, share**2
+    low, high = ((b + sign * sqrt(b * b - 4 * a * c)) / (2 * a) for sign in (-1, 1))
+    return round(share, 4), round(max(low, 0.0), 4), round(min(high, 1.0), 4)
 
 
 def mcnemar(fixed: int, broken: int) -> float:
