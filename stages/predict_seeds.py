@@ -8,11 +8,12 @@ is sft.
 
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from potstill.core import jsonl, params, stage
+from potstill.core import errors, jsonl, params, stage
 from potstill.core.models import MODELS
 from potstill.inference import answering, predictions, sharded
 from potstill.task import settings
@@ -34,7 +35,11 @@ def main() -> None:
         run.merge(p.model, p.model_revision, adapter, merged, WORK / f"{seed}")
         asked = f"predict_seeds/{seed}", [ids], str(merged), [chats], p.predict
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            [answers] = pool.submit(sharded.predict, *asked, **how).result()
+            try:
+                [answers] = pool.submit(sharded.predict, *asked, **how).result()
+            except BrokenProcessPool:
+                ended = f"seed {seed}: the process that answers was ended, perhaps out of memory"
+                raise errors.UserError(f"{ended}: free some, and run the same again") from None
         shutil.rmtree(WORK / f"{seed}")
         predictions.write(folder / f"{seed}.jsonl", tests, answers)
     jsonl.write_json(folder / "report.json", {"stage": "predict_seeds", "seeds": p.seeds})
