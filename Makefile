@@ -13,7 +13,9 @@ FAST = -n logical --maxprocesses 4 --dist loadfile -m "not slow"
 REAL = -n logical --maxprocesses 2 --dist loadfile -m slow # each may take all cores
 AS = # not make's own, the assembler
 one = '$(subst ','\'',$(1))' # one word for the shell, whatever signs it has
-BEHIND = $(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %)
+BEHIND = $(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %) \
+	$(if $(STUDENT),--student $(call one,$(STUDENT))) \
+	$(if $(CANARY),--canary $(call one,$(CANARY)) $(SHARE:%=--share %))
 ROWS_AS = $(foreach option,AS MAP SEVERAL DRY,\
 	$(if $($(option)),--$(option)=$(call one,$($(option)))))
 
@@ -66,6 +68,9 @@ release: .venv/ready ## the student with a model card, tagged: VERSION=v1.0.0
 
 serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=8000 HOST= CASCADE=1
 	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %) $(BEHIND)
+
+canary: .venv/ready ## the student beside the one on trial: DO=promote, DO=rollback or DO=auto
+	@$(POTSTILL) canary $(DO:%=--do %)
 
 bench-serve: .venv/ready ## the server under load beside bare vLLM: minutes
 	@$(POTSTILL) bench-serve
@@ -129,4 +134,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 
 .PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
 .PHONY: pull release serve bench-serve quantize doctor quote fill validate import review try
-.PHONY: harvest drift trace track new-task pipelines profile test base lock
+.PHONY: harvest drift canary trace track new-task pipelines profile test base lock

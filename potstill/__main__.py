@@ -30,6 +30,7 @@ COMMANDS = {
     "try": "potstill.review.trial:main",
     "harvest": "potstill.commands.harvest:main",
     "drift": "potstill.commands.drift:main",
+    "canary": "potstill.commands.canary:main",
     "doctor": "potstill.commands.doctor:main",
     "quote": "potstill.commands.quote:main",
     "fill": "potstill.commands.fill:main",

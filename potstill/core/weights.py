@@ -108,7 +108,7 @@ def wrong(model: str, revision: str) -> str | None:
             f"knows the weights: {_sha256(path(model))}"
         )
     if model != TINY and path(model).is_dir():
-        if revision == (found := _folder_sha256(path(model))):
+        if revision == (found := folder_sha256(path(model))):
             return None
         return (
             f"model_revision is {revision}, expected the SHA-256 of the files of {model}, by which "
@@ -242,7 +242,7 @@ def _check_hash(source: Source, seen: Path) -> None:
     seen.write_text(json.dumps(stamp), encoding="utf-8")
 
 
-def _folder_sha256(folder: Path) -> str:
+def folder_sha256(folder: Path) -> str:
     """The SHA-256 of a model's folder: of a line with name and SHA-256 for each file of it, but for
     README.md and what is hidden. Files that are as old as they were are not read again."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")

@@ -5,7 +5,9 @@ data/captured/<start>-<process>-<number>.jsonl, a line each:
 {"at": "2026-11-30T02:40:11Z", "id": "…", "input": {"text": "…"}, "by": "student", "answer": "…",
  "finish_reason": "stop", "failed": ["grounded"]}
 `failed` names the checks that the student's answer fails; where `by` is the teacher, `student` is
-what the student had said. No header of a request comes here, and of its body the input alone.
+what the student had said. With a canary (canary.py), `weights` names the student as whose answer
+the row counts, and `canary` is `unavailable` where the student stood in for it. No header of a
+request comes here, and of its body the input alone.
 
 All of it happens in a thread beside the request path, which is allowed a share of one core. What
 comes faster is left out and counted, so that capture never slows down the answers.
@@ -49,12 +51,15 @@ Hook = Callable[[Row], Row | None]
 
 class Served(NamedTuple):
     """One answer: the input, vLLM's reply as it came, the teacher's text where that was sent in
-    its place, and the names of the checks that the student's fails, None before they are asked."""
+    its place, and the names of the checks that the student's fails, None before they are asked.
+    `by` is the student or the canary, `more` what the line has besides where there is a canary."""
 
     row: Row
     reply: bytes
     taught: Row | None = None  # answer, finish_reason
     failed: list[str] | None = None
+    by: str = "student"
+    more: Row | None = None
 
 
 class Recorder:
@@ -114,11 +119,11 @@ class Recorder:
             failed = served.failed
             if failed is None:
                 failed = names(faults(self.task, served.row, *said))
-                metrics.judged(failed)
+                metrics.judged(failed, served.by)
             if not keep:
                 return None
             texts: Row = {"input": served.row, "answer": said[0]}
-            sent = {"by": "student", "finish_reason": said[1]}
+            sent = {"by": served.by, "finish_reason": said[1]}
             if served.taught:
                 texts |= {"answer": served.taught["answer"], "student": said[0]}
                 sent = {"by": "teacher", "finish_reason": served.taught["finish_reason"]}
@@ -128,6 +133,7 @@ class Recorder:
             why = "disk"
             row: Row = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
             row |= {"id": jsonl.row_id(kept["input"]), **kept, **sent, "failed": failed}
+            row |= served.more or {}
             line = json.dumps(row, ensure_ascii=False).encode()
             if not self.files.add(line + b"\n"):
                 return metrics.DROPPED.labels("large").inc()

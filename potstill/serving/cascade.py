@@ -10,19 +10,20 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from potstill.checks import registry
 from potstill.core.jsonl import Row
 from potstill.evaluation.cascade import faults
-from potstill.serving import metrics
-from potstill.serving.capture import Served, names
-from potstill.serving.gateway import CHAT, HEADER, Gateway, with_body
+from potstill.serving import canary, metrics
+from potstill.serving.canary import FIELD, HEADER
+from potstill.serving.capture import names
+from potstill.serving.gateway import CHAT, Gateway, with_body
 from potstill.serving.standby import Standby, Unavailable
 
-FIELD, FLAG = "answered_by", "x-teacher"
+FLAG = "x-teacher"
 STREAMS, DOWN = ("buffered", "student"), ("student", "503")
 
 
@@ -59,14 +60,15 @@ class Cascade(Gateway):
 
     async def forward(self, given: Row, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != CHAT:
-            return await self.app(scope, receive, send)
+            return await super().forward(given, scope, receive, send)
         row = self.ours(given)
         streamed = bool(given.get("stream"))
         if row is None or (streamed and self.settings.stream == "student"):
-            return await super().forward(given, scope, receive, _by_student(send))
+            send = canary.headed(send, {HEADER: "student"})
+            return await super().forward(given, scope, receive, send)
         asked = {k: v for k, v in self.filled(given).items() if not k.startswith("stream")}
         scope, receive = with_body(scope, receive, self.dumped(asked))
-        start, raw = await self._student(scope, receive)
+        start, raw = await self._student(row, scope, receive)
         if start is None:  # the client has left
             return None
         reply = json.loads(raw) if start["status"] == 200 else None
@@ -74,9 +76,10 @@ class Cascade(Gateway):
             return await _send(send, start, raw, "application/json", {})
         choice = reply["choices"][0]
         failed = faults(self.task, row, choice["message"]["content"] or "", choice["finish_reason"])
-        served = Served(row, raw, failed=names(failed))
-        metrics.judged(names(failed))
-        headers, more = {HEADER: "student"}, Row({FIELD: "student"})
+        served = self.served(row, raw, Headers(raw=start["headers"]))
+        served = served._replace(failed=names(failed))
+        metrics.judged(names(failed), served.by)
+        headers, more = {HEADER: served.by}, Row({FIELD: served.by})
         if failed:
             try:
                 found = await self.settings.teacher.answer(row)
@@ -107,8 +110,10 @@ class Cascade(Gateway):
         first = json.dumps(more, ensure_ascii=False).encode()  # the rest stays as vLLM wrote it
         return await _send(send, start, first[:-1] + b"," + raw[1:], "application/json", headers)
 
-    async def _student(self, scope: Scope, receive: Receive) -> tuple[Message | None, bytes]:
-        """vLLM's reply: its start, None where it sent none, and its whole body."""
+    async def _student(
+        self, row: Row, scope: Scope, receive: Receive
+    ) -> tuple[Message | None, bytes]:
+        """A student's reply: its start, None where it sent none, and its whole body."""
         start: Message | None = None
         body = bytearray()
 
@@ -119,7 +124,7 @@ class Cascade(Gateway):
             elif message["type"] == "http.response.body":
                 body.extend(message.get("body", b""))
 
-        await self.app(scope, receive, hold)
+        await self.student(row, scope, receive, hold)
         return start, bytes(body)
 
     def _taught(self, reply: Row, found: Row) -> Row:
@@ -174,16 +179,3 @@ async def _send(
     own.update({"content-length": str(len(body)), "content-type": kind, **headers})
     await send({**start, "headers": own.raw})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _by_student(send: Send) -> Send:
-    """Sends on what the app sends, with the header."""
-
-    async def tagged(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(raw=list(message["headers"]))
-            headers[HEADER] = "student"
-            message = {**message, "headers": headers.raw}
-        await send(message)
-
-    return tagged

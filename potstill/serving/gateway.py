@@ -26,7 +26,8 @@ from potstill.core import params
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.inference.quoting import Grammars
-from potstill.serving import metrics
+from potstill.serving import canary, metrics
+from potstill.serving.canary import HEADER, Canary
 from potstill.serving.capture import MOST_REPLY, Recorder, Served
 from potstill.task import settings
 from potstill.task.settings import Task
@@ -40,7 +41,6 @@ FORMATS = {"response_format", "structured_outputs", "tools"}  # of what the answ
 # question of the client's own.
 OURS = {"input", "messages", "model", "user", "stream", "stream_options", "temperature", "top_p"}
 OURS |= {"seed", "store", "metadata"}
-HEADER = "x-answered-by"  # of a reply, from the cascade
 MOST_HEAD = 64 << 10  # bytes of request line and headers
 MOST_BODY = 256 << 10  # bytes; the longest prompt of a small student has far fewer
 MOST_SENT = 32 << 20  # bytes of a body that are read, so that the client gets to see its 413
@@ -58,6 +58,7 @@ class Gateway:
         given = params.load("predict", "serve")
         p = given.predict
         self.recorder = Recorder(self.task, given.serve)
+        self.canary = Canary(app, canary.chosen) if canary.chosen else None
         self.max_tokens = p.max_tokens
         self.format = response_format(self.task)
         self.grammars = Grammars(self.task) if p.grounded else None
@@ -95,6 +96,8 @@ class Gateway:
         async def told(message: Message) -> None:
             if message["type"] == "lifespan.shutdown.complete":
                 await asyncio.to_thread(self.recorder.close)
+                if self.canary:
+                    await self.canary.remote.close()
             await send(message)
 
         return told
@@ -123,7 +126,15 @@ class Gateway:
     ) -> None:
         """Answers a request that was let in; `given` is what the client sent."""
         row = self.ours(given) if scope["path"] == CHAT else None
-        await self.app(scope, receive, send if row is None else self.heard(row, send))
+        send = send if row is None else self.heard(row, send)
+        await self.student(row, scope, receive, canary.named(send) if self.canary else send)
+
+    async def student(self, row: Row | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Has the student answer, or the one on trial; `row` is None for a question of the client's
+        own."""
+        if self.canary:
+            return await self.canary.answer(row, scope, receive, send)
+        await self.app(scope, receive, send)
 
     def ours(self, given: dict[str, Any]) -> dict[str, str] | None:
         """The input of a chat request; None for a question of the client's own."""
@@ -133,21 +144,26 @@ class Gateway:
     def heard(self, row: Row, send: Send) -> Send:
         """Sends on what the app sends, and hands it to the recorder when it was sent whole."""
         parts: list[bytes] = []
-        size, good = 0, False
+        size, good, headers = 0, False, Headers()
 
         async def told(message: Message) -> None:
-            nonlocal size, good
+            nonlocal size, good, headers
             await send(message)
             if message["type"] == "http.response.start":
-                good = message["status"] == 200
+                good, headers = message["status"] == 200, Headers(raw=message["headers"])
             elif message["type"] == "http.response.body" and good:
                 size += len(message.get("body", b""))
                 good = size <= MOST_REPLY
                 parts.append(message.get("body", b""))
                 if good and not message.get("more_body"):
-                    self.recorder.put(Served(row, b"".join(parts)))
+                    self.recorder.put(self.served(row, b"".join(parts), headers))
 
         return told
+
+    def served(self, row: Row, reply: bytes, headers: Headers) -> Served:
+        """A student's reply, and of which student."""
+        more = self.canary.says(headers) if self.canary else None
+        return Served(row, reply, by=headers.get(HEADER, "student"), more=more)
 
     def end(self) -> None:
         """Stops the server, as SIGTERM asks: answers under way get DRAIN seconds, new requests are

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from prometheus_client import Counter, Histogram
 
 OUTCOMES = ("answered", "refused", "failed", "left")
-WHO = ("student", "teacher")
+STUDENTS = ("student", "canary")
+WHO = (*STUDENTS, "teacher")
 # Why a row that should have been kept was not
 WHY = ("busy", "large", "redacted", "redact_error", "disk", "error")
 SECONDS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
@@ -24,9 +25,16 @@ ANSWERED = Histogram(
     ["by"],
     buckets=SECONDS,
 )
-JUDGED = Counter("potstill_judged", "Answers of the student that the task's checks have judged")
+JUDGED = Counter(
+    "potstill_judged",
+    "Answers that the task's checks have judged, by the student that gave",
+    ["by"],
+)
 FAILED = Counter(
-    "potstill_failed_checks", "Of these, the ones that fail a check, by its name", ["check"]
+    "potstill_failed_checks", "Of these, those that fail a check, by its name", ["check", "by"]
+)
+CANARY_UNAVAILABLE = Counter(
+    "potstill_canary_unavailable", "Answers of the student where the canary gave none"
 )
 UNAVAILABLE = Counter(
     "potstill_teacher_unavailable", "Answers that fail a check where the teacher gave none"
@@ -38,7 +46,8 @@ CAPTURED = Counter("potstill_captured", "Rows kept in data/captured")
 DROPPED = Counter("potstill_dropped", "Rows that were to be kept and were not, by why", ["why"])
 
 # A series that is there from the start can be told from one that is missing.
-for _counter, _values in ((REQUESTS, OUTCOMES), (ANSWERED, WHO), (DROPPED, WHY)):
+_KNOWN = ((REQUESTS, OUTCOMES), (ANSWERED, WHO), (DROPPED, WHY), (JUDGED, STUDENTS))
+for _counter, _values in _KNOWN:
     for _value in _values:
         _counter.labels(_value)
 
@@ -48,8 +57,8 @@ def outcome(status: int) -> str:
     return "left" if not status else OUTCOMES[min(2, max(0, status // 100 - 3))]
 
 
-def judged(failed: Iterable[str]) -> None:
-    """Counts one answer of the student, which fails the checks of these names."""
-    JUDGED.inc()
+def judged(failed: Iterable[str], by: str) -> None:
+    """Counts one answer of the student or the canary, which fails the checks of these names."""
+    JUDGED.labels(by).inc()
     for name in failed:
-        FAILED.labels(name).inc()
+        FAILED.labels(name, by).inc()

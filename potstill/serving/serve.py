@@ -5,6 +5,10 @@
 
 --host, --port   127.0.0.1 and 8000 when left out
 --format         int8 or gptq: a quantised form of the student
+--student        the folder of another student
+--canary         the folder of a second student, which answers a share of the inputs, --share, until
+                 `make canary` ends the trial
+--behind         the socket of a server with neither gateway nor key: the canary's own
 --speculative    another value than the parameter serve.speculative has
 --cascade        what fails the task's checks goes to the teacher, which may cost (docs/serve.md)
 --stream         with it, streamed requests are `buffered` until checked (the default), or for the
@@ -21,8 +25,9 @@ import errno
 import json
 import os
 import shutil
+import sys
 import sysconfig
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +37,7 @@ from potstill.evaluation import cascade as worth
 from potstill.evaluation import compare
 from potstill.inference.engine import KV_CACHE_ON_CPU
 from potstill.inference.quoting import Grammars
-from potstill.serving import capture, cascade, gateway, standby
+from potstill.serving import canary, capture, cascade, gateway, served, standby
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.training import model_folder
@@ -43,6 +48,12 @@ QUEUE = 2048  # requests that wait or run; vLLM answers 503 to more
 GATEWAY, CASCADE = "potstill.serving.gateway.Gateway", "potstill.serving.cascade.Cascade"
 NGRAM = {"method": "ngram", "num_speculative_tokens": 8}
 NGRAM |= {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
+
+
+def precision(folder: Path, dtype: str) -> str:
+    """The arithmetic for a model: `dtype`, or that of the quantised forms where it is one."""
+    quantized = "quantization_config" in model_folder.check_folder(folder)
+    return PRECISION["int8"] if quantized else dtype
 
 
 def student_folder(t: Task, kind: str | None = None) -> Path:
@@ -81,10 +92,12 @@ def arguments(
     dtype: str,
     max_model_len: int,
     speculative: str,
-    middleware: str = GATEWAY,
+    middleware: str | None = GATEWAY,
+    two: bool = False,
 ) -> list[str]:
-    """The command line of vLLM's server, but for host and port. `speculative` is "off", "ngram", or
-    the folder of a smaller model with the same tokenizer, of the task or of the repository."""
+    """The command line of vLLM's server, but for where it listens. `speculative` is "off", "ngram",
+    or the folder of a smaller model with the same tokenizer, of the task or of the repository.
+    `two`: there is a canary, so each of the two leaves half of a GPU's memory to the other."""
     given = {
         "model": str(model),
         "served-model-name": t.name,
@@ -95,11 +108,13 @@ def arguments(
         # guidance accepts every answer that the students are trained on; xgrammar 0.2 accepts none
         # of those whose schema has a pattern
         "structured-outputs-config": '{"backend": "guidance", "disable_any_whitespace": true}',
-        "middleware": middleware,
         "shutdown-timeout": str(gateway.DRAIN),
         "max-num-queued-reqs": str(QUEUE),
     }
+    given |= {"middleware": middleware} if middleware else {}
     flags = ["--disable-fastapi-docs", "--disable-uvicorn-access-log"]
+    if two and model_folder.on_cuda():
+        given["gpu-memory-utilization"] = "0.45"
     if not model_folder.on_cuda():
         given["kv-cache-memory-bytes"] = str(KV_CACHE_ON_CPU)
         # Prompts are read whole: vLLM 0.32 on a CPU dies of a seeded one read in parts.
@@ -154,6 +169,33 @@ def with_teacher(t: Task, stream: str, down: str) -> AbstractContextManager[obje
     return stack
 
 
+def with_canary(
+    t: Task, student: Path, given: argparse.Namespace, p: SimpleNamespace, stack: ExitStack
+) -> tuple[Path, bool]:
+    """Begins a trial and starts the canary's server; returns the student's folder that is served,
+    and whether there is a trial. Raises UserError as served.given and canary.started do, for a
+    share that is none, and where nothing is kept by which the two could be compared."""
+    if not 0 < given.share < 1:
+        raise UserError(f"SHARE is {given.share:g}, expected a share between 0 and 1, such as 0.1")
+    if not p.serve.capture:
+        raise UserError("serve.capture is 0, but `make canary` compares by what is kept: set it")
+    second = served.given(given.canary, "CANARY")
+    if (kept := served.begin(t, student, second, given.share)) is None:
+        return student, False
+    names = kept[0].name, kept[1].name
+    socket = stack.enter_context(canary.room())
+    chosen = canary.Settings(
+        names[0], names[1], given.share, socket, served.trial_file(t).absolute()
+    )
+    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
+    command += ["--student", str(kept[1]), "--speculative", given.speculative, "--behind"]
+    said = f"{given.share:.4g} of the inputs go to {second}, {names[1]}, the others to {names[0]}"
+    print(f"serve: {said}", flush=True)
+    stack.enter_context(canary.started(command, chosen))
+    canary.chosen = chosen
+    return kept[0], True
+
+
 def main() -> None:
     p = params.load("predict", "serve")
     parser = argparse.ArgumentParser()
@@ -161,11 +203,18 @@ def main() -> None:
     parser.add_argument("--speculative", default=p.serve.speculative)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--student")
+    parser.add_argument("--canary")
+    parser.add_argument("--share", type=float, default=0.1)
+    parser.add_argument("--behind")
     parser.add_argument("--cascade", action="store_true")
     parser.add_argument("--stream", choices=cascade.STREAMS, default=cascade.STREAMS[0])
     parser.add_argument("--down", choices=cascade.DOWN, default=cascade.DOWN[0])
     given = parser.parse_args()
     t = settings.load()
+    if given.behind:
+        canary.ends_with_parent()
+        return run(t, Path(given.student), given, p, None, True)
     gateway.api_key()
     capture.check(t, p.serve)
     if p.predict.grounded:
@@ -173,13 +222,28 @@ def main() -> None:
     if given.format and given.format not in PRECISION:
         expected = f"expected {' or '.join(PRECISION)}; llama.cpp serves GGUF (docs/serve.md)"
         raise UserError(f"FORMAT={given.format} is not for vLLM, {expected}")
-    model = student_folder(t, given.format)
+    if given.format:
+        model = student_folder(t, given.format)
+    else:
+        model = served.given(given.student, "STUDENT") if given.student else served.default(t)
     refuse(given.format)
-    with with_teacher(t, given.stream, given.down) if given.cascade else nullcontext():
-        run(t, model, given, p)
+    two = False
+    with ExitStack() as stack:
+        if given.canary:
+            model, two = with_canary(t, model, given, p, stack)
+        if given.cascade:
+            stack.enter_context(with_teacher(t, given.stream, given.down))
+        run(t, model, given, p, CASCADE if given.cascade else GATEWAY, two)
 
 
-def run(t: Task, model: Path, given: argparse.Namespace, p: SimpleNamespace) -> None:
+def run(
+    t: Task,
+    model: Path,
+    given: argparse.Namespace,
+    p: SimpleNamespace,
+    middleware: str | None,
+    two: bool,
+) -> None:
     """Serves the model until the server is told to stop. `given` is what main() was given, `p` has
     the sections predict and serve."""
     os.environ.update(model_folder.environment(hub=False))
@@ -193,15 +257,18 @@ def run(t: Task, model: Path, given: argparse.Namespace, p: SimpleNamespace) -> 
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     cli_env_setup()
-    dtype = PRECISION.get(given.format, p.predict.dtype)
+    dtype = precision(model, p.predict.dtype)
     ahead = speculation(t, given.speculative)
-    kind = CASCADE if given.cascade else GATEWAY
-    words = arguments(t, model, dtype, p.predict.max_model_len, ahead, kind)
-    words += ["--host", given.host, "--port", str(given.port)]
+    words = arguments(t, model, dtype, p.predict.max_model_len, ahead, middleware, two)
+    own = {"ws": "none", "server_header": False}  # uvicorn's settings
+    if given.behind:
+        words += ["--uds", given.behind]
+    else:
+        words += ["--host", given.host, "--port", str(given.port)]
+        own["http"] = gateway.Protocol
+        url = f"http://{given.host}:{given.port}/v1"
+        print(f"serve: {model} at {url}, the model's name is {t.name}", flush=True)
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
-    url = f"http://{given.host}:{given.port}/v1"
-    print(f"serve: {model} at {url}, the model's name is {t.name}", flush=True)
-    own = {"http": gateway.Protocol, "ws": "none", "server_header": False}  # uvicorn's settings
     try:
         uvloop.run(run_server(args, **own, timeout_graceful_shutdown=gateway.DRAIN))
     except OSError as error:

@@ -96,10 +96,11 @@ def test_the_input_and_the_answer_are_kept_and_nothing_else(project: Project) ->
 
 def test_by_default_nothing_is_kept_and_the_checks_are_counted(project: Project) -> None:
     project.set(serve_capture=0)
-    before = count("judged_total"), count("failed_checks_total", check="grounded")
+    labels = {"check": "grounded", "by": "student"}
+    before = count("judged_total", by="student"), count("failed_checks_total", **labels)
     asked(gateway.Gateway(Student(BAD)), {"input": LINE})
     assert not FOLDER.exists()
-    after = count("judged_total"), count("failed_checks_total", check="grounded")
+    after = count("judged_total", by="student"), count("failed_checks_total", **labels)
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1]
 
 

@@ -54,6 +54,7 @@ def test_each_query_of_the_dashboard_names_a_metric_that_there_is() -> None:
         metrics.ANSWERED,
         metrics.JUDGED,
         metrics.FAILED,
+        metrics.CANARY_UNAVAILABLE,
         metrics.UNAVAILABLE,
         metrics.COST,
         metrics.CAPTURED,

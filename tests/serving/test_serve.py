@@ -24,13 +24,14 @@ import openai
 import pytest
 
 from potstill.core.errors import UserError
-from potstill.serving import gateway, serve
+from potstill.serving import canary, gateway, serve
 from potstill.task import settings
 from potstill.training import model_folder
 from tests import fakes
 from tests.conftest import ROOT, Project
 
 KEY = "canary-key-5f3a-91bc"
+CANARY = ["--canary", "models/next", "--share", "0.4"]
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -125,13 +126,15 @@ def test_the_model_is_the_student_that_ships(project: Project) -> None:
 
 
 class Server:
-    """A running `make serve` of the toy task."""
+    """A running `make serve` of the toy task, with a canary that has the same weights."""
 
     def __init__(self, folder: Path) -> None:
         self.project = Project(folder)
         self.project.write("schema.json", json.dumps(SCHEMA))
         self.project.set(predict_max_model_len=1024, predict_max_tokens=64, serve_capture=1)
-        shutil.copytree(ROOT / "models/tiny-base", folder / "models/student")
+        for name in ("student", "next"):
+            shutil.copytree(ROOT / "models/tiny-base", folder / "models" / name)
+        self.project.write("models/next/note.txt", "another name")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -140,7 +143,7 @@ class Server:
         env = {"PYTHONPATH": str(ROOT), gateway.KEY: KEY}
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "potstill.serving.serve", "--port", str(self.port)],
+                [sys.executable, "-m", "potstill.serving.serve", "--port", str(self.port), *CANARY],
                 cwd=folder,
                 env=os.environ | env,
                 stdout=out,
@@ -163,13 +166,12 @@ class Server:
         return httpx.Client(base_url=self.url, headers=headers, timeout=120)
 
     def family(self) -> list[int]:
-        """The processes of the server's session."""
+        """The server's processes and the canary's: those that work in its folder."""
         found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for place in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):
-                after = stat.read_text().rpartition(")")[2].split()
-                if int(after[3]) == self.process.pid and after[0] != "Z":
-                    found.append(int(stat.parent.name))
+                if place.readlink() == self.project.dir:
+                    found.append(int(place.parent.name))
         return found
 
 
@@ -180,8 +182,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         found.wait()
         yield found
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(found.process.pid, signal.SIGKILL)
+        for process in found.family():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         found.process.wait()
 
 
@@ -210,19 +213,22 @@ def test_vllm_understands_the_command_line(
 @pytest.mark.slow
 def test_the_input_alone_gets_an_answer_of_the_schema(server: Server) -> None:
     """The model has never seen the task: the server's default makes each answer obey the schema."""
+    lines = [f"a line that ends in word{i}" for i in range(8)]
+    drawn = ["canary" if canary.drawn({"text": line}, 0.4) else "student" for line in lines]
+    assert set(drawn) == {"canary", "student"}
     with server.client() as client:
-        for i in range(8):
-            found = client.post(
-                "/v1/chat/completions", json={"input": f"a line that ends in word{i}"}
-            )
+        for line, who in zip(lines, drawn, strict=True):
+            found = client.post("/v1/chat/completions", json={"input": line})
             assert found.status_code == 200, found.text
+            assert (found.headers["x-answered-by"], found.json()["answered_by"]) == (who, who)
             choice = found.json()["choices"][0]
             assert choice["finish_reason"] == "stop"
             jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
     ours = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY)
-    line: Any = [{"role": "user", "content": "a line that ends in word0"}]
-    whole = ours.chat.completions.create(model="toy", messages=line)
-    stream: Any = ours.chat.completions.create(model="toy", messages=line, stream=True)
+    first = lines[drawn.index("canary")]
+    chat: Any = [{"role": "user", "content": first}]
+    whole = ours.chat.completions.create(model="toy", messages=chat)
+    stream: Any = ours.chat.completions.create(model="toy", messages=chat, stream=True)
     assert (
         "".join(part.choices[0].delta.content or "" for part in stream)
         == whole.choices[0].message.content
@@ -230,12 +236,12 @@ def test_the_input_alone_gets_an_answer_of_the_schema(server: Server) -> None:
     assert whole.usage and whole.usage.prompt_tokens < 40  # the short prompt
     assert [model.id for model in ours.models.list()] == ["toy"]
     folder, deadline = server.project.dir / "data/captured", time.monotonic() + 30
-    while len(lines := [x for path in folder.iterdir() for x in path.open()]) < 10:
+    while len(kept := [x for path in folder.iterdir() for x in path.open()]) < 10:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    row, streamed = (json.loads(lines[i]) for i in (8, 9))
-    assert (row["answer"], row["by"]) == (whole.choices[0].message.content, "student")
-    assert streamed["input"] == {"text": "a line that ends in word0"}
+    row, streamed = (json.loads(kept[i]) for i in (8, 9))
+    assert (row["answer"], row["by"]) == (whole.choices[0].message.content, "canary")
+    assert streamed["input"] == {"text": first}
     assert (streamed["answer"], streamed["failed"]) == (row["answer"], row["failed"])
     with server.client() as client:
         assert "\npotstill_captured_total 10.0\n" in client.get("/metrics").text
