@@ -25,7 +25,7 @@ from potstill.core import jsonl, project, stage
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import reviews
-from potstill.review import frame
+from potstill.review import frame, sent
 from potstill.task import settings
 
 PAGE = frame.files("review.html", "review.js")
@@ -183,9 +183,9 @@ def order(seed: int, *what: str) -> bytes:
 
 
 def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
-    """A sample of `count` answers drawn by `seed`, those to harvested inputs first, and of as many
-    pairs of answers to one input. Raises UserError when an answer's input is missing, or when there
-    is no answer."""
+    """A sample of `count` answers drawn by `seed`, and of as many pairs of answers to one input.
+    First come those that `make try` has sent and nobody judged, then harvested inputs. Raises
+    UserError when an answer's input is missing, or when there is no answer."""
     path, source = t.data / "1-inputs.jsonl", t.data / "2-answers.jsonl"
     rows = t.inputs(path) if path.is_file() else t.seeds()
     inputs = {row["id"]: row for row in rows}
@@ -199,11 +199,19 @@ def desk(t: settings.Task, count: int, seed: int, by: str) -> Desk:
             answers.setdefault(id, {}).setdefault(reviews.answer_hash(text), answer)
     if not answers:
         raise UserError(f"{source}: the teacher refused every input: there is nothing to review")
+    path = t.data / reviews.FILE
+    said, first = reviews.load(path), sent.ids(t)
     keys = [(id, hash) for id, texts in answers.items() for hash in texts]
-    # what was asked in production comes first (`make harvest`)
-    keys.sort(key=lambda key: ("harvested" not in inputs[key[0]], order(seed, *key)))
-    path, sample = t.data / reviews.FILE, [answers[id][hash] for id, hash in keys[:count]]
-    made = Desk(t, path, reviews.load(path), inputs, sample, by)
+    # what was asked in production comes first (`make harvest`), but for what a person sent
+    keys.sort(
+        key=lambda key: (
+            key[0] not in first or key in said.verdicts,
+            "harvested" not in inputs[key[0]],
+            order(seed, *key),
+        )
+    )
+    sample = [answers[id][hash] for id, hash in keys[:count]]
+    made = Desk(t, path, said, inputs, sample, by)
     several = [id for id, texts in answers.items() if len(texts) > 1]
     several.sort(key=lambda id: order(seed, id))
     made.pairs = [pair(made, answers[id], seed) for id in several[:count]]

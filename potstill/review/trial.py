@@ -3,7 +3,8 @@
 An input is typed, or picked from the test rows. The base and the student answer on this machine, by
 the prompts and settings of the stage `predict`. The teacher is asked when the person says so, since
 that may cost: by the client, budget and journal of the stages, so that nothing is paid for twice.
-An input may become a seed: a line of data/seeds.jsonl.
+An input may become a seed: a line of data/seeds.jsonl. One that is sent to review is a seed, too,
+and comes first in `make review` on this machine.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from potstill.core import jsonl, params, stage
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.inference import predictions
-from potstill.review import frame, seeds
+from potstill.review import frame, seeds, sent
 from potstill.review.local_model import LocalModel
 from potstill.review.server import judged, passed, relaid
 from potstill.serving import serve
@@ -157,6 +158,21 @@ class Trial:
         line, _ = seeds.append(self.task, new)
         return f"It is line {line} of {path} now; `make repro` learns from it."
 
+    def send(self, row: Row, category: object) -> str:
+        """Puts an input first in `make review`, and makes it a seed where it is no input of the
+        task yet; returns what was done. Raises UserError as `add_seed` does."""
+        same = self.task.fingerprint(row)
+        inputs, answers = (self.task.data / name for name in ("1-inputs.jsonl", "2-answers.jsonl"))
+        there = [*(self.task.inputs(inputs, empty=True) if inputs.is_file() else [])]
+        there += self.task.seeds()
+        ids = [one["id"] for one in there if self.task.fingerprint(one) == same]
+        said = "" if ids else self.add_seed(row, category) + " "
+        id = ids[0] if ids else row["id"]
+        sent.add(self.task, id)
+        answered = any(one["id"] == id for one in jsonl.read_some(answers, "id"))
+        when = "" if answered else ", once `make repro` has asked the teacher"
+        return f"{said}`make review` shows it first{when}."
+
     async def close(self) -> None:
         """Lets the teacher's answers under way come in, and ends what was started."""
         await self._open.aclose()
@@ -200,6 +216,10 @@ def application(made: Trial, token: str) -> web.Application:
         body = await frame.body(request)
         return web.json_response({"said": made.add_seed(made.row(body), body.get("category"))})
 
+    async def review(request: web.Request) -> web.Response:
+        body = await frame.body(request)
+        return web.json_response({"said": made.send(made.row(body), body.get("category"))})
+
     async def warm(app: web.Application) -> None:
         for model in made.models.values():  # their threads go on while the page opens
             asyncio.get_running_loop().run_in_executor(model.thread, _load, model)
@@ -207,7 +227,7 @@ def application(made: Trial, token: str) -> web.Application:
     async def close(app: web.Application) -> None:
         await made.close()
 
-    app = frame.application("try", token, PAGE, (state, ask, seed))
+    app = frame.application("try", token, PAGE, (state, ask, seed, review))
     app.on_startup.append(warm)
     app.on_cleanup.append(close)
     return app

@@ -158,12 +158,13 @@ function askTeacher() {
   if (!same(asked, input())) askLocal();  // the three answer one question
   ask("teacher");
 }
-async function addSeed() {
+async function keep(call) {
   if (!state) return;
   notice("");
-  const reply = await post("seed", { input: input(), category: $("category").value });
+  const reply = await post(call, { input: input(), category: $("category").value });
   if (reply) notice((await reply.json()).said, "good");
 }
+const addSeed = () => keep("seed"), send = () => keep("review");
 function pick(row) {
   $("rows").value = row ? row.id : "";
   for (const field of $("fields").querySelectorAll("textarea"))
@@ -207,13 +208,14 @@ function start() {
 
 const help = () => $("help").showModal(), back = () => step(-1), next = () => step(1);
 for (const [id, act] of Object.entries({
-  ask: askLocal, "ask-teacher": askTeacher, seed: addSeed, "help-open": help, back, next,
+  ask: askLocal, "ask-teacher": askTeacher, seed: addSeed, review: send, "help-open": help,
+  back, next,
 })) $(id).addEventListener("click", act);
 $("rows").addEventListener("change", event => {
   pick(state.rows.find(row => row.id === event.target.value));
 });
 const KEYS = {
-  t: askTeacher, s: addSeed, ArrowLeft: back, ArrowRight: next, "?": help,
+  t: askTeacher, s: addSeed, r: send, ArrowLeft: back, ArrowRight: next, "?": help,
   i: () => $("fields").querySelector("textarea").focus(),
 };
 document.addEventListener("keydown", event => {

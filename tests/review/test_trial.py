@@ -14,9 +14,11 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from potstill.core import jsonl, params
+from potstill.dataset import reviews
 from potstill.inference import predictions
 from potstill.review import frame, local_model, trial
 from potstill.review.local_model import LocalModel
+from potstill.review.server import desk
 from potstill.task import settings
 from tests.conftest import ROOT, FakeTeacher, Project
 from tests.review.test_server import EVIL, opened
@@ -197,6 +199,42 @@ def test_an_input_becomes_a_seed_once_and_a_test_row_never(project: Project) -> 
     assert [row["text"] for row in settings.load().seeds()][1:] == ["a new line", EVIL]
 
 
+def test_what_is_sent_to_review_comes_first_there_until_it_is_judged(project: Project) -> None:
+    rows(project, [TEXT])
+    there = project.seeds(9, alike=False)
+    answers = [
+        {"id": row["id"], "sample": 0, "model": "m", "answer": RIGHT, "error": None}
+        | {"finish_reason": "stop", "completion_tokens": 1}
+        for row in there
+    ]
+    jsonl.write_jsonl("data/2-answers.jsonl", answers)
+    task = settings.load()
+    last = desk(task, 9, 0, "me").answers[-1]
+    text = next(row["text"] for row in there if row["id"] == last["id"])
+
+    async def act(client: Client) -> None:
+        async def send(text: str) -> tuple[int, str]:
+            reply = await client.post("/secret/review", json={"input": {"text": text}})
+            return reply.status, (await reply.json())["said"] if reply.ok else await reply.text()
+
+        for _ in range(2):
+            assert await send(text) == (200, "`make review` shows it first.")
+        assert await send("a new line") == (
+            200,
+            "It is line 10 of data/seeds.jsonl now; `make repro` learns from it. "
+            "`make review` shows it first, once `make repro` has asked the teacher.",
+        )
+        assert (await send("a new line"))[1].startswith("`make review` shows it first, once")
+        assert (await send(TEXT))[0] == 409
+
+    at_page(made(project), act)
+    first = desk(task, 3, 0, "me")
+    assert first.answers[0]["id"] == last["id"]
+    verdict = {"id": last["id"], "answer": reviews.answer_hash(RIGHT), "verdict": "accept"}
+    reviews.append("data/own/reviews.jsonl", verdict)
+    assert desk(task, 9, 0, "me").answers[-1]["id"] == last["id"]
+
+
 def test_a_seed_has_the_category_that_expand_asks_for(project: Project) -> None:
     rows(project, [TEXT])
     task = (project.dir / "task.yaml").read_text()
@@ -278,6 +316,8 @@ def test_the_page_by_its_keys_in_chromium(project: Project, browser: Any, tmp_pa
         keys.press("Escape")
         keys.press("s")
         expect(page.locator("#notice")).to_contain_text("It is line 2 of data/seeds.jsonl now")
+        keys.press("r")
+        expect(page.locator("#notice")).to_contain_text("`make review` shows it first, once")
         keys.press("?")
         expect(page.locator("#help")).to_be_visible()
         page.get_by_role("button", name="Close").click()
