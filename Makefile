@@ -14,6 +14,7 @@ REAL = -n logical --maxprocesses 2 --dist loadfile -m slow # each may take all c
 AS = # not make's own, the assembler
 one = '$(subst ','\'',$(1))' # one word for the shell, whatever signs it has
 BEHIND = $(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %) \
+	$(CONFIDENCE:%=--confidence %) \
 	$(if $(STUDENT),--student $(call one,$(STUDENT))) \
 	$(if $(CANARY),--canary $(call one,$(CANARY)) $(SHARE:%=--share %))
 ROWS_AS = $(foreach option,AS MAP SEVERAL DRY,\
@@ -68,6 +69,9 @@ release: .venv/ready ## the student with a model card, tagged: VERSION=v1.0.0
 
 serve: .venv/ready ## an OpenAI-compatible server, key in SERVE_API_KEY: PORT=8000 HOST= CASCADE=1
 	@exec $(POTSTILL) serve $(HOST:%=--host %) $(PORT:%=--port %) $(FORMAT:%=--format %) $(BEHIND)
+
+confidence: .venv/ready ## a threshold: of which answers the student is not sure enough
+	@$(POTSTILL) confidence
 
 canary: .venv/ready ## the student beside the one on trial: DO=promote, DO=rollback or DO=auto
 	@$(POTSTILL) canary $(DO:%=--do %)
@@ -134,4 +138,4 @@ lock: .venv/ready ## resolve requirements/*.in again into the lock files
 
 .PHONY: help setup repro eval report exp sweep compare tour scale-curve gate check verify share
 .PHONY: pull release serve bench-serve quantize doctor quote fill validate import review try
-.PHONY: harvest drift canary trace track new-task pipelines profile test base lock
+.PHONY: harvest drift confidence canary trace track new-task pipelines profile test base lock

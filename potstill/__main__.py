@@ -30,6 +30,7 @@ COMMANDS = {
     "try": "potstill.review.trial:main",
     "harvest": "potstill.commands.harvest:main",
     "drift": "potstill.commands.drift:main",
+    "confidence": "potstill.commands.confidence:main",
     "canary": "potstill.commands.canary:main",
     "doctor": "potstill.commands.doctor:main",
     "quote": "potstill.commands.quote:main",

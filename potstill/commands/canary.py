@@ -19,7 +19,7 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.evaluation import statistics
 from potstill.evaluation.statistics import count, p_text
-from potstill.serving import capture, served
+from potstill.serving import capture, confidence, served
 from potstill.task import settings
 from potstill.task.settings import Task
 
@@ -32,7 +32,8 @@ def sides(t: Task, found: Row, rows: list[Row]) -> dict[str, list[list[str]]]:
     """What the answers of each side fail, by the names of the checks: a list for each input."""
     latest: dict[str, dict[str, list[str]]] = {"student": {}, "canary": {}}
     for side, row in served.of_trial(rows, found):
-        failed = [NONE] if "canary" in row else row["failed"]
+        failed = [name for name in row["failed"] if name != confidence.NAME]
+        failed = [NONE] if "canary" in row else failed
         latest[side][t.fingerprint(row["input"])] = failed
     return {side: list(of.values()) for side, of in latest.items()}
 

@@ -26,7 +26,7 @@ from potstill.evaluation import statistics
 from potstill.evaluation.cascade import faults
 from potstill.evaluation.statistics import ALPHA, count
 from potstill.inference import predictions
-from potstill.serving import capture
+from potstill.serving import capture, confidence
 from potstill.task import settings
 from potstill.task.settings import Task
 
@@ -171,7 +171,8 @@ def compare(t: Task, rows: list[Row]) -> Iterator[str]:
     texts = [t.messages("student", row["input"])[-1]["content"] for row in asked]
     tests = inputs(texts, families)
     if of_tests:
-        tests += checks([row["failed"] for row in asked], of_tests)
+        failed = [[name for name in row["failed"] if name != confidence.NAME] for row in asked]
+        tests += checks(failed, of_tests)
         told += f"; checks beside the student's {count(len(of_tests), 'test row')}"
     yield f"drift: {told}"
     heads = "".join(f"{head:>10}" for head in ("asked", "trained", "apart", "p"))

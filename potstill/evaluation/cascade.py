@@ -38,13 +38,15 @@ def table(
     marks: Marks,
     student: str,
     prices: SimpleNamespace,
+    unsure: Sequence[bool] = (),
 ) -> list[Row]:
     """cascade.csv, for the trained model `student`; `prices` are those of the section teacher of
-    params.yaml."""
+    params.yaml. `unsure` says which answers are sent on, too, though they pass the checks."""
     sent = [
         bool(faults(task, test, answer["answer"] or "", answer.get("finish_reason")))
         for test, answer in zip(tests, answers[student], strict=True)
     ]
+    sent = [bad or doubt for bad, doubt in zip(sent, unsure or [False] * len(sent), strict=True)]
     alone = {"student": student, "teacher": "teacher"}
     right = {who: [bool(mark["right"]) for mark in marks[name]] for who, name in alone.items()}
     pairs = zip(sent, right["student"], right["teacher"], strict=True)

@@ -1,8 +1,9 @@
 """`make serve CASCADE=1`: the student answers first; what fails the checks goes to the teacher.
 
-Only checks of the input and the answer are asked (evaluation/cascade.py): the server knows no right
-answer. A reply says who answered, in the header `x-answered-by` and the field `answered_by`. Where
-a fault is known of the answer that is sent, `failed_checks` has it.
+Only checks of the input and the answer are asked (evaluation/cascade.py), and how sure the student
+is (confidence.py): the server knows no right answer. A reply says who answered, in the header
+`x-answered-by` and the field `answered_by`. Where a fault is known of the answer that is sent,
+`failed_checks` has it.
 """
 
 import json
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from potstill.checks import registry
 from potstill.core.jsonl import Row
 from potstill.evaluation.cascade import faults
-from potstill.serving import canary, metrics
+from potstill.serving import canary, confidence, metrics
 from potstill.serving.canary import FIELD, HEADER
 from potstill.serving.capture import names
 from potstill.serving.gateway import CHAT, Gateway, with_body
@@ -31,11 +32,13 @@ STREAMS, DOWN = ("buffered", "student"), ("student", "503")
 class Settings:
     """`stream`: streamed requests are `buffered` until the answer is checked, or for the `student`
     alone. `down`: a bad answer is the `student`'s, with a flag, where the teacher gives none, or
-    the reply is a `503`."""
+    the reply is a `503`. `confidence`: an answer with a less probable token than that goes to the
+    teacher, too; None: none does."""
 
     teacher: Standby
     stream: str = "buffered"
     down: str = "student"
+    confidence: float | None = None
 
 
 # vLLM makes a middleware without arguments: `make serve` leaves them here
@@ -67,6 +70,8 @@ class Cascade(Gateway):
             send = canary.headed(send, {HEADER: "student"})
             return await super().forward(given, scope, receive, send)
         asked = {k: v for k, v in self.filled(given).items() if not k.startswith("stream")}
+        if (bar := self.settings.confidence) is not None:
+            asked["logprobs"] = True
         scope, receive = with_body(scope, receive, self.dumped(asked))
         start, raw = await self._student(row, scope, receive)
         if start is None:  # the client has left
@@ -76,6 +81,10 @@ class Cascade(Gateway):
             return await _send(send, start, raw, "application/json", {})
         choice = reply["choices"][0]
         failed = faults(self.task, row, choice["message"]["content"] or "", choice["finish_reason"])
+        if bar is not None:
+            if (sure := confidence.of_reply(choice)) < bar:
+                failed.append(f"{confidence.NAME}: {sure:.2g}")
+            raw = json.dumps(reply, ensure_ascii=False).encode()
         served = self.served(row, raw, Headers(raw=start["headers"]))
         served = served._replace(failed=names(failed))
         metrics.judged(names(failed), served.by)

@@ -11,6 +11,8 @@
 --behind         the socket of a server with neither gateway nor key: the canary's own
 --speculative    another value than the parameter serve.speculative has
 --cascade        what fails the task's checks goes to the teacher, which may cost (docs/serve.md)
+--confidence     with it, so does an answer with a token less probable than this: `auto` (the
+                 default) is what `make confidence` chose, `off`, or a number
 --stream         with it, streamed requests are `buffered` until checked (the default), or for the
                  `student` alone
 --down           with it, what a bad answer is where the teacher gives none: the `student`'s, with a
@@ -37,7 +39,7 @@ from potstill.evaluation import cascade as worth
 from potstill.evaluation import compare
 from potstill.inference.engine import KV_CACHE_ON_CPU
 from potstill.inference.quoting import Grammars
-from potstill.serving import canary, capture, cascade, gateway, served, standby
+from potstill.serving import canary, capture, cascade, confidence, gateway, served, standby
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.training import model_folder
@@ -151,9 +153,12 @@ def on_cpu() -> dict[str, str]:
     }
 
 
-def with_teacher(t: Task, stream: str, down: str) -> AbstractContextManager[object]:
-    """Prepares the cascade: says what it is worth on the test rows, and serves a teacher of this
-    machine for as long as it lasts. Raises UserError as standby.opened does."""
+def with_teacher(
+    t: Task, stream: str, down: str, bar: float | None = None
+) -> AbstractContextManager[object]:
+    """Prepares the cascade, with `bar` as its threshold of confidence: says what it is worth on the
+    test rows, and serves a teacher of this machine for as long as it lasts. Raises UserError as
+    standby.opened does."""
     p = params.load("teacher").teacher
     path = t.reports / "tables/cascade.csv"
     if path.is_file():
@@ -165,7 +170,7 @@ def with_teacher(t: Task, stream: str, down: str) -> AbstractContextManager[obje
     stack = ExitStack()
     teacher = stack.enter_context(standby.opened(t, p))
     os.environ.pop("TEACHER_API_KEY", None)  # vLLM's own processes need not know it
-    cascade.chosen = cascade.Settings(teacher, stream, down)
+    cascade.chosen = cascade.Settings(teacher, stream, down, bar)
     return stack
 
 
@@ -208,6 +213,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--behind")
     parser.add_argument("--cascade", action="store_true")
+    parser.add_argument("--confidence", default="auto")
     parser.add_argument("--stream", choices=cascade.STREAMS, default=cascade.STREAMS[0])
     parser.add_argument("--down", choices=cascade.DOWN, default=cascade.DOWN[0])
     given = parser.parse_args()
@@ -232,7 +238,8 @@ def main() -> None:
         if given.canary:
             model, two = with_canary(t, model, given, p, stack)
         if given.cascade:
-            stack.enter_context(with_teacher(t, given.stream, given.down))
+            bar = confidence.threshold(t, given.confidence, model)
+            stack.enter_context(with_teacher(t, given.stream, given.down, bar))
         run(t, model, given, p, CASCADE if given.cascade else GATEWAY, two)
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -51,7 +52,7 @@ def key(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def serving(
-    student: Student, act: Ask, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, **how: str
+    student: Student, act: Ask, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, **how: Any
 ) -> None:
     """Runs `act` with a client of a server whose lifespan is on, as under uvicorn."""
     with standby.opened(settings.load(), params) as teacher:
