@@ -7,6 +7,7 @@ from pathlib import Path
 
 from potstill.core import lockfile, project, record
 from potstill.core.errors import UserError
+from potstill.training import swift
 
 START = "git add -A && git commit -m start"
 # What DVC and git do together: results of a commit, experiments, sharing.
@@ -14,12 +15,17 @@ GIT = "repro eval report exp sweep compare tour scale-curve gate check verify sh
 GIT += " track"
 # What reads the inputs of a task, or says that they are as they were.
 INPUTS = "repro eval report exp sweep scale-curve check"
+# What may train
+TRAINS = "repro exp sweep tour scale-curve"
 
 
 def verify(command: str) -> None:
-    """Raises UserError when a command needs git, or a task's inputs, and these are not there."""
+    """Raises UserError when a command needs git, a task's inputs or the package of a tracker, and
+    these are not there."""
     if command in GIT.split():
         repository()
+    if command in TRAINS.split():
+        swift.trackers()
     if command in INPUTS.split():
         inputs()
         if command != "check":

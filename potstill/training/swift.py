@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen, TimeoutExpired
 from typing import Any
@@ -21,6 +22,7 @@ from potstill.training import model_folder
 
 Config = dict[str, Any]
 EVERY = 10  # seconds between two lines of progress
+TRACKERS = "tensorboard wandb swanlab mlflow".split()  # of the environment's REPORT_TO
 # Of the environment: what ms-swift's own launcher hands to torchrun
 TORCHRUN = "NPROC_PER_NODE NNODES NODE_RANK MASTER_ADDR MASTER_PORT".split()
 
@@ -73,6 +75,20 @@ def torchrun() -> dict[str, str]:
     return given if given.keys() & {"NPROC_PER_NODE", "NNODES"} else {}
 
 
+def trackers() -> list[str]:
+    """Where a training's curves go while it runs, by REPORT_TO of the environment; [] where that
+    is not set. Raises UserError for a name that is none of TRACKERS, and when the package of one
+    is not installed."""
+    names = [name for name in re.split("[, ]+", os.environ.get("REPORT_TO", "")) if name]
+    for name in names:
+        if name not in TRACKERS:
+            raise UserError(f"REPORT_TO names {name!r}, expected some of {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            remedy = f"`{sys.executable} -m pip install {name}`, or leave REPORT_TO out"
+            raise UserError(f"REPORT_TO names {name}, and that package is not installed: {remedy}")
+    return names
+
+
 def shared(config: Config) -> Config:
     """A training's `config` for each of the processes that torchrun starts. What one device would
     take in a step, per_device_train_batch_size times gradient_accumulation_steps rows, is shared
@@ -95,10 +111,13 @@ def run(command: str, config: Config, folder: Path) -> None:
     """Runs `swift COMMAND` with `config`; `folder` keeps COMMAND.yaml and COMMAND.log. A training's
     progress goes to stderr, every ten seconds where it has changed. The child ends with this
     process, however that ends. Raises UserError with the log's most telling line when ms-swift
-    fails."""
+    fails, and as `trackers` does."""
     folder.mkdir(parents=True, exist_ok=True)
     yaml, log = folder / f"{command}.yaml", folder / f"{command}.log"
-    yaml.write_text(render(config), encoding="utf-8")
+    # No part of what is trained, so neither of its key nor of a record: here, and not in `config`
+    named = [] if command == "export" else trackers()
+    told = config | ({"report_to": named} if named else {})
+    yaml.write_text(render(told), encoding="utf-8")
     ranks = {} if command == "export" else torchrun()
     flags = [word for name, value in ranks.items() for word in (f"--{name.lower()}", value)]
     launcher = ["-m", "torch.distributed.run", *flags] if flags else []
@@ -107,6 +126,10 @@ def run(command: str, config: Config, folder: Path) -> None:
     env = os.environ | model_folder.environment(model_folder.at_hub(config["model"]))
     env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
     env["HF_DATASETS_CACHE"] = str(folder.resolve() / "datasets")
+    if "tensorboard" in named:  # beside the folder, which goes when all is well
+        curves = folder.resolve().parent.parent / "runs" / f"{command}-{folder.name}"
+        env.setdefault("TENSORBOARD_LOGGING_DIR", str(curves))
+        print(f"{command}: its curves: `tensorboard --logdir {curves.parent}`", flush=True)
     with log.open("wb") as out:
         streams: dict[str, Any] = {"stdin": PIPE, "stdout": out, "stderr": STDOUT}
         # The child inherits the locks of its stage and of its folder, too

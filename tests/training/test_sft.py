@@ -285,7 +285,7 @@ def train_for_real(
 
 @pytest.mark.slow
 def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_one_does(
-    real: Project,
+    real: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 17: killed while it writes a checkpoint, then between two: the same weights and losses,
     to the last bit."""
@@ -299,8 +299,11 @@ def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_on
     Path("killed").unlink()
     assert resumed["logging.jsonl"] == first["logging.jsonl"]
     shutil.rmtree("models")
+    monkeypatch.setenv("REPORT_TO", "tensorboard")  # changes nothing of what is trained
     assert train_for_real(real) == first
     assert resumed == first
+    [events] = Path(".cache/runs").glob("sft-*/events.out.tfevents.*")
+    assert b"train/loss" in events.read_bytes()
 
 
 @pytest.mark.slow

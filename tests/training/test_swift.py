@@ -15,6 +15,7 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
+from potstill.commands import ready
 from potstill.core import jsonl, lockfile, weights
 from potstill.core.errors import UserError
 from potstill.training import dpo, grpo, model_folder, run, swift
@@ -94,6 +95,40 @@ def test_run_passes_the_yaml_and_an_offline_environment(folder: Path) -> None:
     swift.run("sft", CONFIG, folder / "work")
     assert json.loads((folder / "work/sft.log").read_text().splitlines()[1]) == CONFIG
     assert (folder / "work/run/checkpoint-4").is_dir()
+
+
+def test_the_curves_go_where_the_environment_says_and_nothing_else_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT_TO", "tensorboard")
+    given = dict(CONFIG)
+    swift.run("sft", given, folder / ".cache/sft/0123")
+    told = json.loads((folder / ".cache/sft/0123/sft.log").read_text().splitlines()[1])
+    assert told == CONFIG | {"report_to": ["tensorboard"]} and given == CONFIG
+    swift.run("export", CONFIG, folder / "merge")
+    assert "report_to" not in yaml.safe_load((folder / "merge/export.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", []),
+        ("tensorboard", ["tensorboard"]),
+        ("tensorboard, wandb", "REPORT_TO names wandb, and that package is not installed: `/.* -m"),
+        ("tensorbord", "REPORT_TO names 'tensorbord', expected some of tensorboard, wandb, swan"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_said_first(
+    monkeypatch: pytest.MonkeyPatch, given: str, expected: list[str] | str
+) -> None:
+    monkeypatch.setenv("REPORT_TO", given)
+    monkeypatch.setattr(swift, "find_spec", lambda name: name == "tensorboard" or None)
+    if isinstance(expected, list):
+        assert swift.trackers() == expected
+        return
+    for call in (swift.trackers, lambda: ready.verify("tour")):
+        with pytest.raises(UserError, match=expected):
+            call()
 
 
 def test_a_failed_run_names_the_exception_and_the_log(
