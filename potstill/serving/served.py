@@ -113,8 +113,11 @@ def end(t: Task, found: Row, how: str) -> Path:
     link = home(t) / f".now.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(chosen.name)
-    link.replace(home(t) / "now")
-    jsonl.write_json(trial_file(t), {**found, "ended": how, "at": now()})
+    try:
+        jsonl.write_json(trial_file(t), {**found, "ended": how, "at": now()})
+        link.replace(home(t) / "now")  # needs no room on the disk
+    finally:
+        link.unlink(missing_ok=True)
     return chosen
 
 

@@ -3,8 +3,10 @@ trial. The canary's server is one of aiohttp on a real Unix socket, the student'
 vLLM's app."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,6 +316,28 @@ def test_what_cannot_be_tried_is_one_sentence(
     monkeypatch.setattr(sys, "argv", ["potstill serve", *words])
     with pytest.raises(UserError, match=error):
         serve.main()
+
+
+@pytest.mark.parametrize("where", ["copy", "trial"])
+def test_a_full_disk_leaves_the_trial_as_it_was(
+    trial: jsonl.Row, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    task, home = settings.load(), Path("models/served")
+    before = sorted(home.iterdir()), served_file().read_bytes()
+    fakes.model("models/next", 16)
+    acts: dict[str, Callable[[], object]] = {
+        "copy": lambda: served.begin(task, Path("models/student"), Path("models/next"), SHARE),
+        "trial": lambda: served.end(task, trial, served.PROMOTED),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*((shutil, "copyfile") if where == "copy" else (jsonl, "write_parts")), full)
+        with pytest.raises(OSError, match="No space"):
+            acts[where]()
+    assert (sorted(home.iterdir()), served_file().read_bytes()) == before
+    assert acts["trial"]() == served.default(task)  # the next try is whole
 
 
 BEHIND = """

@@ -72,10 +72,11 @@ def test_the_input_and_the_answer_are_kept_and_nothing_else(project: Project) ->
         {"input": "another line", "n": 2},  # a question of the client's own
         {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
         {"input": " "},
+        {"input": "a" * (10 << 20)},
     ]
     before = count("captured_total"), count("requests_total", outcome="refused")
     found = asked(gateway.Gateway(Student(BAD)), *bodies, headers={"X-Secret": KEY})
-    assert [one.status_code for one in found] == [200, 200, 200, 400]
+    assert [one.status_code for one in found] == [200, 200, 200, 400, 413]
     [row] = kept()
     assert row.pop("at").startswith("20")
     row_id = jsonl.row_id({"text": LINE})
@@ -91,7 +92,7 @@ def test_the_input_and_the_answer_are_kept_and_nothing_else(project: Project) ->
     assert KEY not in file.read_text() and "somebody" not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     after = count("captured_total"), count("requests_total", outcome="refused")
-    assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 2)
 
 
 def test_by_default_nothing_is_kept_and_the_checks_are_counted(project: Project) -> None:
@@ -249,6 +250,28 @@ def test_a_full_disk_tears_no_row_and_stops_nothing(
     assert [row["input"]["text"] for row in kept()] == ["line 0", "line 1", "line 4", "line 5"]
     assert count("dropped_total", why="disk") == before + 2
     assert capfd.readouterr().err.count("No space left") == 1
+
+
+def test_a_disk_that_really_fills_up_tears_no_row(project: Project) -> None:
+    """The kernel writes what has room and refuses the rest, in a process that may write so much;
+    then there is room again."""
+    code = (
+        "import resource, signal, types; from potstill.serving import capture; "
+        "from potstill.task import settings; from tests.serving.test_capture import served\n"
+        "p = types.SimpleNamespace(capture=1.0, capture_mb=64, redact=None)\n"
+        "r = capture.Recorder(settings.load(), p)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "for n in range(60):\n"
+        "    most = 100_000 if n < 40 else -1\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (most, -1))\n"
+        "    r._do(served(f'{n} ' + 'x' * 5000), True)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("serve: a row is not kept (disk): ") == 1
+    numbers = [int(row["input"]["text"].split()[0]) for row in kept()]
+    first = sum(number < 40 for number in numbers)
+    assert 10 < first < 30 and numbers == [*range(first), *range(40, 60)]
 
 
 def test_half_a_character_is_not_kept_and_breaks_nothing(project: Project) -> None:
