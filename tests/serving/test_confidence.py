@@ -220,16 +220,23 @@ def test_the_whole_command(
 
 
 @pytest.mark.slow
-def test_a_real_model_says_how_sure_it_is(project: Project) -> None:
+def test_a_real_model_says_how_sure_it_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model has never seen the task: no answer passes the checks."""
     made(project)
     project.set(predict_max_model_len=512, predict_max_tokens=24)
     shutil.copytree(ROOT / "models/tiny-base", "models/student")
-    code, out = project.run("potstill.commands.confidence")
-    assert code == 0, out
+    real, found = confidence.answers, list[list[jsonl.Row]]()
+
+    def seen(*given: Any) -> list[list[jsonl.Row]]:
+        found.extend(real(*given))
+        return found
+
+    monkeypatch.setattr(confidence, "answers", seen)
+    command.main()
+    assert [len(batch) for batch in found] == [10, 10]
+    assert all(0 < row["confidence"] < 1 and row["answer"] for batch in found for row in batch)
+    out = capsys.readouterr().out
     assert "10 validation rows, 0 pass the checks" in out
     assert "no threshold tells right from wrong: the checks alone" in out
-    task = settings.load()
-    chats = [task.messages("student", row) for row in project.read("4-test.jsonl")]
-    p = SimpleNamespace(dtype="auto", max_model_len=512, max_tokens=24)
-    [found] = confidence.answers(Path("models/student"), [chats], [None], p)
-    assert all(0 < row["confidence"] < 1 and row["answer"] for row in found)
