@@ -1,5 +1,6 @@
 """Where things are: the repository, the task's folder (the working folder) and its cache."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,11 @@ from potstill.core.errors import UserError
 
 DVC = [sys.executable, "-m", "potstill.core.dvc"]
 DATA, MODELS, REPORTS = Path("data"), Path("models"), Path("reports")  # of a task
+MOUNTS = Path("/proc/self/mountinfo")
+NETWORK = set(
+    "nfs nfs4 cifs smb3 lustre gpfs beegfs ceph afs wekafs fuse.glusterfs fuse.sshfs "
+    "fuse.juicefs fuse.ceph-fuse fuse.s3fs".split()
+)
 ROOT = Path(__file__).resolve().parents[2]  # of the code that runs: an experiment has its own
 
 
@@ -35,6 +41,18 @@ def journals() -> Path:
     .cache/teacher."""
     shared = os.environ.get("TEACHER_JOURNAL", "").strip()
     return Path(shared) if shared else cache() / "teacher"
+
+
+def on_network(path: Path) -> bool:
+    """Whether a path, which need not exist, is on a file system of other machines, too."""
+    place, found = path.resolve(), ("", "")
+    with contextlib.suppress(OSError):
+        for line in MOUNTS.read_text(encoding="utf-8").splitlines():
+            before, _, after = line.partition(" - ")
+            point = before.split()[4].replace("\\040", " ")
+            if place.is_relative_to(point) and len(point) >= len(found[0]):
+                found = point, after.split()[0]
+    return found[1] in NETWORK
 
 
 def git(*command: str) -> str:

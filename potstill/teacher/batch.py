@@ -284,12 +284,9 @@ class Batches:
     def _journaled(self, name: str) -> set[str]:
         """The keys that a run which was killed had journaled from a batch."""
         mark, found = f'"batch":"{name}"'.encode(), set[str]()
-        if not self.journal.path.exists():
-            return found
-        with self.journal.path.open("rb") as lines:
-            for line in lines:
-                if mark in line:
-                    found.add(json.loads(line)["row"]["key"])
+        for path in self.journal.paths():
+            with path.open("rb") as lines:
+                found |= {json.loads(line)["row"]["key"] for line in lines if mark in line}
         return found
 
     def _retry(self, key: str, most: int | None) -> bool:

@@ -2,8 +2,10 @@
 answer is bought twice.
 
 A line is `{"sum":"<16 hex>","row":{…}}`, the sum taken over the row's bytes. Torn and damaged lines
-are counted and left out, so they are asked for again. Several processes may append to one journal.
-Memory holds an index of some 100 bytes an answer; the answers themselves stay on disk.
+are counted and left out, so they are asked for again. Several processes of one machine may append
+to the file. Whoever cannot share it, on a network file system or as one of many shards, appends to
+a file of its own, <journal>.writers/NAME.jsonl; what all of these files hold is the journal. Memory
+holds an index of some 100 bytes an answer; the answers themselves stay on disk.
 """
 
 import asyncio
@@ -13,12 +15,17 @@ import json
 import math
 import os
 import re
+import secrets
+import socket
+import time
 import weakref
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.core.jsonl import Row, unwritable
+from potstill.core.project import on_network
 from potstill.teacher import reply
 from potstill.teacher.limits import estimate
 
@@ -28,7 +35,17 @@ DELAY = 0.05  # seconds that an answer waits for others to be written with
 # whose reply never came. Both may have been billed.
 NO_ANSWER = MALFORMED, LOST = "malformed", "lost"
 ENDS = {*NO_ANSWER, *reply.FINISHED, reply.THOUGHT, None}
+OPEN = 128  # files that are held open to read answers from, at most
+SHARE = 0.05  # of its time that a writer spends on looking for what others have written, at most
+_PLACE = 40  # bits of a place in a file; above them stands the file's number
 _SUSPECT = re.compile(rb"\xed[\xa0-\xbf]|\\u00|\x7f|\xc2[\x80-\x9f]")  # may be unwritable
+# A line as nearly all are, whose answer holds nothing suspect: it is indexed without being parsed
+_USUAL = re.compile(
+    rb'\{"sum":"([0-9a-f]{16})","row":(\{"key":"([0-9a-f]{15})[0-9a-f]{17}","model":"([^"\\]*)",'
+    rb'"max_tokens":\d+,"answer":"[^"\\\x7f\xc2\xed]*(?:\\[^u][^"\\\x7f\xc2\xed]*)*",'
+    rb'"finish_reason":"stop","prompt_tokens":(\d+),"completion_tokens":(\d+),'
+    rb'"estimated":(\d+),"seconds":(\d+\.\d+)\})\}\n'
+)
 
 
 @dataclass
@@ -67,6 +84,14 @@ class Used:
             self.seconds += row.get("seconds") or 0.0
             self.estimated += row.get("estimated") or 0
 
+    def add_usual(self, tokens_in: bytes, tokens_out: bytes, guessed: bytes, took: bytes) -> None:
+        """As `add`, for the figures of a usual answer."""
+        self.answers += 1
+        self.prompt_tokens += int(tokens_in)
+        self.completion_tokens += int(tokens_out)
+        self.estimated += int(guessed)
+        self.seconds += float(took)
+
     def billed(self) -> tuple[float, float, float]:
         """Tokens of prompts and answers that may have been paid for, and those cached of the
         prompts', in tokens of the full price."""
@@ -75,19 +100,37 @@ class Used:
         return tokens_in - self.free_in, tokens_out + self.lost_out - self.free_out, cached
 
 
-class Journal:
-    """Answers by key (32 hex digits). `damaged` counts the lines left out, `used` is what the
-    answers took by model."""
+@dataclass(eq=False)
+class _File:
+    """A file of the journal."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
+    first: int = 0  # the place of its byte 0: its number above the bits of a place
+    end: int = 0  # bytes that are indexed
+    fd: int = -1  # to read answers from; -1 where it is not open
+
+
+class Journal:
+    """Answers by key (32 hex digits). `own`: whether this process appends to a file of its own,
+    which is made with its first answer; it does so on a network file system, too. `damaged` counts
+    the lines left out, `used` is what the answers took by model, `mine` what those took that this
+    process added."""
+
+    def __init__(self, path: Path, own: bool = False) -> None:
+        self.path, self.folder = path, path.with_suffix(".writers")
+        self.own = own or on_network(path)
         self.damaged = 0
         self.used: defaultdict[str, Used] = defaultdict(Used)
-        # 60 bits of the key → place in the file, doubled; odd where the answer is cut off
+        self.mine = Used()
+        # 60 bits of the key → place, doubled; odd where the answer is cut off
         self._index: dict[int, int] = {}
         self._failed_keys: set[int] = set()  # 60 bits of each key whose reply was no answer
-        self._end = 0  # bytes of the file that are indexed
-        self._fd = -1
+        self._files = [_File(path)]  # by their numbers, this one before all others
+        self._known: dict[str, _File] = {}  # those of the folder, by their names
+        self._writer: _File | None = None  # this process's own
+        self._open: list[_File] = []
+        weakref.finalize(self, _close, self._open)
+        self._look_at = 0.0  # when others' files are looked at again
         self._pending: list[Row] = []
         self._timer: asyncio.Task[None] | None = None
         self._failed: OSError | None = None
@@ -98,8 +141,15 @@ class Journal:
         """Reads what others have appended."""
         if self.path.exists():
             with self.path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH)
-                self._read(file.fileno())
+                with suppress(OSError):  # a file system without locks, where nobody appends to it
+                    fcntl.flock(file, fcntl.LOCK_SH)
+                self._read(file.fileno(), self._files[0])
+        self._look()
+
+    def paths(self) -> list[Path]:
+        """The files that there are."""
+        found = [file.path for file in self._files]
+        return [path for path in found if path.exists()]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -128,6 +178,7 @@ class Journal:
         """Hands over an answer, which the next `settle` or `flush` sees to."""
         self._pending.append(row)
         self.used[row.get("model", "")].add(row)
+        self.mine.add(row)
 
     async def put(self, row: Row) -> None:
         """Hands over an answer; the rest as `settle`."""
@@ -167,13 +218,15 @@ class Journal:
                 del self._pending[: len(group)]
 
     def _append(self, group: list[Row]) -> None:
-        """One locked append and fsync; what a full disk tore off is taken back. What others
-        appended is indexed, too."""
+        """One append and fsync, locked where others append to the same file; what a full disk tore
+        off is taken back. What others appended is indexed, too."""
         data = b"".join(_encode(row) for row in group)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+", buffering=0) as file:
+        target = self._own_file() if self.own else self._files[0]
+        with target.path.open("ab+", buffering=0) as file:
             fd = file.fileno()
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            if not self.own:
+                fcntl.flock(fd, fcntl.LOCK_EX)
             end = os.fstat(fd).st_size
             if end and os.pread(fd, 1, end - 1) != b"\n":  # a torn tail of a run that was killed
                 data = b"\n" + data
@@ -183,48 +236,111 @@ class Journal:
                 os.fsync(fd)
             except OSError as error:
                 os.ftruncate(fd, end)
-                error.filename = str(self.path)
+                error.filename = str(target.path)
                 raise
-            self._read(fd, end)
+            self._read(fd, target, end)
+        if time.monotonic() >= self._look_at:
+            start = time.monotonic()
+            if self.own:
+                self.refresh()
+            else:
+                self._look()
+            now = time.monotonic()
+            self._look_at = now + (now - start) / SHARE
 
-    def _read(self, fd: int, mine: float = math.inf) -> None:
-        """Indexes what the file, locked by the caller, has gained; what stands from byte `mine` on
-        is our own and counted already."""
+    def _own_file(self) -> _File:
+        """The file of this process, which no other one writes to. Its name begins with the time, so
+        that of two answers to one key the older file's counts."""
+        if self._writer is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.touch()  # by which others see that there is a journal
+            who = f"{re.sub('[^A-Za-z0-9-]', '-', socket.gethostname())}-{os.getpid()}"
+            name = f"{time.time_ns() // 10**6:x}-{who}-{secrets.token_hex(4)}.jsonl"
+            self._writer = self._file(name)
+            self._writer.path.touch(exist_ok=False)
+        return self._writer
+
+    def _file(self, name: str) -> _File:
+        """The file of that name in the folder of writers."""
+        if name not in self._known:
+            self._known[name] = _File(self.folder / name, len(self._files) << _PLACE)
+            self._files.append(self._known[name])
+        return self._known[name]
+
+    def _look(self) -> None:
+        """Indexes what the files in the folder of writers have gained."""
+        names = sorted(path.name for path in self.folder.glob("*.jsonl"))
+        for file in map(self._file, names):
+            if file is not self._writer and file.path.stat().st_size > file.end:
+                with file.path.open("rb") as there:
+                    self._read(there.fileno(), file)
+
+    def _read(self, fd: int, target: _File, mine: float = math.inf) -> None:
+        """Indexes what a file has gained; what stands from byte `mine` on is our own and counted
+        already. In others' files a line that has no end yet is left for later."""
         with open(fd, "rb", closefd=False) as file:
-            file.seek(self._end)
+            file.seek(target.end)
             for line in file:
-                if row := _decode(line.rstrip(b"\n")):
-                    self._keep(row, self._end)
-                    if self._end < mine:
+                place = target.first + target.end
+                if (usual := _USUAL.fullmatch(line)) and _sum(usual[2]) == usual[1]:
+                    short, model, *took = usual.groups()[2:]
+                    self._put(int(short, 16), place)
+                    if target.end < mine:
+                        self.used[model.decode()].add_usual(*took)
+                elif row := _decode(line.rstrip(b"\n")):
+                    self._keep(row, place)
+                    if target.end < mine:
                         self.used[row.get("model", "")].add(row)
+                elif target.first and line[-1:] != b"\n":
+                    return
                 elif line != b"\n":
                     self.damaged += 1
-                self._end += len(line)
+                target.end += len(line)
 
     def _keep(self, row: Row, place: int) -> None:
-        """Of two answers to one key the whole one counts, then the one with more room, then the
-        first."""
-        short, cut = _short(row["key"]), row["finish_reason"] == "length"
+        """Indexes a row."""
         if row["finish_reason"] == MALFORMED:
-            self._failed_keys.add(short)
-        if row["finish_reason"] in NO_ANSWER:
-            return
+            self._failed_keys.add(_short(row["key"]))
+        if row["finish_reason"] not in NO_ANSWER:
+            cut = row["finish_reason"] == "length"
+            self._put(_short(row["key"]), place, cut, row["max_tokens"])
+
+    def _put(self, short: int, place: int, cut: bool = False, room: int = 0) -> None:
+        """Indexes an answer. Of two to one key the whole one counts, then the one with more room,
+        then that of the older file, then the first."""
         old = self._index.get(short)
-        if old is not None:
-            before = self._at(old >> 1) if old & 1 else None
-            if not old & 1 or cut and before and before["max_tokens"] >= row["max_tokens"]:
+        if old is not None and not old & 1:
+            if cut or not self._older(place, old >> 1):
+                return
+        elif old is not None and cut:
+            before = self._at(old >> 1)
+            if before and before["max_tokens"] >= room:
                 return
         self._index[short] = place << 1 | cut
 
+    def _older(self, place: int, other: int) -> bool:
+        """Whether a place is in an older file than another one."""
+        one, two = self._files[place >> _PLACE], self._files[other >> _PLACE]
+        return bool(two.first) and (not one.first or one.path.name < two.path.name)
+
     def _at(self, place: int) -> Row | None:
-        """The row whose line starts at byte `place`; None when it is damaged by now."""
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._fd)
+        """The row of a place; None when it is damaged by now."""
+        file, start = self._files[place >> _PLACE], place & (1 << _PLACE) - 1
+        if file.fd < 0:
+            if len(self._open) == OPEN:
+                _close([self._open.pop(0)])
+            file.fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._open.append(file)
         size = 4096
-        while (line := os.pread(self._fd, size, place)).find(b"\n") < 0 and len(line) == size:
+        while (line := os.pread(file.fd, size, start)).find(b"\n") < 0 and len(line) == size:
             size *= 8
         return _decode(line.partition(b"\n")[0])
+
+
+def _close(files: list[_File]) -> None:
+    for file in files:
+        os.close(file.fd)
+        file.fd = -1
 
 
 def tokens(row: Row) -> tuple[int, int]:
@@ -248,7 +364,11 @@ def _encode(row: Row) -> bytes:
 
 def _line(raw: bytes) -> bytes:
     """A row's bytes with their sum."""
-    return b'{"sum":"%s","row":%s}' % (hashlib.sha256(raw).hexdigest()[:16].encode(), raw)
+    return b'{"sum":"%s","row":%s}' % (_sum(raw), raw)
+
+
+def _sum(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).hexdigest()[:16].encode()
 
 
 def _decode(line: bytes) -> Row | None:

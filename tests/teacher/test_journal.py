@@ -3,7 +3,9 @@ else."""
 
 import asyncio
 import errno
+import fcntl
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.core import project
 from potstill.core.jsonl import Row
 from potstill.teacher import journal
 from potstill.teacher.journal import GROUP, Journal
@@ -25,9 +28,9 @@ def row(i: int, answer: str = "x", reason: str = "stop", max_tokens: int = 10) -
     return {"key": key(i), "answer": answer, "finish_reason": reason, "max_tokens": max_tokens}
 
 
-def write(path: Path, found: Iterable[Row]) -> None:
+def write(path: Path, found: Iterable[Row], own: bool = False) -> None:
     async def main() -> None:
-        kept = Journal(path)
+        kept = Journal(path, own)
         for one in found:
             await kept.put(one)
         await kept.flush()
@@ -234,3 +237,127 @@ def test_what_the_answers_took_is_summed_by_model(tmp_path: Path) -> None:
         "a": journal.Used(3, 30, 9, 1.5, 36),
         "b": journal.Used(2, 10, 7, 0.5, 12),
     }  # 4 of the 7 guessed
+
+
+# ---- one file a writer
+
+
+def files(path: Path) -> list[Path]:
+    """The files of writers, the oldest first."""
+    return sorted(path.with_suffix(".writers").iterdir())
+
+
+def test_writers_with_files_of_their_own_are_one_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "OPEN", 2)
+    path = tmp_path / "j.jsonl"
+    write(path, [row(0, "of one machine")])
+    before = path.read_bytes()
+    writers = [Journal(path, own=True) for _ in range(4)]
+
+    async def put() -> None:
+        for i in range(1, 41):
+            await writers[i % 4].put(row(i, str(i)) | {"model": "m", "prompt_tokens": 10})
+        for one in writers:
+            await one.flush()
+
+    asyncio.run(put())
+    assert path.read_bytes() == before
+    assert len(files(path)) == 4
+    found = Journal(path)
+    assert [answer(found, i) for i in range(41)] == ["of one machine", *map(str, range(1, 41))]
+    assert (found.damaged, found.used["m"].prompt_tokens, found.mine.prompt_tokens) == (0, 400, 0)
+    for one in writers:
+        one.refresh()
+        one.refresh()
+        assert [answer(one, i) for i in range(1, 41)] == list(map(str, range(1, 41)))
+        assert (one.used["m"].prompt_tokens, one.mine.prompt_tokens) == (400, 100)
+    for _ in "ab":  # what others write is seen while this process writes
+        write(path, [row(50, "theirs")], own=True)
+        asyncio.run(writers[0].put(row(51)))
+        asyncio.run(writers[0].flush())
+    assert answer(writers[0], 50) == "theirs"
+
+
+def test_of_two_answers_all_take_that_of_the_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    both = [Journal(path, own=True) for _ in "ab"]
+
+    async def put() -> None:
+        for one, text in zip(both, ("first", "second"), strict=True):
+            await one.put(row(1, text))
+            await one.flush()
+            await asyncio.sleep(0.002)  # the names begin with the milliseconds
+
+    asyncio.run(put())
+    for one in (*both, Journal(path)):
+        one.refresh()
+        assert answer(one, 1) == "first"
+    write(path, [row(1, "of the one machine")])
+    both[1].refresh()
+    assert answer(both[1], 1) == answer(Journal(path), 1) == "of the one machine"
+    write(path, [row(2, "cut", "length", 10)])
+    write(path, [row(2, "whole")], own=True)
+    assert answer(Journal(path), 2, 99) == "whole"
+
+
+def test_half_a_line_of_another_writer_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    write(path, [row(1), row(2)], own=True)
+    [file] = files(path)
+    data = file.read_bytes()
+    file.write_bytes(data[:-20])
+    found = Journal(path)
+    assert [answer(found, 1), answer(found, 2), found.damaged] == ["x", None, 0]
+    file.write_bytes(data)
+    found.refresh()
+    assert [answer(found, 1), answer(found, 2), found.damaged] == ["x", "x", 0]
+    file.write_bytes(data.replace(b'"answer":"x"', b'"answer":"y"', 1))
+    assert [answer(Journal(path), 1), Journal(path).damaged] == [None, 1]
+
+
+def test_on_a_network_file_system_each_process_has_its_own_file_and_needs_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, mounts = tmp_path / "a folder/j.jsonl", tmp_path / "mounts"
+    write(path, [row(1, "before")])
+    place = str(path.parent).replace(" ", "\\040")
+    lines = [f"1 0 0:1 / {at} rw - {kind} x rw" for at, kind in (("/", "ext4"), (place, "nfs4"))]
+    mounts.write_text("\n".join(lines))
+    monkeypatch.setattr(project, "MOUNTS", mounts)
+
+    def none(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    write(path, [row(2, "after")])
+    assert [answer(Journal(path), i) for i in (1, 2)] == ["before", "after"]
+    assert len(files(path)) == 1
+    assert not Journal(tmp_path / "j.jsonl").own
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(max_size=8),
+    st.sampled_from(["stop", "length", "malformed", None]),
+    st.sampled_from([None, 0, 7]),
+    st.sampled_from([{}, {"seconds": 0.25}, {"seconds": 2.0, "price_share": 0.5}]),
+)
+def test_a_usual_line_is_counted_and_indexed_as_any_other(
+    tmp_path_factory: pytest.TempPathFactory,
+    text: str,
+    reason: str | None,
+    took: int | None,
+    more: Row,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "usual.jsonl"
+    one: Row = {"key": key(1), "model": "m", "max_tokens": 10, "answer": text}
+    one |= {"finish_reason": reason, "prompt_tokens": took, "completion_tokens": took}
+    path.write_bytes(journal._encode(one | {"estimated": 9} | more) + journal._encode(row(2)))
+    usual = Journal(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_USUAL", re.compile(b"never"))
+        other = Journal(path)
+    for name in ("used", "damaged", "_index", "_failed_keys"):
+        assert getattr(usual, name) == getattr(other, name)
