@@ -231,6 +231,7 @@ def teacher_params() -> SimpleNamespace:
         redraw=0,
         extra_body={},
         batch=False,
+        shards=1,
         rpm=None,
         tpm=None,
         price_in=None,

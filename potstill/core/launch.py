@@ -3,7 +3,9 @@ never tracked, since the parts are the same whoever makes them.
 
 A launcher is called with the folder of the jobs and the numbers of those to run. It returns when
 they have ended, well or not; what is missing then has failed. Each runs `python -m potstill shard
-FOLDER NUMBER` in the task's folder, with its output in FOLDER/NUMBER.log.
+FOLDER NUMBER` in the task's folder, with its output in FOLDER/NUMBER.log. A shard that asks the
+teacher gets its key, in the environment alone, and may take in what is under way when it is
+stopped.
 """
 
 import ctypes
@@ -21,7 +23,8 @@ from typing import Any
 from potstill.core.errors import UserError
 from potstill.core.project import ROOT
 
-Launcher = Callable[[Path, list[int]], None]
+Launcher = Callable[[Path, list[int], bool], None]
+KEY = "TEACHER_API_KEY"
 
 
 def chosen() -> Launcher:
@@ -38,6 +41,11 @@ def chosen() -> Launcher:
     if name == "ray":
         _ray()
     return LAUNCHERS[name]
+
+
+def at_once(count: int) -> int:
+    """How many of so many shards run at the same time, at most."""
+    return min(count, _places(_gpus())) if is_here() else count
 
 
 def is_here() -> bool:
@@ -58,12 +66,17 @@ def last_words(log: Path) -> str:
     return (errors or lines or ["it was ended, or never began"])[-1][:300]
 
 
-def local(folder: Path, numbers: list[int]) -> None:
+def local(folder: Path, numbers: list[int], asks: bool = False) -> None:
     """A process for each GPU, or WORKERS of them, one shard after the other. After a failure no
     more are begun."""
     gpus = _gpus()
-    most = int(workers() or len(gpus) or 1)
-    free = [gpus[slot % len(gpus)] if gpus else "" for slot in range(most)]
+    places = range(_places(gpus))
+    _run(folder, numbers, asks, [gpus[slot % len(gpus)] if gpus else "" for slot in places], [])
+
+
+def _run(folder: Path, numbers: list[int], asks: bool, free: list[str], before: list[str]) -> None:
+    """Runs the shards' commands, each after the words `before`, as many at once as there are `free`
+    GPUs (or ""). Those that ask are stopped with one signal, and waited for; others are killed."""
     todo, failed = list(numbers), False
     busy: dict[subprocess.Popen[bytes], str] = {}
     try:
@@ -71,26 +84,38 @@ def local(folder: Path, numbers: list[int]) -> None:
             while todo and free and not failed:
                 gpu = free.pop(0)
                 own = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
-                busy[_begin(folder, todo.pop(0), own)] = gpu
+                busy[_begin(folder, todo.pop(0), own, asks, before)] = gpu
             time.sleep(0.05)
             for child in [child for child in busy if child.poll() is not None]:
                 failed = failed or child.returncode != 0
                 free.append(busy.pop(child))
     finally:
-        for child in busy:
-            child.kill()
-            child.wait()
+        try:
+            for child in busy if asks else ():
+                child.terminate()
+            for child in busy if asks else ():
+                child.wait()
+        finally:  # a second signal ends that at once
+            for child in busy:
+                child.kill()
+                child.wait()
 
 
-def slurm(folder: Path, numbers: list[int]) -> None:
+def slurm(folder: Path, numbers: list[int], asks: bool = False) -> None:
     """A job array, which is waited for. What a shard needs of the cluster is said in sbatch's own
-    variables: SBATCH_PARTITION, SBATCH_GRES, SBATCH_TIMELIMIT."""
+    variables: SBATCH_PARTITION, SBATCH_GRES, SBATCH_TIMELIMIT. Shards that ask are a job each, by
+    srun: it passes the environment from memory to memory, while sbatch has the cluster keep it in a
+    file; and it passes on the signal that stops them."""
+    if asks:
+        srun = ["srun", "--ntasks=1", "--quiet", f"--job-name={folder.name}"]
+        _run(folder, numbers, asks, [""] * len(numbers), srun)
+        return
     script = f"exec {shlex.join(command(folder))} $SLURM_ARRAY_TASK_ID"
     name = f"{folder.name}-{os.urandom(4).hex()}"
     options = [f"--array={','.join(map(str, numbers))}", f"--output={folder.resolve()}/%a.log"]
     options += ["--wait", f"--job-name={name}", f"--wrap={script}"]
     try:
-        done = subprocess.run(["sbatch", *options], env=_env(), capture_output=True, text=True)
+        done = subprocess.run(["sbatch", *options], env=_env(asks), capture_output=True, text=True)
     except BaseException:  # stopped: its number is not known before its end
         subprocess.run(["scancel", f"--name={name}"])
         raise
@@ -98,7 +123,7 @@ def slurm(folder: Path, numbers: list[int]) -> None:
         raise UserError(f"sbatch refused the shards: {' '.join(done.stderr.split())}")
 
 
-def ray(folder: Path, numbers: list[int]) -> None:
+def ray(folder: Path, numbers: list[int], asks: bool = False) -> None:
     """A Ray task for each shard, in the cluster of RAY_ADDRESS or of this machine. Ray begins a
     task again whose node was lost."""
     cluster = _ray()
@@ -110,20 +135,24 @@ def ray(folder: Path, numbers: list[int]) -> None:
         raise UserError(f"{found}: `ray start --head`") from None
     try:
         needs = {"num_gpus": 1} if cluster.cluster_resources().get("GPU") else {"num_cpus": 1}
-        words, where, env = command(folder), str(Path.cwd()), _env()
+        words, where, env = command(folder), str(Path.cwd()), _env(False)
+        secret = {KEY: os.environ[KEY]} if asks and KEY in os.environ else {}
 
-        def task(number: int) -> int:  # pickled whole: Ray's workers need not know this module
+        # Pickled whole: Ray's workers need not know this module
+        def task(number: int, secret: dict[str, str]) -> int:
             import os
             import subprocess
 
             log = os.path.join(where, str(folder), f"{number}.log")  # noqa: PTH118
-            own = env | {k: v for k, v in os.environ.items() if k == "CUDA_VISIBLE_DEVICES"}
+            gpus = {k: v for k, v in os.environ.items() if k == "CUDA_VISIBLE_DEVICES"}
             shard, both = [*words, str(number)], subprocess.STDOUT
             with open(log, "wb") as out:  # noqa: PTH123
-                return subprocess.call(shard, stdout=out, stderr=both, cwd=where, env=own)
+                return subprocess.call(
+                    shard, stdout=out, stderr=both, cwd=where, env=env | secret | gpus
+                )
 
         remote = cluster.remote(**needs)(task)
-        for done in [remote.remote(number) for number in numbers]:
+        for done in [remote.remote(number, secret) for number in numbers]:
             try:
                 cluster.get(done)
             except cluster.exceptions.RayError as error:  # of one shard: the others go on
@@ -140,22 +169,32 @@ def command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "potstill", "shard", str(folder)]
 
 
-def _begin(folder: Path, number: int, own: dict[str, str]) -> "subprocess.Popen[bytes]":
+def _begin(
+    folder: Path, number: int, own: dict[str, str], asks: bool, before: list[str]
+) -> "subprocess.Popen[bytes]":
     """A process for a shard that ends with this one, however that ends."""
     prctl, ends_with_parent = ctypes.CDLL(None).prctl, 1
-    words, env = [*command(folder), str(number)], _env() | own
+    words, env = [*before, *command(folder), str(number)], _env(asks) | own
+    if before:  # srun's names of what is said to sbatch
+        env |= {f"SLURM_{k[7:]}": v for k, v in env.items() if k.startswith("SBATCH_")}
     how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "env": env}
+    how["start_new_session"] = asks  # Ctrl-C is for the stage, which stops it with one signal
     how["preexec_fn"] = lambda: prctl(ends_with_parent, signal.SIGKILL)
     with (folder / f"{number}.log").open("wb") as out:
         return subprocess.Popen(words, stdout=out, **how)
 
 
-def _env() -> dict[str, str]:
-    """The environment of a shard: ours, without the teacher's key, which no shard needs."""
+def _env(asks: bool) -> dict[str, str]:
+    """The environment of a shard: ours, without the teacher's key where it does not ask."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [str(ROOT), *(path for path in paths if Path(path).resolve() != ROOT)]
-    ours = {k: v for k, v in os.environ.items() if k != "TEACHER_API_KEY"}
+    ours = {k: v for k, v in os.environ.items() if asks or k != KEY}
     return ours | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _places(gpus: list[str]) -> int:
+    """How many shards run at once on this machine."""
+    return int(workers() or len(gpus) or 1)
 
 
 def _gpus() -> list[str]:

@@ -31,9 +31,10 @@ def split(ids: list[str], count: int) -> list[list[int]]:
     return found
 
 
-def run(stage: str, jobs: list[Job]) -> list[Any]:
-    """What the jobs return, in their order; those whose parts are there are not run again. Raises
-    UserError, with the first shard's own words, when one fails: the others' parts are kept."""
+def run(stage: str, jobs: list[Job], asks: bool = False) -> list[Any]:
+    """What the jobs return, in their order; those whose parts are there are not run again. `asks`:
+    whether they ask the teacher. Raises UserError, with the first shard's own words, when one
+    fails: the others' parts are kept."""
     launcher, folder = launch.chosen(), PARTS / stage
     texts = [json.dumps(job, sort_keys=True) for job in jobs]
     parts = [part(folder, number, text) for number, text in enumerate(texts)]
@@ -46,7 +47,7 @@ def run(stage: str, jobs: list[Job]) -> list[Any]:
     for number in missing:
         (folder / f"{number}.log").unlink(missing_ok=True)
     if missing:
-        launcher(folder, missing)
+        launcher(folder, missing, asks)
     there = list(folder.iterdir())  # a network file system may hide new files until it is listed
     if left := [n for n in missing if parts[n] not in there or not _is_whole(parts[n])]:
         first = next((number for number in left if (folder / f"{number}.log").exists()), left[0])

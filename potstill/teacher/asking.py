@@ -14,11 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from potstill.core import project
+from potstill.core import launch, project
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.task.settings import Task
-from potstill.teacher import form, local, place, scripted
+from potstill.teacher import form, lease, local, place, scripted, sharded
 from potstill.teacher.batch import Batches
 from potstill.teacher.client import Client
 from potstill.teacher.endpoint import Endpoint, Request
@@ -29,6 +29,7 @@ SMOKE = 16  # answers that are looked at before the rest is asked for
 FIELDS = ("model", "max_tokens", "answer", "finish_reason", "prompt_tokens", "completion_tokens")
 SOME = ("reasoning", "refusal", "cached_tokens", "price_share")  # where there are any
 Check = Callable[[Row, str], list[str]]
+Say = Callable[[int, str], None]
 
 
 @dataclass
@@ -134,13 +135,9 @@ def answer_rows(
         if answer is None and failed is None:
             if why := form.copies(params, samples):
                 print(f"teacher {model}: {why}", file=sys.stderr)
-            with open_endpoint(params, model) as endpoint:
-                client = Client(endpoint, journal, len(questions))
-                try:
-                    asyncio.run(_ask(client, questions, check, good_share))
-                finally:
-                    say(client.held, client.summary())
-            failed, answer = client.failed, journal.find(request.key, params.max_tokens)
+            how = questions, journal, say, check, good_share
+            failed = _in_shards(*how) if params.shards > 1 else _directly(*how)
+            answer = journal.find(request.key, params.max_tokens)
         reason = (failed or {}).get(request.key, "the journal lost it: run again")
         kept = answer or {**dict.fromkeys(FIELDS), "answer": ""}
         result = {"id": row["id"], "sample": request.sample, "key": request.key}
@@ -154,15 +151,64 @@ def answer_rows(
         say(len(questions), "none asked")
 
 
-async def _ask(client: Client, questions: Questions, check: Check | None, share: float) -> None:
+def _directly(
+    questions: Questions,
+    journal: Journal,
+    say: Say,
+    check: Check | None,
+    share: float,
+    run: str = "",
+    failed: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """Has what the journal lacks asked by this process; gives, by key, why a request has no answer.
+    Those that `failed` has are not asked."""
+    with open_endpoint(questions.params, questions.model) as endpoint:
+        client = Client(endpoint, journal, len(questions), run)
+        client.failed |= failed or {}
+        try:
+            asyncio.run(_ask(client, questions, check, share))
+        finally:
+            say(client.held, client.summary())
+    return client.failed
+
+
+def _in_shards(
+    questions: Questions, journal: Journal, say: Say, check: Check | None, share: float
+) -> dict[str, str]:
+    """As _directly, by shards: but for the first SMOKE questions, what is in batches, and what is
+    left over where a shard's part of the budget is used up."""
+    p = questions.params
+    if in_batches(p):  # the endpoint spreads them itself
+        return _directly(questions, journal, say, check, share)
+    journal.own = True
+    with lease.taken(journal.path, launch.is_here(), p.timeout) as run:
+        journal.refresh()
+        with open_endpoint(p, questions.model) as endpoint:
+            client = Client(endpoint, journal, len(questions), run)
+            left = False
+            try:
+                if asyncio.run(_ask(client, questions, check, share, shards=True)):
+                    requests = (request for _, request in questions)
+                    left = sharded.ask(client, requests, p, questions.schema)
+            finally:
+                say(client.held, client.summary())
+        if left:
+            return _directly(questions, journal, say, None, 0.0, run, client.failed)
+    return client.failed
+
+
+async def _ask(
+    client: Client, questions: Questions, check: Check | None, share: float, shards: bool = False
+) -> bool:
     """Asks what the journal lacks: of the first SMOKE questions and, when their answers are good,
-    of the rest, in batches where teacher.batch says so. Raises UserError when too few of the first
-    pass the task's checks."""
+    of the rest, in batches where teacher.batch says so. With `shards` True when the rest is left to
+    them. Raises UserError when too few of the first pass the task's checks."""
     new = in_batches(client.params)
     async with client.session():
         batches = Batches(client, new)
+        shards &= not batches.open
         todo = (asked for asked in questions if not batches.holds(asked[1].key))
-        if (check and share) or new:  # alone: the fewest that show that the form is right
+        if (check and share) or new or shards:  # alone: the fewest that show that the form is right
             first = list(islice(todo, SMOKE))
             await client.ask(request for _, request in first)
         if check and share:
@@ -175,11 +221,14 @@ async def _ask(client: Client, questions: Questions, check: Check | None, share:
                     f"{share:g} (generate.good_share): mend prompts/teacher.md before the "
                     "rest is paid for; these answers are in the journal"
                 )
+        if shards:
+            return True
         if new or batches.open:
             client.held = -client.answered - len(client.failed)  # all are passed again
             await batches.ask(questions)
         else:
             await client.ask(request for _, request in todo)
+    return False
 
 
 def _against(client: Client, check: Check, row: Row, request: Request) -> str | None:

@@ -14,7 +14,9 @@ from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.teacher.endpoint import Endpoint, Request
 from potstill.teacher.journal import LOST, MALFORMED, Journal, Used, tokens
+from potstill.teacher.lease import Watch
 from potstill.teacher.limits import Budget, Pace, Window
+from potstill.teacher.progress import report
 from potstill.teacher.refusal import Rates, Refused, Retry
 
 # Seconds of back-off before the first and before any later retry
@@ -30,11 +32,18 @@ SHOWN = 30.0  # seconds for which the last refusal's reason stands in the progre
 START = 0.001
 
 
+class UsedUp(UserError):
+    """The budget has no room for what comes next."""
+
+
 class Client:
     """Asks every request once and keeps each answer in the journal; `failed` holds, by key, why a
-    request has none."""
+    request has none. `run` names the run that has the journal's lease, where that is ours; `lent`:
+    whether the budget is a part of it, lent to this process."""
 
-    def __init__(self, endpoint: Endpoint, journal: Journal, total: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, journal: Journal, total: int, run: str = "", lent: bool = False
+    ) -> None:
         self.endpoint, self.journal, self.total = endpoint, journal, total
         self.params = params = endpoint.params
         endpoint.keep = journal.add
@@ -47,6 +56,8 @@ class Client:
         self.budget = Budget(params.price_in, params.price_out, params.budget, cached)
         self.longest = params.max_tokens  # tokens of an answer; more where thinking is beyond it
         self.unseen = 0  # tokens of a prompt that an endpoint adds beyond what is guessed
+        self.run, self.lent = run, lent
+        self._watch, self._look_at = Watch(journal.path), 0.0
         self._under_way: set[str] = set()  # keys
         self.given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
@@ -71,7 +82,7 @@ class Client:
         KeyboardInterrupt after a signal, OSError when the journal cannot be written."""
         with self._signals():
             async with self.endpoint.connected():
-                progress = asyncio.create_task(self._report())
+                progress = asyncio.create_task(report(self._line))
                 try:
                     yield
                 finally:
@@ -97,7 +108,7 @@ class Client:
         """Writes what came in. Raises as `ask` does, for what befell the requests so far."""
         await self.journal.flush()
         if isinstance(self.error, UserError):  # only now is known what was kept
-            raise UserError(f"{self.error}; {self._kept()}")
+            raise type(self.error)(f"{self.error}; {self._kept()}")
         if self.error:
             raise self.error
         if self._interrupted:
@@ -264,14 +275,26 @@ class Client:
         return False
 
     def spent(self) -> float:
-        """What all answers of the model in the journal cost, and those of its batches may cost."""
+        """What all answers of the model in the journal cost, and those of its batches may cost; of
+        a budget that was lent, what this process's own cost. Raises UserError where another run
+        has lent the budget to its shards."""
+        if self.lent:
+            return self.budget.cost(*self.journal.mine.billed()) or 0.0
+        if self.budget.cap is not None and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + 1
+            other = self._watch.holder()
+            if other and other["run"] != self.run:
+                who = f"process {other['pid']} on {other['host']}"
+                raise UserError(
+                    f"teacher.budget is lent to the shards of {who}: run again after their end"
+                )
         used = self.journal.used[self.endpoint.model]
         return (self.budget.cost(*used.billed()) or 0.0) + self.in_batches
 
-    def used_up(self, most: float, what: str) -> UserError:
+    def used_up(self, most: float, what: str) -> UsedUp:
         """What is said where `what` may cost `most` and does not fit."""
         held = f" (batches under way may cost {self.in_batches:.4g} of it)" * bool(self.batches)
-        return UserError(
+        return UsedUp(
             f"teacher.budget {self.budget.cap:g} is used up: {self.spent():.4g} spent{held}, and "
             f"{what} may cost {most:.2g}: raise teacher.budget"
         )
@@ -357,23 +380,10 @@ class Client:
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
-    async def _report(self) -> None:
-        """One line every ten seconds in a log, where there is news; a live line on a terminal."""
-        live, start = sys.stderr.isatty(), time.monotonic()
-        form, before = "\r{}\x1b[K" if live else "{}\n", ""
-        try:
-            while True:
-                await asyncio.sleep(0.5 if live else 10)
-                line = self.waiting or self._line(time.monotonic() - start)
-                if live or line != before:
-                    print(form.format(line), end="", file=sys.stderr, flush=True)
-                before = line
-        finally:
-            if live:
-                print(form.format(""), end="", file=sys.stderr, flush=True)
-
     def _line(self, seconds: float) -> str:
         """The progress after so many seconds."""
+        if self.waiting:
+            return self.waiting
         done, rate = self.held + self.answered, self.answered / seconds
         left = f"{(self.total - done) / rate:,.0f} s left" if rate else "no answer yet"
         used = self.took.prompt_tokens + self.took.completion_tokens

@@ -112,13 +112,13 @@ class _File:
 
 class Journal:
     """Answers by key (32 hex digits). `own`: whether this process appends to a file of its own,
-    which is made with its first answer; it does so on a network file system, too. `damaged` counts
-    the lines left out, `used` is what the answers took by model, `mine` what those took that this
-    process added."""
+    which is made with its first answer; it does so on a network file system, too. `part` is in the
+    name of that file. `damaged` counts the lines left out, `used` is what the answers took by
+    model, `mine` what those took that this process added, or an earlier one for the same part."""
 
-    def __init__(self, path: Path, own: bool = False) -> None:
+    def __init__(self, path: Path, own: bool = False, part: str = "") -> None:
         self.path, self.folder = path, path.with_suffix(".writers")
-        self.own = own or on_network(path)
+        self.own, self.part = own or on_network(path), part
         self.damaged = 0
         self.used: defaultdict[str, Used] = defaultdict(Used)
         self.mine = Used()
@@ -255,7 +255,7 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.path.touch()  # by which others see that there is a journal
             who = f"{re.sub('[^A-Za-z0-9-]', '-', socket.gethostname())}-{os.getpid()}"
-            name = f"{time.time_ns() // 10**6:x}-{who}-{secrets.token_hex(4)}.jsonl"
+            name = f"{time.time_ns() // 10**6:x}-{who}-{secrets.token_hex(4)}{self.part}.jsonl"
             self._writer = self._file(name)
             self._writer.path.touch(exist_ok=False)
         return self._writer
@@ -278,19 +278,27 @@ class Journal:
     def _read(self, fd: int, target: _File, mine: float = math.inf) -> None:
         """Indexes what a file has gained; what stands from byte `mine` on is our own and counted
         already. In others' files a line that has no end yet is left for later."""
+        ours = bool(self.part) and target.path.stem.endswith(self.part)
         with open(fd, "rb", closefd=False) as file:
             file.seek(target.end)
+            index, last, used = self._index, None, Used()  # each microsecond here is one a row
             for line in file:
                 place = target.first + target.end
-                if (usual := _USUAL.fullmatch(line)) and _sum(usual[2]) == usual[1]:
-                    short, model, *took = usual.groups()[2:]
-                    self._put(int(short, 16), place)
+                usual = None if ours else _USUAL.fullmatch(line)
+                if usual and _sum(usual[2]) == usual[1]:
+                    _, _, short, model, *took = usual.groups()
+                    if index.setdefault(number := int(short, 16), place << 1) != place << 1:
+                        self._put(number, place)
                     if target.end < mine:
-                        self.used[model.decode()].add_usual(*took)
+                        if model != last:
+                            last, used = model, self.used[model.decode()]
+                        used.add_usual(*took)
                 elif row := _decode(line.rstrip(b"\n")):
                     self._keep(row, place)
                     if target.end < mine:
                         self.used[row.get("model", "")].add(row)
+                        if ours:
+                            self.mine.add(row)
                 elif target.first and line[-1:] != b"\n":
                     return
                 elif line != b"\n":
