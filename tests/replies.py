@@ -254,7 +254,7 @@ def run(fake: FakeTeacher, rows: int, seed: str, budget: float | None) -> Counte
     values: dict[str, Any] = {"model": f"fake-{seed}", "temperature": 0.0, "max_tokens": 64}
     values |= {"concurrency": 16, "timeout": 20, "retries": 3, "redraw": 0, "extra_body": {}}
     values |= {"batch": False, "rpm": None, "tpm": None, "budget": budget, "price_cached": None}
-    values |= dict(zip(("price_in", "price_out"), ledger.prices, strict=True))
+    values |= {"shards": 1} | dict(zip(("price_in", "price_out"), ledger.prices, strict=True))
     params, task = SimpleNamespace(**values), settings.load()
     inputs = [{"id": f"r{i}", "text": f"ends in word{i}"} for i in range(rows)]
     answers: list[jsonl.Row] = []

@@ -56,8 +56,8 @@ class Client:
         self.budget = Budget(params.price_in, params.price_out, params.budget, cached)
         self.longest = params.max_tokens  # tokens of an answer; more where thinking is beyond it
         self.unseen = 0  # tokens of a prompt that an endpoint adds beyond what is guessed
-        self.run, self.lent = run, lent
-        self._watch, self._look_at = Watch(journal.path), 0.0
+        self.run, self.lent, self._look_at = run, lent, 0.0
+        self._watch: Watch | None = None  # of the journal's lease, where there is a budget
         self._under_way: set[str] = set()  # keys
         self.given_up: list[str] = []  # reasons of the requests whose tries all failed
         self._in_a_row = 0
@@ -282,6 +282,7 @@ class Client:
             return self.budget.cost(*self.journal.mine.billed()) or 0.0
         if self.budget.cap is not None and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + 1
+            self._watch = self._watch or Watch(self.journal.path)
             other = self._watch.holder()
             if other and other["run"] != self.run:
                 who = f"process {other['pid']} on {other['host']}"
