@@ -293,8 +293,8 @@ def bars(
         bar(resume, again["seconds"], again["seconds"] <= 5)
         bar("calls to resume, none", again["calls"], again["calls"] == 0)
     if batch:
-        million = batch["seconds"] * 1e6 / batch["requests"]
-        bar("s for a million rows in batches, at most 600", million, million <= 600)
+        million = batch["cpu_seconds"] * 1e6 / batch["requests"]
+        bar("s of CPU for a million rows in batches, at most 600", million, million <= 600)
         memory = batch["rss"] / 2**20
         bar("MiB of memory for them, at most 1,024", memory, memory <= 1024)
         bar("requests of them paid for twice, none", batch["twice"], batch["twice"] == 0)
