@@ -120,4 +120,4 @@ def test_each_student_answers_the_test_rows_by_itself(ready: Project) -> None:
     assert len(Path("ledger").read_text().splitlines()) == 15
     assert list(Path(".cache/seeds").iterdir()) == []
     code, out = ready.run("stages.predict_seeds", **own, FAKE_VLLM_STOPS="4")  # killed at row 4
-    assert code == 1 and "error: seed 43: the process that answers was ended, perhaps for" in out
+    assert code == 1 and "error: seed 43: the process that answers was ended, perhaps out" in out
