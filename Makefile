@@ -9,8 +9,7 @@ THERE = $(if $(shell command -v $(PYTHON) 2>&1),,$(error $(NONE)))
 SETUP = $(THERE)$(PYTHON) -m potstill.commands.setup
 LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
-FAST = -n logical --maxprocesses 4 --dist loadfile -m "not slow"
-REAL = -n logical --maxprocesses 2 --dist loadfile -m slow # each may take all cores
+FAST = -n logical --maxprocesses 4 --dist loadfile -m "not slow" # the slow ones need all cores
 AS = # not make's own, the assembler
 one = '$(subst ','\'',$(1))' # one word for the shell, whatever signs it has
 BEHIND = $(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %) \
@@ -125,7 +124,7 @@ profile: .venv/ready ## write a recipe into params.yaml: NAME=standard, quality,
 	@$(POTSTILL) profile $(NAME)
 
 test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
-	@$(LINT) && $(PY) -m mypy && $(PY) -m pytest $(FAST) $(if $(SLOW),&& $(PY) -m pytest $(REAL))
+	@$(LINT) && $(PY) -m mypy && $(PY) -m pytest $(FAST) $(if $(SLOW),&& $(PY) -m pytest -m slow)
 
 base: .venv/ready ## make models/tiny-base again from scratch (hours)
 	@$(PY) -m base.train
