@@ -24,7 +24,7 @@ tables/seeds.csv: seed,rows,right,share,low,high: each student, and their mean
 
 from potstill.core import jsonl, params, stage
 from potstill.core.models import aligned
-from potstill.evaluation import cascade, choose, compare, judge, loss_curves, score, seeds
+from potstill.evaluation import cascade, choose, compare, judge, loss_curves, said, score, seeds
 from potstill.evaluation.statistics import count
 from potstill.inference import predictions
 from potstill.task import settings
@@ -65,20 +65,9 @@ def main() -> None:
     jsonl.write_json(folder / "judge.json", {"pairs": judge.table(t)})
     jsonl.write_json(t.reports / "metrics.json", found)
     jsonl.write_json(t.reports / "cost.json", cost)
-    answers_of = count(len(bought), "answer")
-    print(f"score: {answers_of} of the teacher, {kept:,} kept, {count(len(tests), 'test row')}")
-    print(score.table(found), compare.lines(tables["pairs"]), sep="\n")
-    print(f"sft: {seeds.said(tables['seeds']) if students else seeds.ONE}")
-    for place in found["base"].get("macro_f1", {}):
-        said = (f"{model} {found[model]['macro_f1'][place]:.3f}" for model in marks)
-        print(f"macro-F1 of {place}: {', '.join(said)}")
-    print(*map(compare.hop_line, tables["hops"]), sep="\n")
-    if "ship" in found:
-        print(choose.lines(found["ship"]))
-    print(score.cost_line(cost))
-    if "cascade" in tables:
-        print(cascade.lines(tables["cascade"]))
-    print(f"fit: {fit['verdict']}; {fit['advice']} (advice only: the score decides)")
+    bought_of = f"{count(len(bought), 'answer')} of the teacher"
+    print(f"score: {bought_of}, {kept:,} kept, {count(len(tests), 'test row')}")
+    print(*said.lines(found, tables, cost, fit), sep="\n")
 
 
 if __name__ == "__main__":

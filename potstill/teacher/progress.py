@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 async def report(line: Callable[[float], str]) -> None:
     """Until it is cancelled, the `line` after so many seconds: every ten seconds in a log, where
-    there is news; a live line on a terminal."""
+    it has changed; a live line on a terminal."""
     live, start = sys.stderr.isatty(), time.monotonic()
     form, before = "\r{}\x1b[K" if live else "{}\n", ""
     try:
