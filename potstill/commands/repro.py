@@ -10,9 +10,9 @@ elsewhere a line a minute, says how far it is. All that DVC and the libraries sa
 
 import os
 import re
-import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -144,8 +144,10 @@ def run(*arguments: str) -> Progress:
                 progress.take(line.rstrip())
         except BaseException:  # a stop, too: DVC and its stage end as by Ctrl-C
             progress.close(ended=False)
-            os.killpg(child.pid, signal.SIGINT)
-            log.writelines(output)
+            stop = threading.Thread(target=project.interrupt, args=[child])
+            stop.start()
+            log.writelines(output)  # to its end, or DVC would wait for room in the pipe
+            stop.join()
             raise
     failed = progress.stage
     progress.close(ended=not child.returncode)

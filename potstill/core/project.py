@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from potstill.core.errors import UserError
 
@@ -64,17 +65,26 @@ def git(*command: str) -> str:
 
 
 def call(*command: str) -> int:
-    """Runs a command and returns its exit code. A stop is passed on, once, and waited for: DVC
-    removes what it had half done."""
+    """Runs a command and returns its exit code. A stop is passed on and waited for: DVC removes
+    what it had half done."""
     # As in a terminal, where nohup ignores the signal
     own = {"start_new_session": True, "preexec_fn": restore_sigint}
     with subprocess.Popen(command, **own) as child:  # type: ignore[call-overload]
         try:
             return int(child.wait())
         except BaseException:
-            os.killpg(child.pid, signal.SIGINT)
-            child.wait()
+            interrupt(child)
             raise
+
+
+def interrupt(child: subprocess.Popen[Any], again: float = 20) -> None:
+    """Stops a child that leads a session, and waits for its end. A SIGINT is lost where it meets
+    Python at an import (its lock is freed in a callback, where an exception is only printed): it is
+    sent again when the child has not ended after `again` seconds."""
+    while child.poll() is None:
+        os.killpg(child.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(again)
 
 
 def restore_sigint() -> None:

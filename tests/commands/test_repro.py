@@ -175,7 +175,7 @@ def test_a_bad_parameter_stops_the_run_before_a_stage_begins(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fakes.dvc(project.dir)
-    late = "import pathlib, time\ntime.sleep(30)\npathlib.Path('began').touch()\n"
+    late = "import pathlib, time\ntime.sleep(90)\npathlib.Path('began').touch()\n"
     project.write("dvc/__main__.py", late)
     monkeypatch.setenv("PYTHONPATH", f"{project.dir}{os.pathsep}{ROOT}")
     project.set(lora_rank=320)

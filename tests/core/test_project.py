@@ -1,7 +1,9 @@
 """potstill.core.project and lockfile: where caches are, and what git and DVC's cache hold."""
 
 import json
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,12 @@ def test_what_an_md5_stands_for(tmp_path: Path) -> None:
     assert list(lockfile.objects(tmp_path, folder)) == [("x.jsonl", file)]
     path.write_text("[torn")
     assert list(lockfile.objects(tmp_path, folder)) == []
+
+
+def test_a_lost_sigint_is_sent_again() -> None:
+    first = "import signal, time; signal.signal(2, lambda *_: signal.signal(2, signal.SIG_DFL)); "
+    command = [sys.executable, "-c", first + "print(flush=True); time.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
+        assert child.stdout and child.stdout.readline() == b"\n"
+        core_project.interrupt(child, again=0.1)
+    assert child.returncode == -signal.SIGINT
