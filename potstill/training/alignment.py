@@ -27,6 +27,7 @@ def train(name: str, p: SimpleNamespace, out: Path) -> tuple[list[Row], str]:
     lesson, more, what = dpo.lesson, [], "pairs"
     if name == "grpo":
         config = grpo.config(p, len(rows), path, merged)
+        rows = grpo.in_steps(rows, p.grpo.inputs, p.seed)
         lesson, more, what = grpo.lesson, [grpo.CHECKS], "inputs"
     with run.exclusive_folder("align", config, more) as work:
         jsonl.write_jsonl(work / path.name, map(lesson, rows))

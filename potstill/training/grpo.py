@@ -4,6 +4,7 @@ which is the reference model, too. The reward of an answer is what the task's ch
 
 import json
 import os
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,10 +47,22 @@ def config(p: SimpleNamespace, rows: int, path: Path, student: Path) -> swift.Co
         "reward_funcs": [REWARD],
         "num_generations": p.grpo.answers,
         "per_device_train_batch_size": p.grpo.answers,  # all answers to one input
+        "dataset_shuffle": False,  # `in_steps` has done it
         "temperature": p.pairs.temperature,
         "max_completion_length": p.predict.max_tokens,
         **drawing,
     }
+
+
+def in_steps(rows: list[Row], inputs: int, seed: int) -> list[Row]:
+    """The rows, `inputs` a step, in an order drawn by `seed` in which those of a step have kept
+    answers of about the same length: a step takes as long as its longest answer. What is left over
+    by whole steps goes."""
+    draw, inputs = random.Random(seed), min(inputs, len(rows))
+    found = draw.sample(rows, len(rows) // inputs * inputs)
+    found.sort(key=lambda row: len(json.dumps(row["row"]["expected"])))
+    steps = [found[i : i + inputs] for i in range(0, len(found), inputs)]
+    return [row for step in draw.sample(steps, len(steps)) for row in step]
 
 
 def lesson(row: Row) -> Row:

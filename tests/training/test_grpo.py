@@ -94,7 +94,7 @@ def test_ms_swift_gets_the_checks_as_reward(
     own = {"rlhf_type": "grpo", "reward_funcs": ["checks"], "num_generations": 4}
     own |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 6, "beta": 0.5}
     own |= {"learning_rate": 0.03, "num_train_epochs": 2, "temperature": 0.7, "use_vllm": False}
-    own |= {"max_completion_length": 33, "model": "models/sft/merged"}
+    own |= {"dataset_shuffle": False, "max_completion_length": 33, "model": "models/sft/merged"}
     assert {name: given[name] for name in own} == own
     assert not {"rpo_alpha", "grpo", "pairs", "predict", "models"} & set(given)
     assert config(rows=3)["gradient_accumulation_steps"] == 3  # a step has whole groups
@@ -111,6 +111,20 @@ def test_ms_swift_gets_the_checks_as_reward(
     assert json.loads(lesson["judged"]) == question(1)["row"]
     monkeypatch.setattr(model_folder, "on_cuda", lambda: True)
     assert (config()["use_vllm"], config()["vllm_mode"]) == (True, "colocate")
+
+
+def test_a_step_has_answers_of_about_one_length() -> None:
+    rows = [question(i) for i in range(14)]
+    for i, row in enumerate(rows):
+        row["row"]["expected"] = "x" * (i % 7 * 10)
+    found = grpo.in_steps(rows, 4, seed=42)
+    assert len(found) == 12 and all(row in rows for row in found)
+    lengths = [len(row["row"]["expected"]) for row in found]
+    steps = [lengths[i : i + 4] for i in range(0, 12, 4)]
+    assert all(max(step) - min(step) <= 30 for step in steps)
+    assert lengths != sorted(lengths) and found == grpo.in_steps(rows, 4, seed=42)
+    assert found != grpo.in_steps(rows, 4, seed=1)
+    assert len(grpo.in_steps(rows[:3], 4, seed=42)) == 3
 
 
 @pytest.mark.slow
