@@ -32,9 +32,10 @@ OLDER = {"x86_64": ("2014", "2010", "1"), "aarch64": ("2014",)}  # names of many
 
 def main() -> None:
     """Writes every lock file anew. Ends with a UserError when uv or a target finds no version."""
-    for name in ("cpu", "cuda", "dev", "quantize"):  # dev's and quantize's hold to those before
+    former: dict[str, dict[str, str]] = {}
+    for name in ("cpu", "cuda", "dev", "quantize", "ray"):  # these hold to those before
         path = setup.LOCKS / f"{name}.lock"
-        former = read(path) if path.is_file() else {}
+        former |= read(path) if path.is_file() else {}
         text = "".join(entry(found, former, name) for found in resolve(name))
         head = "# Made by `make lock` from the .in file: versions, and hashes of the files named.\n"
         path.write_text(head + text, encoding="utf-8")

@@ -16,7 +16,7 @@ from potstill.core.errors import UserError
 from tests.conftest import ROOT
 
 LOCKS = ROOT / "requirements"
-NAMES = ("cpu", "cuda", "dev", "quantize")
+NAMES = ("cpu", "cuda", "dev", "quantize", "ray")
 # Published as source only. All are pure Python; crcmod does without its C part when it must.
 SOURCES = {"antlr4-python3-runtime", "crcmod", "oss2", "transformers-stream-generator"}
 
@@ -25,7 +25,7 @@ SOURCES = {"antlr4-python3-runtime", "crcmod", "oss2", "transformers-stream-gene
 def test_a_lock_has_a_hashed_file_for_every_machine_and_python(name: str) -> None:
     text = (LOCKS / f"{name}.lock").read_text(encoding="utf-8")
     found = lock.read(LOCKS / f"{name}.lock")
-    assert len(found) == len(re.findall(r"(?m)^[^\s#]", text)) > 50
+    assert len(found) == len(re.findall(r"(?m)^[^\s#]", text)) > 10
     assert sum(map(len, found.values())) == text.count("--hash=") == text.count("\n    # ")
     assert len({pin.split("==")[0] for pin in found}) == len(found)  # a version each
     for pin, files in found.items():

@@ -1,7 +1,6 @@
 """Predictions in shards, by the stage itself with a stand-in for vLLM whose answers depend on what
 else is asked in the same call: so a shard that is composed otherwise shows."""
 
-import importlib.util
 import json
 import os
 import re
@@ -21,11 +20,12 @@ from typing import Any
 
 import pytest
 
+from potstill.commands import uv
 from potstill.core import jsonl, launch, shards
 from potstill.core.errors import UserError
 from potstill.inference import engine, parity, sharded
 from tests import fakes
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 ROWS, SHARDS = 20, 2
 PARTS = Path(".cache/shards/predict-sft")
@@ -335,10 +335,6 @@ PartitionName=main Nodes=ALL Default=YES
 """
 
 
-found = importlib.util.find_spec("ray")
-RAY_AT = [str(Path(found.origin).parents[1])] if found and found.origin else []
-
-
 @pytest.fixture
 def slurm() -> Iterator[Path]:
     """The configuration of a running cluster of two nodes on this machine."""
@@ -385,23 +381,31 @@ def test_a_real_slurm_cluster_makes_the_same_bytes(
     assert ledger() == sorted([row["text"] for row in rows] * 3)
 
 
+@pytest.fixture
+def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which is no part of the environment, for this process and those it starts."""
+    options, env = uv.settings(sys.executable)
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", *options]
+    command += ["--require-hashes", "-r", str(ROOT / "requirements/ray.lock")]
+    subprocess.run([*command, "--target", str(tmp_path / "ray")], env=env, check=True)
+    monkeypatch.syspath_prepend(tmp_path / "ray")
+    found = os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path / "ray")])
+    monkeypatch.setenv("PYTHONPATH", found)
+
+
 @pytest.mark.slow
 def test_a_real_ray_cluster_makes_the_same_bytes(
-    rows: list[jsonl.Row], project: Project, monkeypatch: pytest.MonkeyPatch
+    rows: list[jsonl.Row], project: Project, ray: None
 ) -> None:
-    if not RAY_AT:
-        pytest.skip("needs ray, which is no part of the environment (docs/scale.md)")
     from ray.cluster_utils import Cluster
 
-    found = os.pathsep.join([os.environ["PYTHONPATH"], *RAY_AT])
-    monkeypatch.setenv("PYTHONPATH", found)
     here = predicted(project)
     cluster = Cluster()
     try:
         for _ in "ab":
             cluster.add_node(num_cpus=1)
         env = {"LAUNCHER": "ray", "RAY_ADDRESS": cluster.address}
-        env |= {"PYTHONPATH": found}
+        env |= {"PYTHONPATH": os.environ["PYTHONPATH"]}
         assert predicted(project, **env) == here
         assert ledger() == sorted([row["text"] for row in rows] * 2)
         last = rows[_places(rows)[-1][0]]["text"]
