@@ -35,7 +35,7 @@ from potstill.core import jsonl, params, project, stage
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.evaluation import compare, score, statistics
-from potstill.inference import engine, predictions
+from potstill.inference import answering, engine, predictions
 from potstill.serving import serve
 from potstill.serving.llama_cpp import PARALLEL
 from potstill.task import settings
@@ -116,11 +116,15 @@ def converter() -> Path:
     return folder
 
 
-def answered(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> Row:
-    """A model's greedy answers, by the parameters `p` of predict, in a process of its own:
-    {"answers", "tokens_per_second", "memory_mib"}."""
+def answered(
+    model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str, rules: list[str] | None = None
+) -> Row:
+    """A model's greedy answers, by the parameters `p` of predict and the grammars `rules`, in a
+    process of its own: {"answers", "tokens_per_second", "memory_mib"}. llama.cpp answers without
+    the grammars."""
     spawn = multiprocessing.get_context("spawn")  # vLLM's memory ends with its process
-    ask = partial(_by_llama_cpp, str(PYTHON)) if (model / GGUF).is_file() else _by_vllm
+    gguf = (model / GGUF).is_file()
+    ask = partial(_by_llama_cpp, str(PYTHON)) if gguf else partial(_by_vllm, rules)
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         texts, tokens, seconds, kib = pool.submit(ask, model, chats, p, dtype).result()
     rates = {"tokens_per_second": round(tokens / seconds, 1), "memory_mib": kib >> 10}
@@ -130,16 +134,22 @@ def answered(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> 
 Asked = tuple[list[str], int, float, int]  # answers, their tokens, seconds, peak memory in KiB
 
 
-def _by_vllm(model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str) -> Asked:
-    llm = engine.start(str(model), dtype, p.max_model_len)
+def _by_vllm(
+    rules: list[str] | None, model: Path, chats: list[Chat], p: SimpleNamespace, dtype: str
+) -> Asked:
+    llm = engine.start(str(model), dtype, p.max_model_len, **(engine.GUIDED if rules else {}))
     from vllm import SamplingParams, TokensPrompt
+    from vllm.sampling_params import StructuredOutputsParams
 
     tokenizer = llm.get_tokenizer()
     asked = [TokensPrompt(prompt_token_ids=engine.tokens(tokenizer, chat)) for chat in chats]
-    how = SamplingParams(temperature=0.0, max_tokens=p.max_tokens)
-    llm.generate(asked[:8], how, use_tqdm=False)  # the kernels are made at their first use
+    given = {"temperature": 0.0, "max_tokens": p.max_tokens}
+    hows = [SamplingParams(**given) for _ in chats]
+    for how, rule in zip(hows, rules or [], strict=False):
+        how.structured_outputs = StructuredOutputsParams(grammar=rule)
+    llm.generate(asked[:8], hows[:8], use_tqdm=False)  # the kernels are made at their first use
     start = time.monotonic()
-    outputs = [out.outputs[0] for out in llm.generate(asked, how, use_tqdm=False)]
+    outputs = [out.outputs[0] for out in llm.generate(asked, hows, use_tqdm=False)]
     seconds, memory = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tokens = sum(len(output.token_ids) for output in outputs)
     return [output.text for output in outputs], tokens, seconds, memory
@@ -261,17 +271,24 @@ def main() -> None:
     tests = t.inputs(t.data / "4-test.jsonl", "slice")
     before = evaluated(t)
     folders = {kind: t.models / "quantized" / kind for kind in FORMATS}
+    if p.predict.grounded and any(kind.startswith("gguf") for kind in given.format):
+        raise UserError(
+            "params.yaml: predict.grounded is true, and llama.cpp knows no grammar of a request's "
+            "own: expected FORMAT=int8 or gptq, or set it to false"
+        )
     for kind in given.format:
         part = run.part(folders[kind])
         shutil.rmtree(part, ignore_errors=True)
         make(kind, model, t.data / "4-train.jsonl", part)
         run.replace(folders[kind])
     chats = [t.messages("student", row) for row in tests]
+    rules = answering.quoting(t, p, tests)
     measured = {}
     for name, folder in {"student": model, **folders}.items():
         if folder.is_dir():
             dtype = serve.PRECISION.get(name, p.predict.dtype)
-            measured[name] = {"size": size(folder), **answered(folder, chats, p.predict, dtype)}
+            found = answered(folder, chats, p.predict, dtype, rules)
+            measured[name] = {"size": size(folder), **found}
     path, rows = t.reports / "quantized.csv", table(t, tests, before, measured)
     compare.write_csv(path, rows)
     for row in rows:

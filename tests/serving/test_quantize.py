@@ -130,8 +130,8 @@ def test_a_format_that_answers_otherwise_fails_the_command(
         assert (kind, str(model), str(lessons)) == ("int8", "models/student", "data/4-train.jsonl")
         fakes.model(out)
 
-    def answered(model: Path, chats: list[Any], p: Any, dtype: str) -> jsonl.Row:
-        assert len(chats) == 40
+    def answered(model: Path, chats: list[Any], p: Any, dtype: str, rules: None) -> jsonl.Row:
+        assert (len(chats), rules) == (40, None)
         assert dtype == ("bfloat16" if model.name == "int8" else "float32")
         return said(tests, wrong if model.name == "int8" else 0)
 
@@ -171,6 +171,15 @@ def test_what_this_machine_cannot_do_is_one_sentence(
         monkeypatch.setattr("torch.cpu._is_avx512_supported", lambda: True)
         with pytest.raises(UserError, match="is missing"):
             quantize.make(kind, student, lessons, Path("out") / kind)
+
+
+def test_llama_cpp_has_no_grammar_of_a_request_s_own(
+    tests: list[jsonl.Row], project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.set(predict_grounded=True)
+    monkeypatch.setattr(sys, "argv", ["quantize", "int8", "gguf"])
+    with pytest.raises(UserError, match=r"^params\.yaml: predict\.grounded is true, and llama"):
+        quantize.main()
 
 
 @pytest.fixture
