@@ -14,6 +14,7 @@ from dvc.utils.serialize import load_yaml
 
 from potstill.commands import experiments, gate
 from potstill.core import lockfile, params, stage
+from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from potstill.evaluation import statistics
 from potstill.task import settings
@@ -323,7 +324,7 @@ def test_a_hundred_experiments_are_compared_by_a_few_calls_of_git(
 def test_holm_is_that_of_statsmodels(hundred: settings.Task) -> None:
     from statsmodels.stats.multitest import multipletests
 
-    found = experiments.results(hundred, {"last commit": "HEAD", **experiments.refs()})
+    found = experiments.results(hundred, {"last commit": "HEAD", **core_project.experiments()})
     alone = [gate.difference(found[0]["right"], one["right"])[0] for one in found[1:]]
     table = {one["name"]: one["p"] for one in experiments.judged(found[0], found[1:])}
     expected = multipletests(alone, method="holm")[1]

@@ -1,7 +1,8 @@
 """Run experiments, and tell which of them differ by more than chance.
 
 exp lora_rank=16 …       `make exp S="…"`: one experiment
-sweep JOBS lora_rank=4,8 `make sweep S="…"`: one for each value, or for each combination of several
+sweep JOBS lora_rank=4,8 `make sweep S="…"`: one for each value, or for each combination of several;
+                         with --rows N first, by successive halving from N rows on (halving.py)
 compare                  `make compare`: this task's experiments, best first, each against the last
                          commit; what chance alone may explain is marked
 
@@ -12,13 +13,12 @@ and so on.
 
 import json
 import re
-import subprocess
 import sys
 from typing import Any
 
 import yaml
 
-from potstill.commands import doctor, gate, profile, verify
+from potstill.commands import doctor, gate, halving, profile, verify
 from potstill.commands.repro import pull_option
 from potstill.core import lockfile, params, project
 from potstill.core.errors import UserError
@@ -27,33 +27,6 @@ from potstill.evaluation import compare, score, seeds, statistics
 from potstill.evaluation.statistics import p_text, percents
 from potstill.task import settings
 from potstill.task.settings import Task
-
-
-def refs() -> dict[str, str]:
-    """The commit of each of DVC's experiments (refs/exps/<baseline>/<name>), by name."""
-    listed = project.git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
-    pairs = [line.split() for line in listed.splitlines()]
-    experiments = [(ref.split("/"), sha) for ref, sha in pairs if ref.count("/") == 4]
-    return {parts[4]: sha for parts, sha in experiments if len(parts[2]) == 2}
-
-
-def blobs(names: list[str]) -> list[bytes | None]:
-    """The contents of `<commit>:<path>` each, paths from the root of git's tree, None where there
-    is none: one process for all."""
-    asked = "".join(f"{name}\n" for name in names).encode()
-    out = subprocess.run(
-        ["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True
-    ).stdout
-    found: list[bytes | None] = []
-    for _ in names:
-        head, _, out = out.partition(b"\n")
-        if head.endswith(b" missing"):
-            found.append(None)
-        else:
-            size = int(head.split()[-1])
-            found.append(out[:size])
-            out = out[size + 1 :]
-    return found
 
 
 def results(task: Task, commits: dict[str, str]) -> list[Row]:
@@ -66,7 +39,7 @@ def results(task: Task, commits: dict[str, str]) -> list[Row]:
     paths = [prefix + file for file in files]
     revisions = [revision for sha in commits.values() for revision in (sha, f"{sha}^")]
     asked = [f"{revision}:{path}" for revision in revisions for path in paths]
-    contents = iter(blobs(asked))
+    contents = iter(project.blobs(asked))
     found: list[Row] = []
     for name, sha in commits.items():
         own, before = ([next(contents) for _ in paths] for _ in "ab")
@@ -204,9 +177,14 @@ def sweep() -> None:
     DVC's own queue waits for ever where its worker dies, which it does now and then on a message
     that is half-written (kombu's transport by files)."""
     example = 'sweep S="lora_rank=4,8,16"'
-    if len(sys.argv) < 3 or not sys.argv[1].isdigit() or not int(sys.argv[1]):
+    rows = None
+    if sys.argv[1:2] == ["--rows"]:
+        _, rows = sys.argv.pop(1), sys.argv.pop(1)
+    jobs = sys.argv.pop(1) if len(sys.argv) > 2 else ""
+    if not re.fullmatch("[1-9][0-9]*", jobs):
         raise UserError(f"expected `make {example}`, and JOBS from 1 up")
-    jobs = int(sys.argv.pop(1))
+    if rows and (not re.fullmatch("[1-9][0-9]*", rows) or jobs != "1"):
+        raise UserError(f"expected `make {example} ROWS=400`: ROWS from 1 up, and no JOBS")
     words = assignments(example)
     refuse_untracked()
     from dvc.utils.hydra import get_hydra_sweeps
@@ -218,25 +196,35 @@ def sweep() -> None:
         profile.changed(one, params.PATH)
     for what, remedy in verify.abandoned():
         print(f"note: {what}: {remedy}")
-    failed = []
-    for number, values in enumerate(each, 1):
-        print(f"sweep: {number} of {len(each)}: {' '.join(values)}", flush=True)
-        way = "--temp" if jobs == 1 else "--queue"
+    ran, failed, way = 0, list[str](), "--temp" if jobs == "1" else "--queue"
+
+    def start(values: list[str]) -> int:
+        nonlocal ran
+        ran += 1
+        of = "" if rows else f" of {len(each)}"
+        print(f"sweep: {ran}{of}: {' '.join(values)}", flush=True)
         sets = [word for value in values for word in ("--set-param", value)]
-        if project.call(*_exp_run(), way, *sets):
-            failed.append(" ".join(values))
-    if jobs > 1 and project.call(*_exp_run(), "--run-all", "--jobs", str(jobs)):
+        code = project.call(*_exp_run(), way, *sets)
+        failed.extend([" ".join(values)] if code else [])
+        return code
+
+    if rows:
+        print(*halving.lines(halving.run(each, int(rows), start)), sep="\n")
+    else:
+        for values in each:
+            start(values)
+    if way == "--queue" and project.call(*_exp_run(), "--run-all", "--jobs", jobs):
         failed.append(f"one of {jobs} at once")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(each)} experiments failed: {'; '.join(failed)}: "
+            f"{len(failed)} of {ran} experiments failed: {'; '.join(failed)}: "
             "their own messages stand above"
         )
 
 
 def main() -> None:
     """`make compare`. Raises UserError when there is nothing to compare."""
-    task, known = settings.load(), refs()
+    task, known = settings.load(), project.experiments()
     rows = results(task, {"last commit": "HEAD", **known})
     if not rows or rows[0]["name"] != "last commit":
         raise UserError(

@@ -64,6 +64,33 @@ def git(*command: str) -> str:
     return done.stdout.rstrip()
 
 
+def experiments() -> dict[str, str]:
+    """The commit of each of DVC's experiments (refs/exps/<baseline>/<name>), by name."""
+    listed = git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
+    pairs = [line.split() for line in listed.splitlines()]
+    experiments = [(ref.split("/"), sha) for ref, sha in pairs if ref.count("/") == 4]
+    return {parts[4]: sha for parts, sha in experiments if len(parts[2]) == 2}
+
+
+def blobs(names: list[str]) -> list[bytes | None]:
+    """The contents of `<commit>:<path>` each, paths from the root of git's tree, None where there
+    is none: one process for all."""
+    asked = "".join(f"{name}\n" for name in names).encode()
+    out = subprocess.run(
+        ["git", "cat-file", "--batch"], input=asked, capture_output=True, check=True
+    ).stdout
+    found: list[bytes | None] = []
+    for _ in names:
+        head, _, out = out.partition(b"\n")
+        if head.endswith(b" missing"):
+            found.append(None)
+        else:
+            size = int(head.split()[-1])
+            found.append(out[:size])
+            out = out[size + 1 :]
+    return found
+
+
 def call(*command: str) -> int:
     """Runs a command and returns its exit code. A stop is passed on and waited for: DVC removes
     what it had half done."""
