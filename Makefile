@@ -36,7 +36,7 @@ report: .venv/ready ## reports/report.html, one page to show, and an index of al
 exp: .venv/ready ## an experiment: S="lora_rank=16 num_train_epochs=5"
 	@$(POTSTILL) exp $(call one,$(S))
 
-sweep: .venv/ready ## an experiment for each value: S="lora_rank=4,8,16"; JOBS=2, or ROWS=400 (team.md)
+sweep: .venv/ready ## an experiment for each value: S="lora_rank=4,8,16"; JOBS=2, or ROWS=400
 	@$(POTSTILL) sweep $(ROWS:%=--rows %) $(JOBS) $(call one,$(S))
 
 compare: .venv/ready ## the experiments in a table, with intervals; what may be chance is marked
