@@ -27,7 +27,7 @@ LONGER = {
         "checks": [{"regex": {"pattern": f"(?s).{{{count},}}"}} for count in range(20, 500, 20)],
     },
 }
-TASK = ("task.yaml", "schema.json", "prompts", "params.yaml")
+TASK = ("dvc.yaml", "params.yaml", "task.yaml", "schema.json", "prompts")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from typing import Any
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.inference import engine
+from potstill.inference.quoting import Grammars
 from potstill.task.settings import Task
 from potstill.training import model_folder
 
@@ -64,11 +65,12 @@ class LocalModel:
         when the model cannot be loaded, or the prompt leaves no room for an answer."""
         run = asyncio.get_running_loop().run_in_executor
         await run(self.thread, self.load)
-        parts = self._parts(task.messages(self.kind, row))
+        rule = Grammars(task).of(row) if self.p.grounded else None
+        parts = self._parts(task.messages(self.kind, row), rule)
         while (part := await run(self.thread, next, parts, None)) is not None:
             yield part
 
-    def _parts(self, chat: engine.Chat) -> Iterator[Row]:
+    def _parts(self, chat: engine.Chat, rule: str | None = None) -> Iterator[Row]:
         import torch
 
         assert self.loaded
@@ -79,11 +81,12 @@ class LocalModel:
             found = f"max_model_len is {self.p.max_model_len}, but the prompt has {len(prompt)}"
             raise UserError(f"params.yaml: predict.{found} tokens: shorten the input, or raise it")
         asked, reason = prompt, "length"
+        choose = chooser(tokenizer, model.config.vocab_size, rule)
         while len(made) < min(self.p.max_tokens, room):
             with torch.inference_mode():
                 ids = torch.tensor([asked], device=model.device)
                 out = model(ids, past_key_values=past, use_cache=True, logits_to_keep=1)
-                past, token = out.past_key_values, int(out.logits[0, -1].argmax())
+                past, token = out.past_key_values, choose(out.logits[0, -1])
             asked = [token]
             made.append(token)
             if token == tokenizer.eos_token_id:
@@ -99,6 +102,27 @@ class LocalModel:
         whole = tokenizer.decode(made, skip_special_tokens=True)
         milliseconds = round((time.monotonic() - start) * 1000)
         yield engine.answer(prompt, whole, reason, made) | {"ms": milliseconds}
+
+
+def chooser(tokenizer: Any, vocabulary: int, rule: str | None) -> Callable[[Any], int]:
+    """What picks the likeliest token by the logits (vocabulary) of an answer's next one, of those
+    that the grammar `rule` allows where there is one."""
+    if not rule:
+        return lambda logits: int(logits.argmax())
+    import llguidance.hf
+    import numpy
+
+    known = llguidance.hf.from_tokenizer(tokenizer, max(vocabulary, len(tokenizer)))
+    matcher = llguidance.LLMatcher(known, llguidance.grammar_from("grammar", rule))
+
+    def allowed(logits: Any) -> int:
+        bits = numpy.frombuffer(matcher.compute_bitmask(), numpy.uint8)
+        mask = numpy.unpackbits(bits, bitorder="little")[:vocabulary].astype(bool)
+        token = int(numpy.where(mask, logits.float().cpu().numpy(), -numpy.inf).argmax())
+        matcher.consume_token(token)
+        return token
+
+    return allowed
 
 
 def looping(made: list[int]) -> bool:

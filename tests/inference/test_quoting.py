@@ -14,6 +14,7 @@ from potstill.core import params
 from potstill.core.errors import UserError
 from potstill.inference import engine
 from potstill.inference.quoting import Grammars
+from potstill.review.local_model import LocalModel
 from potstill.task import settings
 from tests.conftest import ROOT
 
@@ -235,7 +236,7 @@ def test_vllm_keeps_to_the_grammars() -> None:
     rows = [row(text) for text in ("张三 13800138000", "写\n一句 祝福", 'Elm "St" 9')]
     chats = [[{"role": "user", "content": one["text"]}] for one in rows]
     p = SimpleNamespace(max_tokens=48, dtype="float32", max_model_len=128)
-    rules = [None, list(map(Grammars(toy).of, rows))]
+    rules: list[Any] = [None, list(map(Grammars(toy).of, rows))]
     timed: list[float] = []
     free, kept = engine.predict(str(BASE), [chats, chats], p, timed=timed, grammars=rules)
     assert len(timed) == 3
@@ -243,3 +244,8 @@ def test_vllm_keeps_to_the_grammars() -> None:
         pairs = zip(rows, answers, strict=True)
         found = [registry.check(toy, one, said["answer"]) == [] for one, said in pairs]
         assert found == [quotes] * 3
+    tried = LocalModel(str(BASE), "student", p)  # what `make try` shows
+    tried.load()
+    for chat, rule, said in zip(chats, rules[1], kept, strict=True):
+        *_, last = tried._parts(chat, rule)
+        assert last["answer"] == said["answer"]

@@ -34,7 +34,7 @@ class Fake(LocalModel):
     def load(self) -> None:
         pass
 
-    def _parts(self, chat: list[dict[str, str]]) -> Iterator[jsonl.Row]:
+    def _parts(self, chat: list[dict[str, str]], rule: str | None = None) -> Iterator[jsonl.Row]:
         yield {"text": self.name[:9]}
         yield {
             "answer": self.name,
@@ -59,8 +59,8 @@ def made(project: Project, **teacher: object) -> trial.Trial:
     """A session with two stand-ins for the models on this machine."""
     task = settings.load()
     models: dict[str, LocalModel] = {
-        "base": Fake("no JSON", "teacher", SimpleNamespace()),
-        "student": Fake(RIGHT, "student", SimpleNamespace()),
+        "base": Fake("no JSON", "teacher", SimpleNamespace(grounded=False)),
+        "student": Fake(RIGHT, "student", SimpleNamespace(grounded=False)),
     }
     asked = params.load("teacher").teacher
     asked = SimpleNamespace(**vars(asked) | teacher)
