@@ -137,7 +137,8 @@ def test_grpo_for_real_raises_the_reward(project: Project, monkeypatch: pytest.M
     project.write("task.yaml", f"checks: [{limits}]\n")
     pairs(16)
     project.set(models=GRPO, lora_rank=8, max_length=64, warmup_ratio=0.0, predict_max_tokens=12)
-    project.set(grpo_answers=8, grpo_inputs=4, grpo_learning_rate=0.005, grpo_num_train_epochs=2)
+    project.set(pairs_temperature=1.6)  # the groups differ from the first step on
+    project.set(grpo_answers=8, grpo_inputs=4, grpo_learning_rate=0.002, grpo_num_train_epochs=2)
     code, out = project.run("stages.align")
     assert code == 0, out
     lines = Path("models/grpo/curves.csv").read_text().splitlines()[1:]
