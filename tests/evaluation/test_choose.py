@@ -96,7 +96,40 @@ def test_the_comparison_counts_each_row_and_each_check_once(toy: settings.Task) 
         "only_dpo": 2,
         "p": 1.0,
         "checks": {"language": {"sft": 2, "dpo": 1}, "max_chars": {"sft": 3, "dpo": 3}},
+        "phrase": {"text": "太长太长太长", "kept": 0, "sft": 0.3333, "dpo": 0.3333},
     }
+
+
+@pytest.mark.parametrize(
+    ("says", "kept", "ships"), [(0, 0, "dpo"), (5, 0, "dpo"), (6, 0, "sft"), (9, 4, "dpo")]
+)
+def test_a_student_that_says_the_same_of_everything_stays(
+    project: Project, says: int, kept: int, ships: str
+) -> None:
+    """No check of one answer sees it. What many of the kept answers say is no phrase of its own."""
+    project.write("task.yaml", "checks: [json_schema]\n")
+    schema = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+    project.write("schema.json", json.dumps(schema))
+    stock = json.dumps({"word": "一路 平安！万事如意。"}, ensure_ascii=False)
+
+    def said(number: int, count: int) -> str:
+        return stock if number < count else json.dumps({"word": f"{number:09}"})
+
+    asked = questions(20)
+    rows = [row | {"expected": json.loads(said(i, kept))} for i, row in enumerate(asked)]
+    good = [{"id": row["id"], "answer": said(i, says), **TOKENS} for i, row in enumerate(asked)]
+    bad = [{"id": row["id"], "answer": "{}", **TOKENS} for row in asked]
+    found = choose.compare(settings.load(), rows, bad, good)
+    if says:
+        shares = {"kept": kept / 20, "sft": 0, "dpo": says / 20}
+        assert found["phrase"] == {"text": "一路平安！万", **shares}
+    verdict = choose.verdict(found)
+    assert verdict[0] == ships
+    if ships == "sft":
+        assert verdict[1].endswith(
+            "has taken to a phrase: 30.0% of its answers have “一路平安！万”, 0.0% of sft's and "
+            "0.0% of the kept ones"
+        )
 
 
 def test_answers_to_other_rows_are_no_comparison(toy: settings.Task) -> None:

@@ -452,7 +452,30 @@ class Second:
             **{"rows": len(rows), "sft": sum(marks[0]), other: sum(marks[1]), **alone},
             "p": digits(mcnemar(*alone.values()), 3),
             "checks": {n: {"sft": failed[0][n], other: failed[1][n]} for n in names},
+            "phrase": self.phrase(rows, sft, aligned),
         }
+
+    def phrase(self, rows: list[Row], sft: list[Row], aligned: list[Row]) -> Row | None:
+        """The six characters that the aligned student says most beyond the two others."""
+        wanted = [row["expected"] for row in rows if row.get("expected") is not None]
+        said = {"kept": [x if isinstance(x, str) else json.dumps(x) for x in wanted]}
+        said |= {"sft": [one["answer"] or "" for one in sft]}
+        said |= {self.other: [one["answer"] or "" for one in aligned]}
+        share = {who: Counter[str]() for who in said}
+        for who, answers in said.items():
+            for answer in answers:
+                texts = list(strings(answer))
+                six = {text[at : at + 6] for text in texts for at in range(len(text) - 5)}
+                share[who].update(six)
+        parts = {who: {six: n / len(said[who]) for six, n in share[who].items()} for who in said}
+
+        def beyond(six: str) -> float:
+            return parts[self.other][six] - max(parts[who].get(six, 0) for who in ("kept", "sft"))
+
+        if not parts[self.other]:
+            return None
+        text = min(parts[self.other], key=lambda six: (-beyond(six), six))
+        return {"text": text, **{who: round(part.get(text, 0), 4) for who, part in parts.items()}}
 
     def choice(self) -> Row:
         """6-choice.json, without the reason."""
@@ -470,6 +493,8 @@ class Second:
         found = self.comparison(rows, *two)
         worse = any(count[other] > count["sft"] for count in found["checks"].values())
         wins = found[other] > found["sft"] and found["p"] < ALPHA and not worse
+        said = found["phrase"]
+        wins = wins and not (said and said[other] - max(said["sft"], said["kept"]) > 0.25)
         return {"ship": other if wins else "sft", "valid": found}
 
     # ---- both sides
@@ -530,6 +555,21 @@ def named(table: str, rows: Iterable[Row]) -> dict[str, Row]:
         assert name not in found, f"{table}.csv has {name} twice"
         found[name] = {key: number(str(value)) for key, value in row.items()}
     return found
+
+
+def strings(answer: str) -> Iterator[str]:
+    """The texts of an answer, without white space: those in its JSON, or all of it."""
+    try:
+        todo = [json.loads(answer)]
+    except ValueError:
+        todo = [answer]
+    for value in todo:
+        if isinstance(value, str):
+            yield "".join(value.split())
+        elif isinstance(value, dict):
+            todo.extend(value.values())
+        elif isinstance(value, list):
+            todo.extend(value)
 
 
 def label(value: Any) -> Any:
