@@ -19,12 +19,12 @@ from potstill.core.models import aligned
 from potstill.task import settings
 from potstill.training import dpo, grpo
 
-# Each check asks for twenty characters more than the one before it, of any kind
+# Each check asks for four characters more than the one before it, of any kind
 LONGER = {
     "schema": None,
     "config": {
         "input": [],
-        "checks": [{"regex": {"pattern": f"(?s).{{{count},}}"}} for count in range(20, 500, 20)],
+        "checks": [{"regex": {"pattern": f"(?s).{{{count},}}"}} for count in range(4, 240, 4)],
     },
 }
 TASK = ("dvc.yaml", "params.yaml", "task.yaml", "schema.json", "prompts")
