@@ -355,12 +355,18 @@ def choice(result: Result) -> None:
     both = compare.pair("sft", "dpo", sft, dpo)
     checks = {"language": {"sft": 2, "dpo": result.dice.choice([1, 2, 3])}}
     found = {"rows": result.rows, "sft": sum(sft), "dpo": sum(dpo), "p": both["p"]}
-    ship, why = choose.verdict(found | {"checks": checks})
+    share = result.dice.choice([0, 0.1, 0.3499, 0.3501, 1])
+    phrase = result.dice.choice(
+        [None, {"text": "一路平安！万", "kept": 0.1, "sft": 0, "dpo": share}]
+    )
+    ship, why = choose.verdict(found | {"checks": checks, "phrase": phrase})
     said = f"right {sum(sft):,} → {sum(dpo):,} of {result.rows:,} "
     assert said in well_said(why)
     wins = both["p"] < 0.05 and sum(dpo) > sum(sft)
     assert ("dpo wins" in why) is wins
-    assert (ship == "dpo") is (wins and checks["language"]["dpo"] <= 2)
+    stock = phrase is not None and share > 0.35
+    assert (ship == "dpo") is (wins and checks["language"]["dpo"] <= 2 and not stock)
+    assert ("taken to a phrase" in why) is (wins and checks["language"]["dpo"] <= 2 and stock)
     assert ("no more rows right" in why) is (sum(dpo) <= sum(sft))
 
 
