@@ -1,8 +1,9 @@
 """Fail where the student is worse than it must be, for CI: exit code 1.
 
 gate [--against REV]     `make gate`: its share of right rows is below gate.min_accuracy, or below
-                         what git has at REV (HEAD: the last commit) by more than noise; or what is
-                         served is not what was trained (hops.csv)
+                         what git has at REV (HEAD: the last commit) by more than noise; what is
+                         served is not what was trained (hops.csv); or with the teacher behind it
+                         more than gate.max_sent_on of the rows are sent on (cascade.csv)
 
 Noise: exact McNemar on marks.csv where the test rows are the same, else Fisher's exact test. Where
 students of several seeds are there, a difference must show in their means, too
@@ -69,6 +70,28 @@ def judge(task: Task, least: float | None, revision: str) -> str:
     return f"gate: {said}{single}"
 
 
+def cascaded(task: Task, most: float | None) -> None:
+    """Raises UserError where the cascade sends on more than the share `most` of the test rows of
+    the headline slice, and when the teacher has not answered them."""
+    path = task.reports / "tables/cascade.csv"
+    if most is None:
+        return
+    table = compare.read_csv(read_text(path), str(path)) if path.is_file() else []
+    found = [row for row in table if row["who"] == "cascade"]
+    if not found:
+        raise UserError(
+            f"{path}: no cascade, expected one (gate.max_sent_on in params.yaml): the teacher has "
+            "no answers to the test rows, so set it to null"
+        )
+    row = found[0]  # the headline slice comes first
+    if (share := int(row["sent"]) / int(row["rows"])) > most:
+        text, bar = statistics.percents(share, most)
+        raise UserError(
+            f"{path}: the cascade sends on {text} of the test rows, expected {bar} "
+            "(gate.max_sent_on in params.yaml) or fewer"
+        )
+
+
 def students(task: Task, marks: Marks, model: str) -> Students:
     """Which rows of the headline slice the model has right, and its students of further seeds."""
     name = task.config.get("headline_slice")
@@ -106,4 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="potstill gate")
     parser.add_argument("--against", default="HEAD", help="the git revision to compare with")
     against = parser.parse_args().against
-    print(judge(settings.load(), params.load("gate").gate.min_accuracy, against))
+    task, p = settings.load(), params.load("gate").gate
+    said = judge(task, p.min_accuracy, against)
+    cascaded(task, p.max_sent_on)
+    print(said)

@@ -165,3 +165,16 @@ def test_the_exit_code(toy: settings.Task, project: Project) -> None:
         1,
         True,
     ), out
+
+
+def test_the_cascade_may_send_on_no_more_than_it_is_allowed_to(toy: settings.Task) -> None:
+    gate.cascaded(toy, None)
+    with pytest.raises(UserError, match=r"^reports/tables/cascade.csv: no cascade, .* to null$"):
+        gate.cascaded(toy, 0.3)
+    sent = {"student": 0, "cascade": 31, "teacher": 100}
+    table = [{"slice": "a", "who": who, "rows": 100, "sent": sent[who]} for who in sent]
+    table += [{"slice": "b", "who": "cascade", "rows": 10, "sent": 10}]
+    compare.write_csv(Path("reports/tables/cascade.csv"), table)
+    gate.cascaded(toy, 0.31)
+    with pytest.raises(UserError, match=r"sends on 31\.0% of the test rows, expected 30\.0% "):
+        gate.cascaded(toy, 0.3)
