@@ -9,7 +9,8 @@ THERE = $(if $(shell command -v $(PYTHON) 2>&1),,$(error $(NONE)))
 SETUP = $(THERE)$(PYTHON) -m potstill.commands.setup
 LINT = ruff check && ruff format --check && lint-imports && hadolint Dockerfile
 JOBS ?= 1
-FAST = -n logical --maxprocesses 4 --dist loadfile -m "not slow" # the slow ones need all cores
+FAST = -n logical --maxprocesses 4 --dist loadfile -m "not slow"
+SLOW_ONES = -n logical --maxprocesses 2 --dist loadfile -m slow # with models: 4 GB each
 AS = # not make's own, the assembler
 one = '$(subst ','\'',$(1))' # one word for the shell, whatever signs it has
 BEHIND = $(if $(CASCADE),--cascade) $(STREAM:%=--stream %) $(DOWN:%=--down %) \
@@ -124,7 +125,7 @@ profile: .venv/ready ## write a recipe into params.yaml: NAME=standard, quality,
 	@$(POTSTILL) profile $(NAME)
 
 test: .venv/ready ## lint, types, tests; SLOW=1 adds the real runs (DVC, ms-swift, vLLM)
-	@$(LINT) && $(PY) -m mypy && $(PY) -m pytest $(FAST) $(if $(SLOW),&& $(PY) -m pytest -m slow)
+	@$(LINT) && $(PY) -m mypy && $(PY) -m pytest $(FAST) $(if $(SLOW),&& $(PY) -m pytest $(SLOW_ONES))
 
 base: .venv/ready ## make models/tiny-base again from scratch (hours)
 	@$(PY) -m base.train

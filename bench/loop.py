@@ -5,8 +5,8 @@ student must be (`make repro`). Then, by the product's own commands: the student
 scripted teacher behind it; 200 requests come whose layouts no training row has (UNSEEN of
 data/rows.py, of other places than the gold rows'); `drift` says that what is asked has changed;
 `harvest` makes seeds of what was hard; `repro` trains the next student. Prints what each command
-says and the right gold rows of both students, by slice, with the exact McNemar test. The requests
-of the gold rows themselves are never sent.
+says and the right gold rows of both students, by slice, with the exact McNemar test. The gold rows
+themselves are never sent. Some 25 minutes on two cores; **not yet run** to its end.
 """
 
 import os
