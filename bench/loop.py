@@ -10,16 +10,12 @@ themselves are never sent. Some 25 minutes on two cores; **not yet run** to its 
 training begins.
 """
 
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ from data import rows
 from potstill.core import project
 from potstill.core.jsonl import squeeze
 from potstill.evaluation import compare
+from potstill.serving import quantize
 
 REQUESTS, USERS = 200, 4
 KEY = "the-key-of-the-bench"
@@ -48,27 +45,6 @@ def run(folder: Path, *command: str) -> int:
     code = subprocess.run([sys.executable, "-m", "potstill", *command], cwd=folder).returncode
     print(f"(exit code {code}, {time.monotonic() - start:.0f} s)", flush=True)
     return code
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """The URL of the student behind `potstill serve`, until the end of the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "potstill", "serve", "--cascade", "--port", str(port)]
-    child = subprocess.Popen(command, cwd=folder, env=os.environ | {"SERVE_API_KEY": KEY})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while child.poll() is None:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/health").status_code == 200:
-                    break
-            time.sleep(0.5)
-        yield url
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait()
 
 
 def right(folder: Path) -> dict[str, list[bool]]:
@@ -91,7 +67,12 @@ def main() -> None:
     assert count == 1
     path.write_text(text)
     before = right(folder)
-    with server(folder) as url, ThreadPoolExecutor(USERS) as users:
+    command = [sys.executable, "-m", "potstill", "serve", "--cascade"]
+    with (
+        chdir(folder),
+        quantize.server(command, {"SERVE_API_KEY": KEY}) as url,
+        ThreadPoolExecutor(USERS) as users,
+    ):
         client = httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, timeout=300)
 
         def ask(text: str) -> Any:

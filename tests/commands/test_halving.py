@@ -77,6 +77,7 @@ def test_the_better_half_goes_on_and_the_last_two_see_all_rows(
         (["--rows", "0", "1", "lora_rank=4,8"], "ROWS from 1 up, and no JOBS"),
         (["--rows", "100", "2", "lora_rank=4,8"], "ROWS from 1 up, and no JOBS"),
         (["--rows", "100", "1", "split.train_rows=4,8"], "^S has split.train_rows, which ROWS"),
+        (["--rows", "100", "1", "near_duplicate=0.8,0.9"], "^S has near_duplicate, which"),
     ],
 )
 def test_what_cannot_be_halved(
