@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from tests.conftest import ROOT, Project
 
 ROWS, SHARDS = 20, 2
 PARTS = Path(".cache/shards/predict-sft")
+PREDICTED = Path("data/5-predictions/sft/test.jsonl")
 SBATCH = """#!/bin/sh
 # a cluster that has one node and does one after the other
 for word; do case "$word" in
@@ -76,7 +78,7 @@ def predicted(project: Project, **env: str) -> bytes:
     code, out = project.run("stages.predict", "sft", **own)
     assert code == 0, out
     assert not PARTS.exists()
-    return Path("data/5-predictions/sft/test.jsonl").read_bytes()
+    return PREDICTED.read_bytes()
 
 
 def ledger() -> list[str]:
@@ -382,42 +384,73 @@ def test_a_real_slurm_cluster_makes_the_same_bytes(
 
 
 @pytest.fixture
-def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray, which is no part of the environment, for this process and those it starts."""
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of Ray, with a head that does no work. Ray is no part of the environment: it is
+    installed for this process and those it starts."""
     options, env = uv.settings(sys.executable)
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", *options]
     command += ["--require-hashes", "-r", str(ROOT / "requirements/ray.lock")]
     subprocess.run([*command, "--target", str(tmp_path / "ray")], env=env, check=True)
     monkeypatch.syspath_prepend(tmp_path / "ray")
-    found = os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path / "ray")])
+    found = os.pathsep.join([os.environ.get("PYTHONPATH", str(ROOT)), str(tmp_path / "ray")])
     monkeypatch.setenv("PYTHONPATH", found)
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    monkeypatch.setenv("LAUNCHER", "ray")
+    try:
+        yield made
+    finally:
+        made.shutdown()
 
 
 @pytest.mark.slow
 def test_a_real_ray_cluster_makes_the_same_bytes(
-    rows: list[jsonl.Row], project: Project, ray: None
+    rows: list[jsonl.Row], project: Project, cluster: Any
 ) -> None:
-    from ray.cluster_utils import Cluster
+    """Also after the coordinator was killed, and when a node is lost."""
+    here = predicted(project, LAUNCHER="local")
+    nodes = [cluster.add_node(num_cpus=1) for _ in "ab"]
+    env = {"PYTHONPATH": os.environ["PYTHONPATH"]}
+    assert predicted(project, **env) == here
+    assert ledger() == sorted([row["text"] for row in rows] * 2)
+    last = rows[_places(rows)[-1][0]]["text"]
+    own = {"FAKE_VLLM_STOPS": last, "FAKE_VLLM_WAITS": "1"}
 
-    here = predicted(project)
-    cluster = Cluster()
-    try:
-        for _ in "ab":
-            cluster.add_node(num_cpus=1)
-        env = {"LAUNCHER": "ray", "RAY_ADDRESS": cluster.address}
-        env |= {"PYTHONPATH": os.environ["PYTHONPATH"]}
-        assert predicted(project, **env) == here
-        assert ledger() == sorted([row["text"] for row in rows] * 2)
-        last = rows[_places(rows)[-1][0]]["text"]
-        own = {"FAKE_VLLM_STOPS": last, "FAKE_VLLM_WAITS": "1"}
-        stage = project.start("stages.predict", "sft", **env, **own)
-        while not Path("stopped").exists():  # a shard waits, on one of the nodes
+    def begun() -> tuple["subprocess.Popen[str]", int]:
+        """The stage and its last shard, which waits on one of the nodes."""
+        shutil.rmtree("data/5-predictions")
+        stage, stopped = project.start("stages.predict", "sft", **env, **own), Path("stopped")
+        while not stopped.exists() or not stopped.read_text():
             assert stage.poll() is None
             time.sleep(0.1)
-        stage.kill()  # the coordinator; what it had begun is waited for
-        stage.communicate()
-        os.kill(int(Path("stopped").read_text()), signal.SIGKILL)
-        assert predicted(project, **env) == here
-        assert ledger() == sorted([row["text"] for row in rows] * 3)
-    finally:
-        cluster.shutdown()
+        return stage, int(stopped.read_text())
+
+    stage, shard = begun()
+    stage.kill()
+    stage.communicate()
+    os.kill(shard, signal.SIGKILL)  # what the stage had begun is waited for
+    assert predicted(project, **env) == here
+    assert ledger() == sorted([row["text"] for row in rows] * 3)
+
+    Path("stopped").unlink()
+    stage, shard = begun()
+    above = list(ancestors(shard))
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+    [raylet] = raylets.keys() & above
+    cluster.remove_node(raylets[raylet], allow_graceful=False)
+    for pid in reversed(above[: above.index(raylet)]):  # all that ran there is gone, too
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    out = stage.communicate()[0]
+    assert stage.returncode == 0, out
+    assert PREDICTED.read_bytes() == here
+    assert ledger() == sorted([row["text"] for row in rows] * 4)
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    """The process and those that began it."""
+    while pid:
+        yield pid
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

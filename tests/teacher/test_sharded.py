@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,6 +27,7 @@ from potstill.teacher import asking, client, lease, shard
 from potstill.teacher.journal import GROUP, Journal
 from tests.conftest import KEY, Body, FakeTeacher, Project
 from tests.inference.test_sharded import RAY, executable
+from tests.inference.test_sharded import cluster as cluster
 from tests.inference.test_sharded import slurm as slurm
 
 N, SHARDS, CONCURRENCY = 200, 2, 8
@@ -132,6 +134,17 @@ def test_a_real_slurm_cluster_asks_the_same(ready: Project, ledger: Ledger, slur
     assert stage.returncode == 0, out
     assert ANSWERS.read_bytes() == whole
     assert set(ledger.asked.values()) == {2}
+
+
+@pytest.mark.slow
+def test_a_real_ray_cluster_asks_the_same(ready: Project, ledger: Ledger, cluster: Any) -> None:
+    whole = generated(ready, "one", LAUNCHER="local")
+    ready.set(teacher_shards=SHARDS)
+    for _ in "ab":
+        cluster.add_node(num_cpus=1)
+    assert generated(ready, "two", PYTHONPATH=os.environ["PYTHONPATH"]) == whole
+    assert set(ledger.asked.values()) == {2}
+    assert ledger.keys == {f"Bearer {KEY}"}
 
 
 def wait(until: Callable[[], bool], *stages: "subprocess.Popen[str]") -> None:
