@@ -4,7 +4,8 @@ Needs tasks/postal with its predictions (`make repro TASK=postal`); without them
 peers alone. The peers:
 
 crf       usaddress's features and its kind of model (python-crfsuite), trained on the student's own
-          training rows, with the settings of its own tool (parserator) and with crfsuite's defaults
+          training rows, and on those alone that people labelled; each with the settings of its own
+          tool (parserator) and with crfsuite's defaults
 regex     a regular expression
 shipped   the CRF that comes with usaddress: it has seen every row, so it is no peer, but it says
           how far the labels can be learnt
@@ -31,7 +32,7 @@ from potstill.core.jsonl import Row
 from potstill.evaluation import statistics
 from potstill.inference import engine, few_shot, quoting
 from potstill.task import settings
-from tasks.postal.data import fetch, rows
+from tasks.postal.data import fetch, labels, rows
 
 PACKAGES = ["usaddress==0.5.16", "python-crfsuite==0.9.12"]
 HOME = project.cache() / "bench/postal"
@@ -95,14 +96,14 @@ ADDRESS = re.compile(
 )
 
 
-def regex(text: str) -> rows.Answer:
+def regex(text: str) -> labels.Answer:
     """The fields that the regular expression finds in a line."""
     found = ADDRESS.match(text)
     parts = found.groupdict() if found else {}
-    return {field: (parts.get(field) or "").strip(rows.ENDS) or None for field in rows.FIELDS}
+    return {field: (parts.get(field) or "").strip(labels.ENDS) or None for field in labels.FIELDS}
 
 
-def crfs(train: list[rows.Labelled], tests: list[Row]) -> dict[str, list[rows.Answer | None]]:
+def crfs(train: list[labels.Labelled], tests: list[Row]) -> dict[str, list[labels.Answer | None]]:
     """What each CRF answers; None where it puts a field in two places."""
     python = HOME / "bin/python"
     if not python.is_file():
@@ -120,7 +121,7 @@ def crfs(train: list[rows.Labelled], tests: list[Row]) -> dict[str, list[rows.An
     )
     return {
         name: [
-            rows.answer(rows.Labelled(row["text"], [rows.Word(*word) for word in words]))
+            labels.answer(labels.Labelled(row["text"], [labels.Word(*word) for word in words]))
             for row, words in zip(tests, found, strict=True)
         ]
         for name, found in json.loads(done.stdout).items()
@@ -181,10 +182,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", action="store_true")
     models = parser.parse_args().models
-    known = {
-        jsonl.row_id({"text": row.line.text}): row.line
-        for row in rows.rows(rows.read(fetch.sdist(rows.SDIST, rows.SHA256)))[0]
-    }
+    archive = fetch.sdist(labels.SDIST, labels.SHA256)
+    made, _ = labels.rows(labels.read(archive))
+    own = {jsonl.row_id({"text": row.line.text}) for row in made}
+    made += rows.added(archive, made)
+    known = {jsonl.row_id({"text": row.line.text}): row.line for row in made}
     with contextlib.chdir(project.ROOT / "tasks/postal"):
         t = settings.load()
         registry.validate(t)
@@ -195,7 +197,11 @@ def main() -> None:
             if (answers := predicted(t, name, tests)) is not None:
                 said[name] = answers
         said |= asked(t, tests, train) if models else {}
-        said |= crfs([known[row["id"]] for row in train], tests)
+        lines = [known[row["id"]] for row in train]
+        people = [known[row["id"]] for row in train if row["id"] in own]
+        alone = crfs(people, tests)
+        said |= crfs(lines, tests)
+        said |= {f"{name}, people's lines": alone[name] for name in SETTINGS}
         said["regex"] = [regex(row["text"]) for row in tests]
         marks = {
             name: [

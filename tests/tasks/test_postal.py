@@ -15,7 +15,7 @@ from potstill.checks import registry
 from potstill.core import project
 from potstill.core.errors import UserError
 from potstill.task import settings
-from tasks.postal.data import fetch, rows
+from tasks.postal.data import fetch, labels, recombine, rows
 from tests.conftest import ROOT
 
 HOME = ROOT / "tasks/postal"
@@ -49,18 +49,18 @@ def xml(text: str) -> str:
     return f"<AddressString>{inner}</AddressString>"
 
 
-def line(text: str) -> rows.Labelled:
-    return rows.labelled(ET.fromstring(xml(text)))
+def line(text: str) -> labels.Labelled:
+    return labels.labelled(ET.fromstring(xml(text)))
 
 
 def archive(folder: Path, *lines: str) -> Path:
     """A distribution with these lines in its first file."""
-    path = folder / rows.SDIST
+    path = folder / labels.SDIST
     with tarfile.open(path, "w:gz") as tar:
-        for name in rows.FILES:
-            inner = "\n".join(map(xml, lines)) if name == rows.FILES[0] else ""
+        for name in labels.FILES:
+            inner = "\n".join(map(xml, lines)) if name == labels.FILES[0] else ""
             data = f"<AddressCollection>{inner}</AddressCollection>".encode()
-            member = f"{rows.SDIST.removesuffix('.tar.gz')}/training/{name}.xml"
+            member = f"{labels.SDIST.removesuffix('.tar.gz')}/training/{name}.xml"
             info = tarfile.TarInfo(member)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -88,16 +88,16 @@ WHO = "who:Quill who:&amp; who:Co house:Mill num:9 st:Elm city:Avon state:IL zip
     ],
 )
 def test_fields_and_slice_of_a_line(text: str, expected: str, part: str) -> None:
-    found = rows.answer(labelled := line(text))
+    found = labels.answer(labelled := line(text))
     assert found is not None
     assert " ".join((value or "-").replace(" ", "_") for value in found.values()) == expected
-    assert rows.slice_of(labelled, found) == part
+    assert labels.slice_of(labelled, found) == part
 
 
 def test_what_is_no_row_is_counted(tmp_path: Path) -> None:
     given = [PLAIN, PLAIN.replace(",", "").lower(), UNIT, "num:9", "num:9 city:Avon num:8"]
     given += ["st:Elm and:at st:Oak city:Avon"]
-    made, left = rows.rows(rows.read(archive(tmp_path, *given)))
+    made, left = labels.rows(labels.read(archive(tmp_path, *given)))
     assert [row.line.text for row in made] == [line(PLAIN).text, line(UNIT).text]
     assert left == {
         "there twice": 1,
@@ -117,7 +117,7 @@ def test_a_family_is_on_one_side_and_each_value_stands_in_its_line(
         for city, unit in (("Avon", ""), ("avon", ""), ("Bern", " occ:Apt id:3"), ("Lodi", ""))
     ]
     sides = defaultdict(set)
-    made, left = rows.rows(lines)
+    made, left = labels.rows(lines)
     for row in made:
         key = (row.answer["street"] or "").lower(), (row.answer["city"] or "").lower()
         sides[key].add(row.gold)
@@ -139,12 +139,61 @@ def test_a_family_is_on_one_side_and_each_value_stands_in_its_line(
         assert registry.check(t, {"text": user, "expected": json.loads(answer)}, answer) == []
 
 
+def test_more_lines_are_labelled_and_of_no_gold_family() -> None:
+    """Each value of a new line is what its labels say and comes from the training side; the same
+    lines come each time; a line taken apart is the line. Of the register come other families."""
+    streets = ["Ash", "Birch", "Cedar", "Dogwood", "Elm", "Fir", "Gum", "Hazel", "Ivy", "Juniper"]
+    given = [
+        f"num:{number} st:{name} kind:{kind} {unit} city:{city}, state:{state} zip:6{number:04}"
+        for number, (name, kind, unit, city, state) in enumerate(
+            (name, kind, unit, city, state)
+            for name in streets
+            for kind, unit in (("St.,", "occ:Apt id:3"), ("AVE", ""))
+            for city, state in (("Avon", "IL"), ("bern", "Ohio"))
+        )
+    ]
+    given += [
+        "who:Quill who:&amp; who:Co num:9 st:Elm city:Avon state:IL",
+        "box:Box boxid:7, city:X",
+    ]
+    made, _ = labels.rows(map(line, given))
+    for row in made:
+        again = recombine.joined(recombine.parts(row.line))
+        assert again == row.line._replace(words=again.words)
+        assert labels.answer(again) == row.answer
+    lines = [line(PLAIN), line(UNIT), line("num:9 st:Quay city:Bern")]  # gold, known, new
+    register = labels.registered(lines, made, 2)
+    assert [row.line for row in register] == lines[2:] and not register[0].gold
+    new = list(recombine.recombined(made, register, 3))
+    assert new == list(recombine.recombined(made, register, 3))
+    learnt = [row for row in made if not row.gold]
+    assert 2 * len(learnt) < len(new) <= 3 * len(learnt)
+    assert len({labels.key(row.line.text) for row in made + new}) == len(made + new)
+    assert {row.family for row in new} <= {row.family for row in learnt}
+    known = {letters(value) for row in learnt for value in row.answer.values() if value}
+    known |= {letters(row.answer["street"] or "") for row in register}
+    for row in new:
+        assert not row.gold and row.answer == labels.answer(row.line)
+        assert not labels.is_gold(labels.family_of(row.line.text, row.answer))
+        values = [value for value in row.answer.values() if value]
+        assert len(values) > 1 and all(value in row.line.text for value in values)
+        own = {letters(value) for field, value in row.answer.items() if value and field != "unit"}
+        assert own <= known  # two units may be one
+    assert any(row.answer["recipient"] for row in new)
+    assert any(row.line.text.isupper() for row in new)
+
+
+def letters(value: str) -> str:
+    """A value but for case and the order of its letters, which a misspelling changes."""
+    return "".join(sorted(value.lower()))
+
+
 def test_a_label_that_nothing_is_said_of_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SHORT, "new", "PlanetName")
     with pytest.raises(UserError, match="tag PlanetName is unknown, expected those of FIELDS"):
-        rows.read(archive(tmp_path, PLAIN, "num:9 new:Mars"))
+        labels.read(archive(tmp_path, PLAIN, "num:9 new:Mars"))
 
 
 FILE = "thing-1.0.tar.gz"
