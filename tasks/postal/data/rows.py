@@ -1,6 +1,7 @@
 """Make the rows of the postal task: `python -m tasks.postal.data.rows` writes data/gold.jsonl and
 data/own/messages.jsonl. data/dvc.yaml runs it before the pipeline. The gold rows are lines that
-people labelled (labels.py); the own rows are the others and those that recombine.py makes of them.
+people labelled (labels.py); the own rows are the others, those that recombine.py makes of them, and
+some of a county's register.
 
 A gold row: {"id": "…", "text": "9 Elm St Apt 2, Avon IL 61415", "slice": "unit",
              "gold": {"recipient": null, "number": "9", "street": "Elm St", "unit": "Apt 2", …}}
