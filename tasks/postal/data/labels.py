@@ -21,7 +21,7 @@ from potstill.core.jsonl import row_id
 SDIST = "usaddress-0.5.16.tar.gz"
 SHA256 = "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6"
 FILES = ("labeled", "us50_messiest_manual_label", "us50_train_tagged", "multi_word_state_addresses")
-REGISTER = "openaddress_us_ia_linn"  # 95,156 addresses of a county, tagged by a program
+REGISTER = "openaddress_us_ia_linn"  # 95,156 addresses of a county, from OpenAddresses
 GOLD_SHARE = 0.3  # of the families
 ENDS = ' ,;:"-'  # what no value begins or ends with
 FIELDS = {
