@@ -1,6 +1,6 @@
-"""5-predictions/{sft,dpo,grpo}/valid.jsonl → 6-choice.json: which model ships, by the validation
-rows alone; without dpo or grpo it is sft. models/student is a copy of it, for serving and
-quantising.
+"""5-predictions/{sft,dpo,grpo,gkd}/valid.jsonl → 6-choice.json: which model ships, by the
+validation rows alone; without an alignment it is sft. models/student is a copy of it, for serving
+and quantising.
 
 6-choice.json: {"ship": "dpo", "why": "dpo wins (…)", "valid": {"rows": 389, "sft": 300, "dpo": 340,
 "p": 0.0001, …}}; valid: null without an alignment
@@ -10,20 +10,20 @@ import shutil
 from typing import Any
 
 from potstill.core import jsonl, params, stage
-from potstill.core.models import aligned
+from potstill.core.models import UNALIGNED, aligned
 from potstill.evaluation import choose
 from potstill.inference import predictions
 from potstill.task import settings
-from potstill.training import grpo, model_folder, run
+from potstill.training import alignment, model_folder, run
 
 
 def main() -> None:
     p = params.load("models")
     t = settings.load()
-    found: dict[str, Any] = {"ship": "sft", "why": "models has no dpo and no grpo", "valid": None}
+    found: dict[str, Any] = {"ship": "sft", "why": UNALIGNED, "valid": None}
     name = aligned(p.models)
-    if name and not grpo.learnt(t.models / name):
-        found["why"] = f"{name} has learnt nothing: no input was right sometimes"
+    if name and not alignment.learnt(t.models / name):
+        found["why"] = alignment.nothing(name)
     elif name:
         valid = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
         found_kept = t.inputs(t.data / "3-kept.jsonl", "output", empty=True)

@@ -9,19 +9,23 @@ report.json:    {"stage": "pairs", "pairs": 1900, "sources": {"prompt": {"in": 1
 Where models has grpo also the inputs that the student gets right sometimes, how many there are
 ("grpo" in report.json), and the checks that make the reward (potstill/dataset/sometimes.py):
 inputs.jsonl:   {"id": "…", "messages": [{"role": "system", …}, …], "row": {…}, "right": 1, "of": 4}
+Where it has gkd, how many inputs the student and its teacher have right ("gkd" in report.json), and
+where the teacher is better, the inputs (potstill/evaluation/gap.py):
+inputs.jsonl:   {"id": "…", "messages": [{"role": "system", …}, …], "teacher_prompt": "…"}
 """
 
 from pathlib import Path
 
 from potstill.checks import registry
 from potstill.core import jsonl, params, stage
-from potstill.dataset import frozen, preferences, reviews, sometimes
+from potstill.dataset import frozen, gap, preferences, reviews, sometimes
+from potstill.evaluation import gap as measured
 from potstill.task import settings
 from potstill.teacher import asking
 
 
 def main() -> None:
-    p = params.load("teacher", "pairs.rows", "models", "grpo.held_out")
+    p = params.load("teacher", "pairs.rows", "models", "grpo.held_out", "gkd.teacher")
     t = settings.load()
     registry.validate(t)
     rewarding = sometimes.rewarding(t, p.grpo.held_out) if "grpo" in p.models else None
@@ -49,6 +53,13 @@ def main() -> None:
         learnt, report["grpo"] = sometimes.inputs(rewarding, lessons, kept, samples)
         jsonl.write_some(folder / "inputs.jsonl", learnt)
         jsonl.write_json(folder / "checks.json", frozen.freeze(rewarding))
+    if "gkd" in p.models:
+        asked, own = gap.asked(lessons, kept, p.pairs.rows)
+        both = jsonl.read_some(t.data / "4-samples/gap.jsonl", "id", "student", "teacher")
+        report["gkd"] = measured.counts(t, asked, both, own)
+        if measured.better(report["gkd"]):
+            learnt = gap.inputs(t, asked, p.gkd.teacher is None)
+            jsonl.write_some(folder / "inputs.jsonl", learnt)
     jsonl.write_json(folder / "report.json", report)
     print(
         f"pairs: {len(found):,} preferences, of {len(ranked):,} answers ({len(kept):,} kept, "
@@ -58,6 +69,8 @@ def main() -> None:
     print(*preferences.table(report), sep="\n")
     if rewarding:
         print(f"grpo: {sometimes.said(report['grpo'])}")
+    if "gkd" in p.models:
+        print(f"gkd: {measured.said(report['gkd'])}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training and serving held against each other → 5-parity/: the base with the adapter on it answers
 the test rows (sft.jsonl), for score to compare with those of the merged model; where models has
-dpo or grpo, the sft student with the adapter of that, too (dpo.jsonl, grpo.jsonl). report.json
+dpo, grpo or gkd, the sft student with the adapter of that, too (such as dpo.jsonl). report.json
 counts training rows whose token ids are not the served ones.
 
 report.json: {"lessons": 100, "other_tokens": []}

@@ -5,7 +5,8 @@ base      the untrained model, with the teacher's long prompt
 examples  the same prompts again, of which score counts what changed between two runs of the same
           (A/A, again.jsonl), and with as many training rows as fit shown as examples (few-shot)
 sft, dpo  the trained models, with the student's short prompt; where models has dpo also to the
-          validation rows (valid.jsonl), by which `choose` picks one. No dpo, no answers of it.
+          validation rows (valid.jsonl), by which `choose` picks one. No dpo, no answers of it;
+          likewise grpo and gkd
 A row is that of potstill/inference/predictions.py; a file with no rows is not written. Where
 predict.grounded is true answers can only quote the row (potstill/inference/quoting.py).
 """

@@ -4,7 +4,7 @@ tables/, which compare the models, draw the loss curves and judge the fit.
 metrics.json:      {"rows": 400, "base": {"accuracy": 0.0, "low": 0.0, "high": 0.0095, "right": 0,
                    "wrong": 400, …}, "sft": {…}, "teacher": {…}}; where models has dpo also
                    "dpo": {…} and "ship": {"ship": "dpo", "why": "…", "valid": {…}, "test": {…}},
-                   and likewise for grpo
+                   and likewise for grpo and gkd
 cost.json:         {"answers": 4494, "kept_rows": 3802, "prompt_tokens": …, "spent": null, …}
 tables/slices.csv: kind,name,model,rows,right,share,low,high: keys, labels, lengths and slices
 tables/pairs.csv:  model,against,rows,fixed,broken,both,neither,p,smallest_difference

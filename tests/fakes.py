@@ -49,6 +49,7 @@ LOG = [
 REWARDS = {
     "dpo": {"rewards/chosen": 0.3, "rewards/margins": 0.5, "rewards/accuracies": 0.75},
     "grpo": {"reward": 0.5, "frac_reward_zero_std": 0.25, "completions/mean_length": 8.0},
+    "gkd": {"grad_norm": 0.5},
 }
 LOG += [
     {"epoch": 1.0, "eval_loss": 2.0, "eval_runtime": 0.123, "step": 4},

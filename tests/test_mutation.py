@@ -45,7 +45,7 @@ SPECS = specs()
 STAGES = [stage for stage in SPECS if stage != "merge"]  # merge reads no rows
 # judge reads nothing without judge.model; report shows what score has read before it; the alignment
 # here is dpo; further seeds have what sft has
-LEFT_OUT = ("judge", "report", "predict@grpo", "sft_seeds", "predict_seeds")
+LEFT_OUT = ("judge", "report", "predict@grpo", "predict@gkd", "sft_seeds", "predict_seeds")
 MADE = re.compile(r"data/([1-9]-[^/]+\.jsonl)")
 IN_FOLDERS = {  # what a stage reads of the folders that it depends on
     "pairs": ["4-samples/samples.jsonl"],
@@ -58,7 +58,7 @@ IN_FOLDERS = {  # what a stage reads of the folders that it depends on
         "5-parity/sft.jsonl",
         "5-parity/dpo.jsonl",
         "5-predictions/examples/again.jsonl",
-        *(f"5-predictions/{model}/test.jsonl" for model in MODELS if model != "grpo"),
+        *(f"5-predictions/{model}/test.jsonl" for model in MODELS if model not in ("grpo", "gkd")),
     ],
 }
 

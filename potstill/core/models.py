@@ -22,7 +22,7 @@ class Model:
     few_shot: bool = False
 
 
-SFT, DPO, GRPO = (Path(f"models/{name}/merged") for name in ("sft", "dpo", "grpo"))
+SFT, DPO, GRPO, GKD = (Path(f"models/{name}/merged") for name in ("sft", "dpo", "grpo", "gkd"))
 MODELS = {
     "base": Model("before", "before", "#9aa3ad", "#7d868f", "teacher"),
     "examples": Model(
@@ -31,9 +31,11 @@ MODELS = {
     "sft": Model("after", "after", "#2458a6", "#8ab4f8", "student", SFT),
     "dpo": Model("after, aligned", "after, aligned", "#7a3fa0", "#c79be8", "student", DPO),
     "grpo": Model("after, rewarded", "after, rewarded", "#2f7d5b", "#7fd1a8", "student", GRPO),
+    "gkd": Model("after, corrected", "after, corrected", "#b03a6e", "#f29ac0", "student", GKD),
     "teacher": Model("teacher", "the teacher", "#c0562f", "#f08e62", "teacher"),
 }
-ALIGNED = ("dpo", "grpo")  # what may come after sft, one of them
+ALIGNED = ("dpo", "grpo", "gkd")  # what may come after sft, one of them
+UNALIGNED = "models has no dpo, no grpo and no gkd"
 
 
 def aligned(models: Container[str]) -> str | None:

@@ -32,12 +32,14 @@ HUB = re.compile(r"(?!models/|[./~])[^/]+/[^/]+")  # a model's name there
 
 def load(*names: str) -> SimpleNamespace:
     """The named parameters; a section (`teacher`) is a namespace, `predict.dtype` is one of its
-    values. One of OF_TASK that is null has the value of task.yaml; a `model` that has to be
-    converted is the folder that weights.prepare makes. Raises UserError when any parameter of
-    params.yaml does not fit schemas/params.json."""
+    values. One of OF_TASK that is null has the value of task.yaml; a `model` or `gkd.teacher` that
+    has to be converted is the folder that weights.prepare makes. Raises UserError when any
+    parameter of params.yaml does not fit schemas/params.json."""
     params, rules = parse(read_text(PATH), PATH), schema()
     validate(params)
     params["model"] = weights.folder(params["model"], params["model_revision"])
+    if (gkd := params["gkd"])["teacher"]:
+        gkd["teacher"] = weights.folder(gkd["teacher"], gkd["teacher_revision"])
     of_task = lockfile.read_yaml(TASK) or {}
     for name, (key, default) in OF_TASK.items():
         section, _, last = name.rpartition(".")
@@ -62,6 +64,15 @@ def student() -> tuple[str, str]:
     params = parse(read_text(PATH), PATH)
     validate(params)
     return params["model"], params["model_revision"]
+
+
+def open_teacher() -> tuple[str, str] | None:
+    """`gkd.teacher` and its revision as params.yaml has them; None where no student learns from
+    such a model. Raises UserError as `load` does."""
+    params = parse(read_text(PATH), PATH)
+    validate(params)
+    teacher = params["gkd"]["teacher"] if "gkd" in params["models"] else None
+    return (teacher, params["gkd"]["teacher_revision"]) if teacher else None
 
 
 def check() -> None:
@@ -170,16 +181,18 @@ def validate(params: dict[str, Any], path: Path = PATH) -> None:
     if params["seeds"][:1] not in ([], [params["seed"]]):
         wrong = f"{_line(path, 'seeds')}: seeds begins with {params['seeds'][0]}"
         raise UserError(f"{wrong}, expected {params['seed']}, the value of seed: put it first")
-    model, revision = params["model"], params["model_revision"]
-    if not_right := weights.wrong(model, revision):
-        raise UserError(f"{_line(path, not_right.split()[0])}: {not_right}")
-    if weights.is_gguf(model):
-        return
-    local = not HUB.fullmatch(model) or (ROOT / model).exists()
-    if not local and not re.fullmatch("[0-9a-f]{40}", revision):
-        wrong = f"{_line(path, 'model_revision')}: model_revision is {revision}"
-        right = f"the commit of {model} on the hub, 40 hex digits"
-        raise UserError(f"{wrong}, expected {right}: what a branch or tag stands for may change")
+    for name in ("model", "gkd.teacher"):
+        model, revision = values[name], values[f"{name}_revision"]
+        if model is None:
+            continue
+        if not_right := weights.wrong(model, revision, name):
+            raise UserError(f"{_line(path, not_right.split()[0])}: {not_right}")
+        local = not HUB.fullmatch(model) or (ROOT / model).exists() or weights.is_gguf(model)
+        if not local and not re.fullmatch("[0-9a-f]{40}", revision):
+            wrong = f"{_line(path, f'{name}_revision')}: {name}_revision is {revision}"
+            right = f"the commit of {model} on the hub, 40 hex digits"
+            branch = "what a branch or tag stands for may change"
+            raise UserError(f"{wrong}, expected {right}: {branch}")
 
 
 def near(name: object, known: Iterable[str], prefix: str = "", many: str = "") -> str:

@@ -95,8 +95,11 @@ def running_once() -> Iterator[None]:
         preflight.look(name)
         recorded = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # no name without DVC
         before = record.read(recorded)
-        if "model" in (record.spec(name.replace(" ", "@")).get("params") or []):
+        named = record.spec(name.replace(" ", "@")).get("params") or []
+        if "model" in named:
             weights.prepare_student(*params.student())
+        if ("gkd" in named or "gkd.teacher" in named) and (teacher := params.open_teacher()):
+            weights.prepare(*teacher)
         other = record.watch(recorded, before)
         yield
         record.verify(recorded, before, started(), other)

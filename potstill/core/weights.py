@@ -95,28 +95,28 @@ def said(model: str, revision: str) -> str | None:
     return f"{model}: weights {how} {file}{of} (SHA-256 {source.sha256[:12]}…)"
 
 
-def wrong(model: str, revision: str) -> str | None:
-    """What is wrong with the two as params.yaml has them, beginning with the parameter's name; None
-    for nothing."""
+def wrong(model: str, revision: str, name: str = "model") -> str | None:
+    """What is wrong with the parameter `name` and its revision as params.yaml has them, beginning
+    with the parameter's name; None for nothing."""
     if is_gguf(model):
         if SHA256.fullmatch(revision):
             return None
         if not path(model).is_file():
-            return f"model is {model}, and there is no such file"
+            return f"{name} is {model}, and there is no such file"
         return (
-            f"model_revision is {revision}, expected the SHA-256 of {model}, by which dvc.lock "
+            f"{name}_revision is {revision}, expected the SHA-256 of {model}, by which dvc.lock "
             f"knows the weights: {_sha256(path(model))}"
         )
-    if model != TINY and path(model).is_dir():
+    if (name, model) != ("model", TINY) and path(model).is_dir():
         if revision == (found := folder_sha256(path(model))):
             return None
         return (
-            f"model_revision is {revision}, expected the SHA-256 of the files of {model}, by which "
-            f"dvc.lock knows the weights: {found}"
+            f"{name}_revision is {revision}, expected the SHA-256 of the files of {model}, by "
+            f"which dvc.lock knows the weights: {found}"
         )
     if "/" not in model and not path(model).exists() and model not in catalogue():
         known = f"or one of {', '.join(catalogue())}"
-        return f"model is {model}, expected a folder, a GGUF file, a name on the hub, {known}"
+        return f"{name} is {model}, expected a folder, a GGUF file, a name on the hub, {known}"
     return None
 
 

@@ -22,6 +22,7 @@ HOPS = {  # the floor comes first
     "adapter on its base to merged": ("sft", "adapter"),
     "dpo's adapter on sft to merged": ("dpo", "adapter-dpo"),
     "grpo's adapter on sft to merged": ("grpo", "adapter-grpo"),
+    "gkd's adapter on sft to merged": ("gkd", "adapter-gkd"),
 }
 SERVED = "training rows: other tokens where served"
 

@@ -10,7 +10,7 @@ from potstill.core.models import MODELS, aligned
 from potstill.inference import engine, few_shot, predictions, sharded
 from potstill.inference.quoting import Grammars
 from potstill.task.settings import Task
-from potstill.training import grpo, model_folder
+from potstill.training import alignment, model_folder
 
 
 def untrained(t: Task, name: str, p: SimpleNamespace) -> None:
@@ -57,7 +57,7 @@ def trained(t: Task, name: str, weights: Path, p: SimpleNamespace) -> None:
     folder = jsonl.fresh_folder(predictions.folder(t, name))
     if name not in p.models:
         print(f"predict: nothing to do, models has no {name}")
-    elif not grpo.learnt(weights.parent):
+    elif not alignment.learnt(weights.parent):
         print(f"predict: nothing to do, align trained no {name}")
     else:
         model_folder.check_folder(weights, "run `make repro` first")

@@ -26,12 +26,14 @@ def predict(
     batches: list[list[Chat]],
     p: SimpleNamespace,
     *rest: Any,
+    apart: bool = False,
     **more: Any,
 ) -> list[list[Answer]]:
-    """As engine.predict, in p.shards parts by the `ids` of the chats of each batch. The first part
-    that has any is the one that is timed; part number i draws with the seed plus i. Raises
-    UserError as engine.predict and shards.run do."""
-    if p.shards == 1 and launch.is_here():
+    """As engine.predict, in p.shards parts by the `ids` of the chats of each batch; a single one is
+    answered in this process, unless it is to be `apart`. The first part that has any is the one
+    that is timed; part number i draws with the seed plus i. Raises UserError as engine.predict and
+    shards.run do."""
+    if p.shards == 1 and launch.is_here() and not apart:
         return engine.predict(model, batches, p, *rest, **more)
     places = [shards.split(of_batch, p.shards) for of_batch in ids]
     timed, grammars = more.pop("timed", None), more.pop("grammars", None) or [None] * len(batches)

@@ -8,13 +8,12 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
-from potstill.core import jsonl, project
+from potstill.core import project
 from potstill.core.jsonl import Row
-from potstill.training import model_folder, run, swift
+from potstill.training import run, swift
 
 INPUTS = project.DATA / "4-pairs/inputs.jsonl"  # what the student gets right sometimes
 CHECKS = INPUTS.with_name("checks.json")  # what makes the reward
-REPORT = "report.json"  # of models/grpo: {"rows": 120}, 0 where nothing could be learnt
 REWARD = "checks"
 PLUGIN = Path(__file__).parent / "plugins/reward.py"
 # The columns of curves.csv, each with its name in the log
@@ -38,9 +37,6 @@ def config(p: SimpleNamespace, rows: int, path: Path, student: Path) -> swift.Co
         "per_device_train_batch_size": 1,  # an input: the steps are counted by these
     }
     given = {**vars(p), **own, "model": str(student), "model_revision": None}
-    drawing: swift.Config = {"use_vllm": False}
-    if model_folder.on_cuda():  # vLLM in the trainer's process, on the same GPU
-        drawing = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.4}
     return run.config(SimpleNamespace(**given), path) | {
         "rlhf_type": "grpo",
         "external_plugins": [os.path.relpath(PLUGIN)],
@@ -48,9 +44,7 @@ def config(p: SimpleNamespace, rows: int, path: Path, student: Path) -> swift.Co
         "num_generations": p.grpo.answers,
         "per_device_train_batch_size": p.grpo.answers,  # all answers to one input
         "dataset_shuffle": False,  # `in_steps` has done it
-        "temperature": p.pairs.temperature,
-        "max_completion_length": p.predict.max_tokens,
-        **drawing,
+        **swift.drawing(p),
     }
 
 
@@ -68,10 +62,3 @@ def in_steps(rows: list[Row], inputs: int, seed: int) -> list[Row]:
 def lesson(row: Row) -> Row:
     """A row of INPUTS as ms-swift reads it: the prompt, and what judges the answers, as a text."""
     return {"messages": row["messages"], "judged": json.dumps(row["row"], ensure_ascii=False)}
-
-
-def learnt(folder: Path) -> bool:
-    """Whether the alignment in a folder of models/ trained anything. Raises UserError where its
-    report is missing."""
-    path = folder / REPORT
-    return folder.name != "grpo" or jsonl.read_json(path)["rows"] > 0

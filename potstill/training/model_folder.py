@@ -24,16 +24,17 @@ SETTINGS = {
 }
 
 
-def at_hub(model: str) -> bool:
-    """Whether `model` of params.yaml is a name on the hub, such as Qwen/Qwen3-0.6B. Raises
-    UserError when it is neither such a name nor a folder with a whole model."""
+def at_hub(model: str, name: str = "model") -> bool:
+    """Whether `model`, the parameter `name` of params.yaml, is a name on the hub, such as
+    Qwen/Qwen3-0.6B. Raises UserError when it is neither such a name nor a folder with a whole
+    model."""
     if local(model).exists():
         check_folder(local(model))
         return False
     if HUB.fullmatch(model):
         return True
     raise UserError(
-        f"params.yaml: model is {model!r}, and there is no such folder: `git checkout {model}`, "
+        f"params.yaml: {name} is {model!r}, and there is no such folder: `git checkout {model}`, "
         "or `make base`"
     )
 

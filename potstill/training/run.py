@@ -20,7 +20,7 @@ from potstill.training import model_folder, scored, swift
 
 # Parameters that are not passed on as they are
 OURS = "model model_revision models quant_bits torch_dtype target_modules swift_args".split()
-OURS += "dpo_learning_rate dpo_num_train_epochs grpo pairs predict".split()
+OURS += "dpo_learning_rate dpo_num_train_epochs grpo gkd pairs predict".split()
 # Files of a checkpoint that no adapter needs: to resume from it; with folders of this machine
 ONLY_TO_RESUME = "optimizer.pt scheduler.pt rng_state* trainer_state.json training_args.bin".split()
 ABOUT_THE_RUN = "args.json additional_config.json README.md".split()
@@ -97,6 +97,7 @@ def step_count(p: dict[str, Any], train: Path) -> int:
     with train.open("rb") as lines:
         rows = sum(1 for _ in lines)
     batch = p["per_device_train_batch_size"] * p["gradient_accumulation_steps"]
+    batch //= p.get("num_generations", 1)  # grpo counts answers, of which a row has several
     return int(-(-rows // batch) * p["num_train_epochs"])
 
 

@@ -15,6 +15,7 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen, TimeoutExpired
+from types import SimpleNamespace
 from typing import Any
 
 from potstill.core.errors import UserError
@@ -55,6 +56,15 @@ def device_config(dtype: str) -> Config:
     bfloat16 = dtype == "bfloat16" and model_folder.has_bfloat16()
     own = {"torch_dtype": "float32", "bf16": bfloat16, "fp16": False, "use_cpu": True}
     return own | {"attn_impl": "eager", "gradient_checkpointing": False}
+
+
+def drawing(p: SimpleNamespace) -> Config:
+    """ms-swift's arguments for an alignment in which the model answers itself; `p` has the sections
+    pairs and predict. On a GPU vLLM answers in the trainer's process, on the same GPU."""
+    own: Config = {"use_vllm": False}
+    if model_folder.on_cuda():
+        own = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.4}
+    return own | {"temperature": p.pairs.temperature, "max_completion_length": p.predict.max_tokens}
 
 
 def render(config: Config) -> str:
@@ -123,7 +133,8 @@ def run(command: str, config: Config, folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", *flags] if flags else []
     module = ["-m", "potstill.training.swift", command, str(yaml)]
     arguments = [sys.executable, *launcher, *module]
-    env = os.environ | model_folder.environment(model_folder.at_hub(config["model"]))
+    models = [config[name] for name in ("model", "teacher_model") if name in config]
+    env = os.environ | model_folder.environment(any(map(model_folder.at_hub, models)))
     env |= {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
     env["HF_DATASETS_CACHE"] = str(folder.resolve() / "datasets")
     if "tensorboard" in named:  # beside the folder, which goes when all is well

@@ -58,8 +58,8 @@ def test_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
         ("ask_teacher", "predict: 500 rows, 0 cut off", "500 rows, 0 cut off"),
         (
             "choose",
-            "choose sft: models has no dpo and no grpo → models/student",
-            "models has no dpo and no grpo",
+            "choose sft: models has no dpo, no grpo and no gkd → models/student",
+            "models has no dpo, no grpo and no gkd",
         ),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
 
 def test_the_stages_are_counted_with_each_model() -> None:
     names = [name for name in repro.stage_names() if name.startswith("predict@")]
-    models = ("base", "examples", "sft", "dpo", "grpo")
+    models = ("base", "examples", "sft", "dpo", "grpo", "gkd")
     assert names == [f"predict@{model}" for model in models]
 
 
@@ -313,6 +313,6 @@ def test_eval_predicts_and_scores_only(project: Project, monkeypatch: pytest.Mon
     repro.evaluate()
     first, *stages = asked[0]
     assert first == "--single-item"
-    models = ("base", "examples", "sft", "dpo", "grpo")
+    models = ("base", "examples", "sft", "dpo", "grpo", "gkd")
     after = ["predict_seeds", "ask_teacher", "parity", "choose", "judge", "score", "report"]
     assert stages == [*(f"predict@{model}" for model in models), *after]

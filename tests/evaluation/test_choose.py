@@ -209,10 +209,10 @@ def test_without_dpo_the_sft_student_ships(ready: Project) -> None:
         Path(path).unlink()
     assert ready.run("stages.choose") == (
         0,
-        "choose sft: models has no dpo and no grpo → models/student\n",
+        "choose sft: models has no dpo, no grpo and no gkd → models/student\n",
     )
     assert shipped() == (
-        {"ship": "sft", "why": "models has no dpo and no grpo", "valid": None},
+        {"ship": "sft", "why": "models has no dpo, no grpo and no gkd", "valid": None},
         "sft",
     )
 

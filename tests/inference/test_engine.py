@@ -180,7 +180,7 @@ def test_a_missing_model_says_what_to_run(
 @pytest.mark.parametrize("arguments", [(), ("both",), ("teacher",), ("base", "sft")])
 def test_usage(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     with pytest.raises(
-        UserError, match=r"^usage: python -m stages.predict base\|examples\|sft\|dpo\|grpo$"
+        UserError, match=r"^usage: python -m stages.predict base\|examples\|sft\|dpo\|grpo\|gkd$"
     ):
         run(monkeypatch, *arguments)
 

@@ -30,13 +30,14 @@ from tests.second_scorer.statistics import (
 )
 
 WHOLE = "answer"  # the place of an answer that is no object
-MODELS = ("base", "examples", "sft", "dpo", "grpo", "teacher")
+MODELS = ("base", "examples", "sft", "dpo", "grpo", "gkd", "teacher")
 TOKENS = ("prompt_tokens", "completion_tokens")
 HOPS = {  # the model, and the predictions that should be the same; the floor comes first
     "base, predicted twice": ("base", "5-predictions/examples/again.jsonl"),
     "adapter on its base to merged": ("sft", "5-parity/sft.jsonl"),
     "dpo's adapter on sft to merged": ("dpo", "5-parity/dpo.jsonl"),
     "grpo's adapter on sft to merged": ("grpo", "5-parity/grpo.jsonl"),
+    "gkd's adapter on sft to merged": ("gkd", "5-parity/gkd.jsonl"),
 }
 
 

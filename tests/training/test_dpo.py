@@ -37,6 +37,7 @@ def ready(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("PYTHONPATH", fakes.install(project.dir / "fake"))
     fakes.model("models/sft/merged")
     jsonl.write_jsonl("data/4-pairs/pairs.jsonl", [pair(1), pair(2)])
+    jsonl.write_json("data/4-scoring/report.json", {"rows": 0})
     project.set(models=DPO)
     return project
 
@@ -62,8 +63,8 @@ def test_without_dpo_nothing_runs_and_an_old_alignment_goes(ready: Project) -> N
     ready.set(models=["base", "sft"])
     fakes.model("models/dpo/merged")
     code, out = run(ready, FAKE_SWIFT="fail")
-    assert (code, out) == (0, "align: nothing to do, models has no dpo and no grpo\n")
-    assert files("models/dpo") == files("models/grpo") == {"curves.csv"}
+    assert (code, out) == (0, "align: nothing to do, models has no dpo, no grpo and no gkd\n")
+    assert all(files(f"models/{name}") == {"curves.csv"} for name in ("dpo", "grpo", "gkd"))
     assert Path("models/dpo/curves.csv").read_text() == HEAD
 
 
@@ -111,7 +112,7 @@ def test_ms_swift_gets_the_sft_student_as_model_and_reference(ready: Project) ->
 def test_every_parameter_that_the_stage_declares_reaches_ms_swift(ready: Project) -> None:
     names = {"dpo_learning_rate": "learning_rate", "dpo_num_train_epochs": "num_train_epochs"}
     for name in set(DECLARED) - {"models", "quant_bits", "torch_dtype"}:
-        if name.partition(".")[0] in ("grpo", "pairs", "predict"):
+        if name.partition(".")[0] in ("grpo", "gkd", "pairs", "predict"):
             continue
         value = "changed" if name == "target_modules" else 77
         assert config(**{name: value})[names.get(name, name)] in (value, [value]), name
@@ -144,6 +145,7 @@ def test_dpo_for_real_prefers_what_is_chosen_and_swapped_pairs_the_other(
     model gives the chosen answer more weight than before; with the two swapped, less."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(ROOT / "models/tiny-base", "models/sft/merged")
+    jsonl.write_json("data/4-scoring/report.json", {"rows": 0})
     quick = {"logging_steps": 1, "max_length": 64, "lora_rank": 4, "per_device_train_batch_size": 8}
     project.set(models=DPO, dpo_num_train_epochs=4, warmup_ratio=0.0, rpo_alpha=None, **quick)
     odds = {"before": odds_of_good("models/sft/merged")}

@@ -12,7 +12,7 @@ import pytest
 from potstill.core import jsonl, lockfile, params
 from potstill.dataset import frozen
 from potstill.task import settings
-from potstill.training import dpo, grpo, model_folder, swift
+from potstill.training import alignment, dpo, grpo, model_folder, swift
 from tests import fakes
 from tests.conftest import ROOT, Project
 
@@ -41,6 +41,8 @@ def pairs(count: int) -> None:
     folder = jsonl.fresh_folder(Path("data/4-pairs"))
     jsonl.write_some(folder / "inputs.jsonl", [question(i) for i in range(count)])
     jsonl.write_json(folder / "checks.json", frozen.freeze(settings.load()))
+    jsonl.write_json(folder / "report.json", {"grpo": {}})
+    jsonl.write_json("data/4-scoring/report.json", {"rows": 0})
 
 
 def config(rows: int = 99, **changes: Any) -> swift.Config:
@@ -76,11 +78,10 @@ def test_without_an_input_to_learn_from_nothing_is_trained(ready: Project) -> No
     code, out = run(ready, FAKE_SWIFT="fail")
     assert (code, out) == (
         0,
-        "align: data/4-pairs has no input whose answers are right in part, so that there is "
-        "nothing to learn from: the sft student ships\n",
+        "align: grpo has learnt nothing: no input was right sometimes; the sft student ships\n",
     )
     assert files("models/grpo") == {"curves.csv", "report.json"}
-    assert not grpo.learnt(Path("models/grpo")) and grpo.learnt(Path("models/dpo"))
+    assert not alignment.learnt(Path("models/grpo")) and alignment.learnt(Path("models/dpo"))
 
 
 def test_ms_swift_gets_the_checks_as_reward(
