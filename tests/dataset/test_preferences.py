@@ -291,7 +291,9 @@ def test_the_student_answers_its_training_inputs_only_where_there_is_a_dpo(
     sample.main()
     files = [path.name for path in (bad.dir / "data/4-samples").iterdir()]
     assert (files, asked) == (["report.json"], [])
-    assert capsys.readouterr().out == "sample: nothing to do, models has no dpo, no grpo and no gkd\n"
+    assert (
+        capsys.readouterr().out == "sample: nothing to do, models has no dpo, no grpo and no gkd\n"
+    )
     fakes.model("models/sft/merged")
     bad.set(models=["base", "sft", "dpo"], pairs_rows=3, pairs_samples=2, pairs_temperature=0.7)
     sample.main()

@@ -204,7 +204,7 @@ def test_gkd_for_real_draws_the_student_to_its_teacher(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(ROOT / "models/tiny-base", STUDENT)
     project.set(models=GKD, lora_rank=8, max_length=64, warmup_ratio=0.0, predict_max_tokens=12)
-    project.set(gkd_learning_rate=0.002, gkd_num_train_epochs=6, logging_steps=1)
+    project.set(gkd_learning_rate=0.002, gkd_num_train_epochs=4, logging_steps=1)
     if kind == "open":
         shutil.copytree(STUDENT, "larger")
         found = load_file("larger/model.safetensors")
@@ -223,11 +223,10 @@ def test_gkd_for_real_draws_the_student_to_its_teacher(
     assert code == 0, out
     lines = Path("models/gkd/curves.csv").read_text().splitlines()[1:]
     losses = [float(line.split(",")[1]) for line in lines]
-    assert len(losses) == 12
+    assert len(losses) == 8
     print(losses)
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-    before, after = (load_file(f"{folder}/model.safetensors") for folder in (STUDENT, MERGED))
+    before, after = (
+        load_file(f"{folder}/model.safetensors") for folder in (STUDENT, "models/gkd/merged")
+    )
     assert any(not torch.equal(before[name].float(), after[name].float()) for name in after)
-
-
-MERGED = "models/gkd/merged"
