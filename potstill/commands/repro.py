@@ -195,9 +195,8 @@ def verdict(progress: Progress, seconds: float) -> str:
     student, tables = metrics[score.student(metrics)], Path("reports/tables")
     pairs = compare.read_csv(params.read_text(tables / "pairs.csv"), str(tables / "pairs.csv"))
     several = seeds.of(metrics)
-    one = f"one of {several['count']} seeds" if several else "one seed"
     gain = sentences.gain(metrics, pairs, params.load("gate").gate.min_accuracy)
-    sure = f"95 % interval {score.interval(student)}, {one}"
+    sure = f"95 % interval {score.interval(student)}, {seeds.number(metrics)}"
     before, after = percents(*map(score.headline, (metrics["base"], student)))
     of = lockfile.read_yaml(Path("task.yaml")).get("headline_slice")
     rows, where = count(metrics["rows"], "test row"), project.prefix()

@@ -155,6 +155,12 @@ def of(found: Mapping[str, Any]) -> Row | None:
     return found.get("seeds") if score.student(found) == STUDENT else None
 
 
+def number(found: Mapping[str, Any]) -> str:
+    """Of how many seeds a result is, beside its interval, by metrics.json."""
+    several = of(found)
+    return f"one of {several['count']} seeds" if several else "one seed"
+
+
 def sentence(found: Mapping[str, Any], reports: Path) -> str:
     """What is known of the noise of the training that ships, by metrics.json and seeds.csv."""
     if not of(found):

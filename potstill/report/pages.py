@@ -66,6 +66,7 @@ def build(t: Task, lowest: float | None = None) -> str:
         "others": {k: v for k, v in found[after].items() if isinstance(v, dict) and "rows" in v},
         "pairs": pairs,
         "seeds": list(_seeds(t, found)),
+        "of_seeds": seeds.number(found),
         "hops": _table(t, "hops"),
         "judged": read_json(t.reports / "tables/judge.json")["pairs"],
         "latency": {

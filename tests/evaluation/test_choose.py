@@ -203,6 +203,20 @@ def test_grpo_is_judged_alike_and_ships_only_where_it_has_learnt(ready: Project)
     assert ready.run("stages.choose") == (0, says)
 
 
+def test_gkd_ships_where_it_wins_and_not_where_its_teacher_was_no_better(ready: Project) -> None:
+    ready.set(models=["base", "sft", "gkd"])
+    Path("models/dpo").rename("models/gkd")
+    Path("data/5-predictions/dpo").rename("data/5-predictions/gkd")
+    jsonl.write_json("models/gkd/report.json", {"rows": 9})
+    code, out = ready.run("stages.choose")
+    assert code == 0 and "choose gkd: gkd wins (right 4 → 10 of 10" in out, out
+    assert shipped()[0]["valid"]["only_gkd"] == 6 and shipped()[1] == "dpo"
+    jsonl.write_json("models/gkd/report.json", {"rows": 0})
+    why = "gkd has learnt nothing: its teacher is no better than the student"
+    assert ready.run("stages.choose") == (0, f"choose sft: {why} → models/student\n")
+    assert shipped() == ({"ship": "sft", "why": why, "valid": None}, "sft")
+
+
 def test_without_dpo_the_sft_student_ships(ready: Project) -> None:
     ready.set(models=["base", "sft"])
     for path in ("data/5-predictions/sft/valid.jsonl", "data/5-predictions/dpo/valid.jsonl"):
@@ -246,6 +260,7 @@ def test_the_verdict_and_the_test_rows_stand_in_the_metrics(toy: settings.Task) 
     from jsonschema import Draft202012Validator
 
     other = choose.compare(toy, asked, given["sft"], given["dpo"], "grpo")
-    for name, comparison in (("dpo", both), ("grpo", other)):
+    third = choose.compare(toy, asked, given["sft"], given["dpo"], "gkd")
+    for name, comparison in (("dpo", both), ("grpo", other), ("gkd", third)):
         found["ship"] = {"ship": name, "why": "…", "valid": comparison, "test": comparison}
         assert list(Draft202012Validator(schema).iter_errors(found)) == []

@@ -153,6 +153,7 @@ def test_several_seeds_have_a_table_and_one_leaves_no_trace(project: Project) ->
     lock["stages"]["sft_seeds"] = nothing
     project.write("dvc.lock", json.dumps(lock))
     assert pages.build(t) == before and "seeds (" not in before
+    assert "95% interval after the training, one seed</span>" in before
     tests, several = [{"slice": "a"}] * 50, {42: 40, 43: 35}
     students = {seed: [{"right": i < n} for i in range(50)] for seed, n in several.items()}
     table = seeds.table(t, tests, students)
@@ -161,6 +162,7 @@ def test_several_seeds_have_a_table_and_one_leaves_no_trace(project: Project) ->
     jsonl.write_json("reports/metrics.json", found)
     text = re.sub(r"\s+", " ", pages.build(t))
     assert "2 seeds (42: 80.0%, 43: 70.0%): 75.0% on average, " in text
+    assert "95% interval after the training, one of 2 seeds</span>" in text
     assert '<td>43 <td class="n">35 of 50 <td class="n">70.0%' in text
 
 

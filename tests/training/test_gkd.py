@@ -224,7 +224,6 @@ def test_gkd_for_real_draws_the_student_to_its_teacher(
     lines = Path("models/gkd/curves.csv").read_text().splitlines()[1:]
     losses = [float(line.split(",")[1]) for line in lines]
     assert len(losses) == 8
-    print(losses)
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     before, after = (
         load_file(f"{folder}/model.safetensors") for folder in (STUDENT, "models/gkd/merged")

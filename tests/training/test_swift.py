@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from potstill.commands import ready
 from potstill.core import jsonl, lockfile, weights
 from potstill.core.errors import UserError
-from potstill.training import dpo, grpo, model_folder, run, swift
+from potstill.training import dpo, gkd, grpo, model_folder, run, swift
 from tests import fakes
 from tests.conftest import ROOT
 
@@ -328,7 +328,9 @@ def test_ms_swift_accepts_every_argument_of_every_profile(
         p = SimpleNamespace(**{name: recipe[name] for name in STAGE_PARAMS})
         path.write_text(swift.render(run.config(p, train[0], train[1])))
         recipes[str(path)] = recipe
-        sections = {name: SimpleNamespace(**recipe[name]) for name in ("grpo", "pairs", "predict")}
+        sections = {
+            name: SimpleNamespace(**recipe[name]) for name in ("grpo", "gkd", "pairs", "predict")
+        }
         plain = [
             name for name in STAGES["align"]["params"] if name.partition(".")[0] not in sections
         ]
@@ -343,13 +345,17 @@ def test_ms_swift_accepts_every_argument_of_every_profile(
         path.write_text(swift.render(grpo.config(p, 9, train[0], ROOT / "models/tiny-base")))
         aligned = {name: recipe["grpo"][name] for name in own}
         recipes[str(path)] = recipe | {"model": "tiny-base"} | aligned
+        path = path.with_suffix("").with_suffix(".gkd.yaml")
+        path.write_text(swift.render(gkd.config(p, train[0], ROOT / "models/tiny-base")))
+        aligned = {name: recipe["gkd"][name] for name in own}
+        recipes[str(path)] = recipe | {"model": "tiny-base"} | aligned
     code = (  # the classes' own parser, without their __post_init__, which would fetch the model
         "import argparse, json, sys; from swift.cli.main import parse_yaml_args\n"
         "from swift.arguments import RLHFArguments, SftArguments\n"
         "from transformers import HfArgumentParser\n"
         "parsers = [HfArgumentParser([one]) for one in (SftArguments, RLHFArguments)]\n"
         "for path in sys.argv[1:]:\n"
-        "    parser = parsers[path.endswith(('.dpo.yaml', '.grpo.yaml'))]\n"
+        "    parser = parsers[path.endswith(('.dpo.yaml', '.grpo.yaml', '.gkd.yaml'))]\n"
         "    argv = [path]; parse_yaml_args(argv)\n"
         "    found, rest = argparse.ArgumentParser.parse_known_args(parser, argv)\n"
         "    print(json.dumps([path, rest, vars(found)], default=str))"
