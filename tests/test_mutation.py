@@ -69,13 +69,15 @@ def read(stage: str) -> list[str]:
     return [*dict.fromkeys(match[1] for match in matches if match), *IN_FOLDERS.get(stage, [])]
 
 
-# ask_teacher looks only whether there are inputs at all; generate has read them before it
+# ask_teacher looks only whether there are inputs at all; generate has read them before it. sample
+# reads the kept answers where models has gkd
+UNREAD = (("ask_teacher", "1-inputs.jsonl"), ("sample", "3-kept.jsonl"))
 READ = [
     (stage, name)
     for stage in STAGES
     if stage not in LEFT_OUT
     for name in read(stage)
-    if (stage, name) != ("ask_teacher", "1-inputs.jsonl")
+    if (stage, name) not in UNREAD
 ]
 
 
