@@ -1,10 +1,11 @@
-"""Whether the choice holds: python -m bench.poisoned in a task's folder, after a run with dpo or
-grpo among `models`.
+"""Whether the choice holds: python -m bench.poisoned in a task's folder, after a run with dpo,
+grpo or gkd among `models`.
 
 Aligns the task's student with what harms it, in a folder that is thrown away, and lets the stage
 `choose` decide: for dpo its own preferences with chosen and rejected swapped, for grpo a
-reward that grows with the length of an answer and with nothing else. The aligned student is worse,
-so it must ship sft.
+reward that grows with the length of an answer and with nothing else, for gkd with the student as
+its own teacher what that is shown of another input. The aligned student is worse, so it must ship
+sft.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from potstill.core import jsonl, params, project
 from potstill.core.models import aligned
 from potstill.task import settings
-from potstill.training import dpo, grpo
+from potstill.training import dpo, gkd, grpo
 
 # Each check asks for four characters more than the one before it, of any kind
 LONGER = {
@@ -37,9 +38,16 @@ def main() -> None:
         folder = Path(place)
         rows = [t.data / f"{part}.jsonl" for part in ("3-kept", "4-train", "4-valid", "4-test")]
         link(folder, *TASK, *rows, t.models / "sft", t.data / "5-predictions/sft")
+        link(folder, t.data / "4-scoring", t.data / "4-pairs/report.json")
         if name == "dpo":
             found = jsonl.read_jsonl(dpo.PAIRS, ("chosen", "rejected"))
             jsonl.write_jsonl(folder / dpo.PAIRS, map(swapped, found))
+        elif name == "gkd":
+            found = jsonl.read_jsonl(gkd.INPUTS, ("id", "messages", "teacher_prompt"))
+            shown = [row["teacher_prompt"] for row in found[1:] + found[:1]]
+            mixed = zip(found, shown, strict=True)
+            rows_of = ({**row, "teacher_prompt": other} for row, other in mixed)
+            jsonl.write_jsonl(folder / gkd.INPUTS, rows_of)
         else:
             link(folder, grpo.INPUTS)
             jsonl.write_json(folder / grpo.CHECKS, jsonl.read_json(grpo.CHECKS) | LONGER)
