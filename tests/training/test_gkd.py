@@ -11,6 +11,8 @@ import pytest
 
 from potstill.core import jsonl, lockfile, params, weights
 from potstill.core.errors import UserError
+from potstill.dataset import frozen
+from potstill.task import settings
 from potstill.training import alignment, gkd, model_folder, scored, swift
 from tests import fakes
 from tests.conftest import ROOT, Project
@@ -191,13 +193,23 @@ def test_checkpoints_are_scored_where_best_checkpoint_says_so(
         )
 
 
+def scored_by(count: int) -> None:
+    """So many rows score the checkpoints."""
+    row = {"text": "第1号", "expected": "好"}
+    asked = {"messages": question(1)["messages"][:-1], "answer": "好", "row": row}
+    jsonl.write_jsonl("data/4-scoring/rows.jsonl", [{"id": str(i)} | asked for i in range(count)])
+    limits = {"rows": count, "patience": None, "max_tokens": 12}
+    checks = frozen.freeze(settings.load())
+    jsonl.write_json("data/4-scoring/report.json", limits | {"checks": checks})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["itself", "open"])
 def test_gkd_for_real_draws_the_student_to_its_teacher(
     project: Project, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The real ms-swift on the tiny base. Its teacher is a model that says one thing more often
-    than the student does, or the student itself, shown the kept answer: the divergence falls."""
+    """The real ms-swift on the tiny base. Its teacher is a model with other weights, or the student
+    itself, shown the kept answer, where the checkpoints are scored, too: the divergence falls."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -219,8 +231,13 @@ def test_gkd_for_real_draws_the_student_to_its_teacher(
         pairs(16)
     else:
         pairs(16, teacher_prompt="写一句好话。\n\n第1号\n\n好")
+        scored_by(4)
     code, out = project.run("stages.align")
     assert code == 0, out
+    log = jsonl.read_jsonl("models/gkd/adapter/logging.jsonl")
+    points = [row["accuracy"] for row in log if "accuracy" in row]
+    assert len(points) == (8 if kind == "itself" else 0)
+    assert ("; checkpoint " in out) == (kind == "itself")
     lines = Path("models/gkd/curves.csv").read_text().splitlines()[1:]
     losses = [float(line.split(",")[1]) for line in lines]
     assert len(losses) == 8
