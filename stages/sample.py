@@ -45,7 +45,7 @@ def main() -> None:
     report = {"stage": "sample", "inputs": asked, "answers": answers}
     jsonl.write_json(folder / "report.json", report)
     done = f"{answers:,} answers of {who} to {asked:,} training rows"
-    print(f"sample: {done if found else f'nothing to do, {UNALIGNED}'}")
+    print(f"sample: {done if name else f'nothing to do, {UNALIGNED}'}")
 
 
 def drawn(p: SimpleNamespace, lessons: list[Row], student: str) -> list[Row]:

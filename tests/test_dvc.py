@@ -276,7 +276,7 @@ def test_rows_that_a_script_makes(project: Project, capsys: pytest.CaptureFixtur
         Path(path).unlink()
     fresh.complete()
     assert not Path("data/gold.jsonl").exists()
-    with pytest.raises(UserError, match="18 stages of task toy would run"):
+    with pytest.raises(UserError, match="19 stages of task toy would run"):
         verify.check_task("toy")
     said = capsys.readouterr().out
     assert "sft: has not run yet" in said and not re.search("(rows|filter|split|generate):", said)

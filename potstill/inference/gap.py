@@ -1,4 +1,4 @@
-"""What a student and its teacher answer to the same inputs, before the one learns of the other."""
+"""What a student and its teacher answer to the same inputs, before the student learns."""
 
 import os
 from pathlib import Path

@@ -43,6 +43,7 @@ def train(name: str, p: SimpleNamespace, out: Path) -> tuple[list[Row], str]:
     with run.exclusive_folder("align", config, more) as work:
         jsonl.write_jsonl(work / path.name, map(lesson, rows))
         config["dataset"] = [str(work / path.name)]
+        of = run.step_count(config, work / path.name)
         patience = scoring.get("patience")
         adapter = out / "adapter"
         steps, trained = run.train(config, work, adapter, base=str(merged), patience=patience)
@@ -51,7 +52,7 @@ def train(name: str, p: SimpleNamespace, out: Path) -> tuple[list[Row], str]:
     log = jsonl.read_jsonl(adapter / "logging.jsonl")
     says = f"{len(rows):,} {what}, {steps:,} steps, {seconds} → {MODELS}/{name}"
     if scoring["rows"]:
-        says += f"; {scored.said(log, steps, run.step_count(config, path), scoring['rows'])}"
+        says += f"; {scored.said(log, steps, of, scoring['rows'])}"
     return log, says
 
 

@@ -181,7 +181,7 @@ def test_checkpoints_are_scored_where_best_checkpoint_says_so(
     for name in ("gkd", "grpo"):
         jsonl.write_json("data/4-pairs/report.json", {name: {}})
         jsonl.write_json("data/4-pairs/checks.json", {})
-        rows = [question(i) | {"row": {"text": "a", "expected": "b"}} for i in range(40)]
+        rows = [question(i) | {"row": {"text": "a", "expected": "b"}} for i in range(44)]
         jsonl.write_jsonl(INPUTS, rows)
         _, says = alignment.train(name, given(), Path(f"models/{name}.part"))
         assert (asked["callbacks"], asked["patience"]) == ([scored.CALLBACK], 1)
