@@ -1,6 +1,6 @@
 """5-predictions/{sft,dpo,grpo,gkd}/valid.jsonl → 6-choice.json: which model ships, by the
-validation rows alone; without an alignment it is sft. models/student is a copy of it, for serving
-and quantising.
+validation rows alone, but for those that have chosen a checkpoint (4-scoring); without an alignment
+it is sft. models/student is a copy of it, for serving and quantising.
 
 6-choice.json: {"ship": "dpo", "why": "dpo wins (…)", "valid": {"rows": 389, "sft": 300, "dpo": 340,
 "p": 0.0001, …}}; valid: null without an alignment
@@ -14,7 +14,7 @@ from potstill.core.models import UNALIGNED, aligned
 from potstill.evaluation import choose
 from potstill.inference import predictions
 from potstill.task import settings
-from potstill.training import alignment, model_folder, run
+from potstill.training import alignment, model_folder, run, scored
 
 
 def main() -> None:
@@ -28,8 +28,11 @@ def main() -> None:
         valid = jsonl.read_jsonl(t.data / "4-valid.jsonl", ("id", "messages"))
         found_kept = t.inputs(t.data / "3-kept.jsonl", "output", empty=True)
         kept = {row["id"]: row for row in found_kept}
-        # Your own rows have no input to judge by.
-        places = [place for place, row in enumerate(valid) if row["id"] in kept]
+        own = sum(row["id"] not in kept for row in valid)
+        # Your own rows have no input to judge by, and those that chose a checkpoint flatter it.
+        chose = {row["id"] for row in jsonl.read_some(scored.FOLDER / "rows.jsonl", "id")}
+        fresh = kept.keys() - chose
+        places = [place for place, row in enumerate(valid) if row["id"] in fresh]
         rows = [kept[valid[place]["id"]] for place in places]
         judged = [row | {"expected": row["output"]} for row in rows]
         answers = {}
@@ -39,10 +42,10 @@ def main() -> None:
             answers[model] = [every[place] for place in places]
         found["valid"] = choose.compare(t, judged, answers["sft"], answers[name], name)
         found["ship"], found["why"] = choose.verdict(found["valid"])
-        own = len(valid) - len(judged)
+        used = len(valid) - len(judged) - own
         print(
             f"choose: {len(kept):,} kept, {len(valid):,} to validate on, {own:,} of them your own, "
-            "not judged"
+            f"not judged" + (f", {used:,} have chosen a checkpoint" if used else "")
         )
     model = t.models / found["ship"] / "merged"
     model_folder.check_folder(model, "run `make repro` first")
