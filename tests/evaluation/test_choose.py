@@ -217,6 +217,15 @@ def test_gkd_ships_where_it_wins_and_not_where_its_teacher_was_no_better(ready: 
     assert shipped() == ({"ship": "sft", "why": why, "valid": None}, "sft")
 
 
+def test_rows_that_have_chosen_a_checkpoint_do_not_choose_the_student(ready: Project) -> None:
+    """Without the last five, which only dpo has right, it does not win."""
+    jsonl.write_jsonl("data/4-scoring/rows.jsonl", questions(10)[5:])
+    code, out = ready.run("stages.choose")
+    assert code == 0, out
+    assert "11 to validate on, 1 of them your own, not judged, 5 have chosen a checkpoint\n" in out
+    assert "choose sft: dpo has more rows right, but within the noise (right 4 → 5 of 5 " in out
+
+
 def test_without_dpo_the_sft_student_ships(ready: Project) -> None:
     ready.set(models=["base", "sft"])
     for path in ("data/5-predictions/sft/valid.jsonl", "data/5-predictions/dpo/valid.jsonl"):

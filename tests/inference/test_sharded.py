@@ -320,7 +320,7 @@ def test_a_row_stays_in_its_shard_whatever_others_there_are() -> None:
 SLURM = """
 ClusterName=loopback
 SlurmctldHost={host}(127.0.0.1)
-AuthInfo=socket={dir}/munge.socket
+AuthInfo=socket={dir}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmctldPort={port}
 StateSaveLocation={dir}/state
@@ -332,6 +332,7 @@ SlurmdLogFile={dir}/%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 ReturnToService=2
+SlurmdTimeout=5
 NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=1
 PartitionName=main Nodes=ALL Default=YES
 """
@@ -381,6 +382,27 @@ def test_a_real_slurm_cluster_makes_the_same_bytes(
     assert (code, "1 of 2 shards failed, shard 1" in out) == (1, True), out
     assert predicted(project, **env) == here
     assert ledger() == sorted([row["text"] for row in rows] * 3)
+
+    shutil.rmtree("data/5-predictions")  # a node is lost, with the task that waits there
+    Path("stopped").unlink()
+    own = {"FAKE_VLLM_STOPS": last, "FAKE_VLLM_WAITS": "1"}
+    stage = project.start("stages.predict", "sft", **env, **own)
+    while not Path("stopped").exists() or not Path("stopped").read_text():
+        assert stage.poll() is None
+        time.sleep(0.1)
+    shard = int(Path("stopped").read_text())
+    node = re.search(rb"\0SLURMD_NODENAME=(\w+)", Path(f"/proc/{shard}/environ").read_bytes())
+    assert node
+    daemon = slurm.with_name(f"{node[1].decode()}.pid")
+    for pid in (int(daemon.read_text()), *reversed(list(ancestors(shard)))):
+        with suppress(ProcessLookupError):
+            if pid == shard or b"slurm" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    daemon.unlink()
+    out = stage.communicate()[0]
+    assert stage.returncode == 0, out
+    assert PREDICTED.read_bytes() == here
+    assert ledger() == sorted([row["text"] for row in rows] * 4)
 
 
 @pytest.fixture
