@@ -60,7 +60,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     subprocess.run(["git", "clone", "-q", str(project.ROOT), str(folder)], check=True)
     cache = ["config", "--local", "cache.dir", str(project.ROOT / ".dvc/cache")]
-    for command in (cache, ["checkout", "-q"]):
+    for command in (cache, ["checkout", "-q", "dvc.yaml"]):
         subprocess.run([*project.DVC, *command], cwd=folder, check=True)
     path = folder / "params.yaml"
     text, count = re.subn(r"(?m)^  capture: 0\b", "  capture: 1", path.read_text())
