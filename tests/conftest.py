@@ -54,6 +54,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.dir = folder
+        self.before: list[str] = []  # words that stand before each command
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "params.yaml", folder)
         shutil.copy(ROOT / "dvc.yaml", folder)
@@ -112,7 +113,7 @@ class Project:
         """Starts `python -m …` in the project."""
         own = {"PYTHONUNBUFFERED": "", "DVC_ROOT": "."}  # its output is buffered, as a user's is
         return subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [*self.before, sys.executable, "-m", *command],
             cwd=self.dir,
             env={**os.environ, "PYTHONPATH": str(ROOT), **own, **env},
             stdout=subprocess.PIPE,

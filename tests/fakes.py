@@ -154,8 +154,9 @@ class LLM:
         texts = ["".join(map(chr, one["prompt_token_ids"])) for one in asked]
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         at = os.environ.get("FAKE_VLLM_STOPS", "nowhere")
-        if any(text.endswith(at) for text in texts) and not os.path.exists("stopped"):
-            with open("stopped", "w") as file: file.write(str(os.getpid()))
+        note = os.environ.get("FAKE_VLLM_NOTE", "stopped")
+        if any(text.endswith(at) for text in texts) and not os.path.exists(note):
+            with open(note, "w") as file: file.write(str(os.getpid()))
             if "FAKE_VLLM_WAITS" in os.environ: time.sleep(60)
             os.kill(os.getpid(), signal.SIGKILL)
         with open("ledger", "a") as file:
@@ -172,7 +173,7 @@ def vllm(folder: Path) -> str:
     """Writes a stand-in for vLLM, whose answers name the other chats of their call (how many), and
     returns the PYTHONPATH that puts it before the real one. `ledger` in the working folder has a
     line for each answer. The first call with a text that ends in $FAKE_VLLM_STOPS kills its
-    process, or waits where FAKE_VLLM_WAITS is set."""
+    process, or waits where FAKE_VLLM_WAITS is set; the file $FAKE_VLLM_NOTE (`stopped`) says so."""
     (folder / "vllm").mkdir(parents=True)
     (folder / "vllm/__init__.py").write_text(VLLM)
     names = "RepetitionDetectionParams = StructuredOutputsParams = dict\n"

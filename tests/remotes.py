@@ -1,20 +1,25 @@
 """What a team shares through, all on loopback: a folder, a real sshd and an S3-compatible server,
-with the lines of .dvc/config that name it."""
+with the lines of .dvc/config that name it; and a network file system that several machines see."""
 
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+FUSE = Path("/dev/fuse")
+# As NFS: a file or folder that is opened is seen as it is, times and sizes may be 3 s old
+CACHES = "dir_cache=no,attr_timeout=3,entry_timeout=0"
 AWS = {
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",
@@ -56,6 +61,40 @@ def sshd(home: Path) -> Iterator[tuple[int, Path]]:
     finally:
         server.terminate()
         server.wait(10)
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[list[str]]:
+    """Words that have the command after them run as on a machine of its own: it sees `folder` under
+    the same path by SFTP, through caches of its own, and no other machine's locks. Where that
+    cannot be, the test is skipped."""
+    server, mounts = "/usr/lib/openssh/sftp-server", ["unshare", "--mount", "true"]
+    installed = all(map(shutil.which, ("sshfs", server))) and FUSE.exists()
+    if not installed or os.geteuid() or subprocess.run(mounts).returncode:
+        pytest.skip("needs root that may mount, and Debian's sshfs and openssh-sftp-server")
+    with tempfile.TemporaryDirectory() as scratch:
+        served, serve = Path(scratch, "served"), Path(scratch, "serve")
+        served.mkdir()
+        serve.write_text(f"#!/bin/sh\nexec {server}\n")
+        serve.chmod(0o700)
+        mount = f"mount --bind {folder} {served} && "
+        mount += f"exec sshfs -f -o ssh_command={serve},{CACHES} here:{served} {folder}"
+        command = ["unshare", "--mount", "sh", "-c", mount]
+        mounted = subprocess.Popen(command, cwd="/")  # else its server waits for itself
+        try:
+            for _ in range(200):
+                if " fuse.sshfs " in Path(f"/proc/{mounted.pid}/mountinfo").read_text():
+                    break
+                assert mounted.poll() is None
+                time.sleep(0.05)
+            yield ["nsenter", f"--target={mounted.pid}", "--mount", f"--wdns={folder}"]
+        finally:  # all that runs there
+            own = Path(f"/proc/{mounted.pid}/ns/mnt").readlink()
+            for there in Path("/proc").glob("[0-9]*/ns/mnt"):
+                with suppress(OSError):
+                    if there.readlink() == own:
+                        os.kill(int(there.parts[2]), signal.SIGKILL)
+            mounted.wait(10)
 
 
 @contextmanager

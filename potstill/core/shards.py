@@ -48,7 +48,8 @@ def run(stage: str, jobs: list[Job], asks: bool = False) -> list[Any]:
         (folder / f"{number}.log").unlink(missing_ok=True)
     if missing:
         launcher(folder, missing, asks)
-    there = list(folder.iterdir())  # a network file system may hide new files until it is listed
+    # A network file system may hide new files until it is listed
+    there = list(folder.iterdir()) if folder.is_dir() else []
     if left := [n for n in missing if parts[n] not in there or not _is_whole(parts[n])]:
         first = next((number for number in left if (folder / f"{number}.log").exists()), left[0])
         why = launch.last_words(folder / f"{first}.log")

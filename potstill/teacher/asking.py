@@ -107,7 +107,7 @@ def answer_rows(
     why in `error`; one line names the first. What the journal holds is not asked again. When
     `check` finds reasons against more than 1 - good_share of the first SMOKE answers, no more are
     asked for. Raises UserError when that is so or the endpoint cannot be used, KeyboardInterrupt
-    after a signal.
+    after a signal. Also where an answer that was given is not to be seen in the journal.
     """
     start = time.monotonic()
     if params.budget is not None and None in (params.price_in, params.price_out):
@@ -138,12 +138,15 @@ def answer_rows(
             how = questions, journal, say, check, good_share
             failed = _in_shards(*how) if params.shards > 1 else _directly(*how)
             answer = journal.find(request.key, params.max_tokens)
-        reason = (failed or {}).get(request.key, "the journal lost it: run again")
+        reason = None if answer else (failed or {}).get(request.key)
+        if answer is None and reason is None:  # such as a network file system with an old listing
+            wrong = f"no answer to row {row['id']}, which the teacher gave, is to be seen"
+            raise UserError(f"{journal.path}: {wrong}: run the same command again")
         kept = answer or {**dict.fromkeys(FIELDS), "answer": ""}
         result = {"id": row["id"], "sample": request.sample, "key": request.key}
         result |= {name: kept[name] for name in (*FIELDS, *SOME) if name in kept}
         lost += [] if answer else [f"row {row['id']}: {reason}"]
-        yield result | {"error": None if answer else reason}
+        yield result | {"error": reason}
     if lost:
         said = f"{len(lost):,} without an answer, the first {lost[0]}"
         print(f"teacher {model}: {said}", file=sys.stderr)

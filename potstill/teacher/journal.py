@@ -20,6 +20,7 @@ import socket
 import time
 import weakref
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,14 +138,21 @@ class Journal:
         self._lock = asyncio.Lock()
         self.refresh()
 
-    def refresh(self) -> None:
-        """Reads what others have appended."""
+    def refresh(self, names: Iterable[str] = ()) -> None:
+        """Reads what others have appended, also to files of these names that a network file system
+        does not list yet."""
+        for name in names:
+            self._file(name)
         if self.path.exists():
             with self.path.open("rb") as file:
                 with suppress(OSError):  # a file system without locks, where nobody appends to it
                     fcntl.flock(file, fcntl.LOCK_SH)
                 self._read(file.fileno(), self._files[0])
         self._look()
+
+    def written(self) -> list[str]:
+        """The names of the files that this part of a run has, its own among them."""
+        return [name for name in self._known if Path(name).stem.endswith(self.part)]
 
     def paths(self) -> list[Path]:
         """The files that there are."""
@@ -269,11 +277,13 @@ class Journal:
 
     def _look(self) -> None:
         """Indexes what the files in the folder of writers have gained."""
-        names = sorted(path.name for path in self.folder.glob("*.jsonl"))
-        for file in map(self._file, names):
-            if file is not self._writer and file.path.stat().st_size > file.end:
-                with file.path.open("rb") as there:
-                    self._read(there.fileno(), file)
+        names = {path.name for path in self.folder.glob("*.jsonl")}
+        for file in map(self._file, sorted(names | set(self._known))):
+            if file is not self._writer:
+                # Opened, since a network file system may give an old size of what is not
+                with suppress(FileNotFoundError), file.path.open("rb") as there:
+                    if os.fstat(there.fileno()).st_size > file.end:
+                        self._read(there.fileno(), file)
 
     def _read(self, fd: int, target: _File, mine: float = math.inf) -> None:
         """Indexes what a file has gained; what stands from byte `mine` on is our own and counted

@@ -57,7 +57,7 @@ def ask(
             short = True
         sent, lost = endpoint.asked, endpoint.ambiguous
     found: Row = {"failed": client.failed, "short": short, "answered": client.answered}
-    found |= {"sent": sent, "retries": client.retries, "lost": lost}
+    found |= {"files": kept.written(), "sent": sent, "retries": client.retries, "lost": lost}
     return found | {"took": asdict(client.took)}
 
 

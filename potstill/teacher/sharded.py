@@ -79,7 +79,7 @@ def ask(
         client.endpoint.ambiguous += part["lost"]
         for name, value in part["took"].items():
             setattr(client.took, name, getattr(client.took, name) + value)
-    client.journal.refresh()
+    client.journal.refresh(name for part in parts for name in part.get("files", []))
     shutil.rmtree(folder)
     return any(part["short"] for part in parts)
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,7 @@ from potstill.commands import uv
 from potstill.core import jsonl, launch, shards
 from potstill.core.errors import UserError
 from potstill.inference import engine, parity, sharded
-from tests import fakes
+from tests import fakes, remotes
 from tests.conftest import ROOT, Project
 
 ROWS, SHARDS = 20, 2
@@ -341,6 +341,24 @@ PartitionName=main Nodes=ALL Default=YES
 @pytest.fixture
 def slurm() -> Iterator[Path]:
     """The configuration of a running cluster of two nodes on this machine."""
+    with running([], []) as config:
+        yield config
+
+
+@pytest.fixture
+def apart(project: Project) -> Iterator[Path]:
+    """The same, but each node sees the project's folder by a network file system, as do the
+    project's own commands; this process sees the server's."""
+    with ExitStack() as stack:
+        machines = [stack.enter_context(remotes.machine(project.dir)) for _ in "abc"]
+        project.before = machines.pop()
+        yield stack.enter_context(running(*machines))
+
+
+@contextmanager
+def running(*machines: list[str]) -> Iterator[Path]:
+    """The configuration of a running cluster, with a node on each of two machines, which are words
+    that stand before a command."""
     programs = ("munged", "slurmctld", "slurmd", "sbatch")
     if not all(map(shutil.which, programs)) or os.geteuid():
         pytest.skip("needs root and Debian's slurm-wlm (docs/scale.md)")
@@ -356,7 +374,8 @@ def slurm() -> Iterator[Path]:
     kept += [("pid-file", "munge.pid"), ("seed-file", "seed")]
     env = {**os.environ, "SLURM_CONF": str(config)}
     daemons = [["munged", "--force", *(f"--{name}={folder / file}" for name, file in kept)]]
-    daemons += [["slurmctld", "-c"], ["slurmd", "-N", "node1"], ["slurmd", "-N", "node2"]]
+    daemons += [["slurmctld", "-c"]]
+    daemons += [[*words, "slurmd", "-N", f"node{n}"] for n, words in enumerate(machines, 1)]
     try:
         for daemon in daemons:
             subprocess.run(daemon, env=env, check=True)
@@ -403,6 +422,34 @@ def test_a_real_slurm_cluster_makes_the_same_bytes(
     assert stage.returncode == 0, out
     assert PREDICTED.read_bytes() == here
     assert ledger() == sorted([row["text"] for row in rows] * 4)
+
+
+@pytest.mark.slow
+def test_machines_that_share_a_network_file_system_make_the_same_bytes(
+    rows: list[jsonl.Row], project: Project, apart: Path
+) -> None:
+    """Also after a shard or its coordinator was killed. The next coordinator's shard is on another
+    machine than the one that is still under way, and does not see that one's lock."""
+    here = predicted(project, LAUNCHER="local")
+    env = {"LAUNCHER": "slurm", "SLURM_CONF": str(apart)}
+    assert predicted(project, **env) == here
+    assert ledger() == sorted([row["text"] for row in rows] * 2)
+    own = {**env, "PYTHONPATH": os.environ["PYTHONPATH"], "FAKE_VLLM_WAITS": "1"}
+    own["FAKE_VLLM_STOPS"] = rows[_places(rows)[-1][0]]["text"]
+    for times, killed in enumerate(("shard", "stage"), 3):
+        note = Path(killed)
+        stage = project.start("stages.predict", "sft", FAKE_VLLM_NOTE=killed, **own)
+        while not note.exists() or not note.read_text():
+            assert stage.poll() is None
+            time.sleep(0.1)
+        shard = int(note.read_text())
+        mounts = [Path(f"/proc/{pid}/ns/mnt").readlink() for pid in (shard, stage.pid, "self")]
+        assert len(set(mounts)) == 3
+        os.kill(shard if killed == "shard" else stage.pid, signal.SIGKILL)
+        out = stage.communicate()[0]
+        assert ("1 of 2 shards failed, shard 1" in out) == (killed == "shard"), out
+        assert predicted(project, **env) == here
+        assert ledger() == sorted([row["text"] for row in rows] * times)
 
 
 @pytest.fixture

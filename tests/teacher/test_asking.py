@@ -38,6 +38,21 @@ def journal_text() -> str:
     return Path(".cache/teacher/toy.jsonl").read_text()
 
 
+def test_an_answer_that_is_not_to_be_seen_ends_the_stage(
+    project: Project,
+    fake: FakeTeacher,
+    teacher_params: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is no row without an answer: the next run has it from the journal."""
+    with monkeypatch.context() as blind:
+        blind.setattr(asking.Journal, "find", lambda self, key, max_tokens: None)
+        with pytest.raises(UserError, match=r"toy.jsonl: no answer to row r0, which the teacher"):
+            ask(3, teacher_params)
+    assert [row["error"] for row in ask(3, teacher_params)] == [None] * 3
+    assert len(fake.calls) == 3
+
+
 def test_answers_come_in_order_and_are_asked_once(
     project: Project,
     fake: FakeTeacher,

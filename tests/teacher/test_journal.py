@@ -280,6 +280,21 @@ def test_writers_with_files_of_their_own_are_one_journal(
     assert answer(writers[0], 50) == "theirs"
 
 
+def test_a_file_that_is_not_listed_yet_is_read_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system, whose client remembers what a folder had."""
+    path = tmp_path / "j.jsonl"
+    mine = Journal(path)
+    write(path, [row(1, "theirs")], own=True)
+    [name] = [file.name for file in files(path)]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
+    mine.refresh()
+    assert answer(mine, 1) is None
+    mine.refresh([name, "gone-since.jsonl"])
+    assert answer(mine, 1) == "theirs"
+
+
 def test_of_two_answers_all_take_that_of_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     both = [Journal(path, own=True) for _ in "ab"]

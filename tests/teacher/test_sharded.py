@@ -27,6 +27,7 @@ from potstill.teacher import asking, client, lease, shard
 from potstill.teacher.journal import GROUP, Journal
 from tests.conftest import KEY, Body, FakeTeacher, Project
 from tests.inference.test_sharded import RAY, executable
+from tests.inference.test_sharded import apart as apart
 from tests.inference.test_sharded import cluster as cluster
 from tests.inference.test_sharded import slurm as slurm
 
@@ -134,6 +135,19 @@ def test_a_real_slurm_cluster_asks_the_same(ready: Project, ledger: Ledger, slur
     assert stage.returncode == 0, out
     assert ANSWERS.read_bytes() == whole
     assert set(ledger.asked.values()) == {2}
+
+
+@pytest.mark.slow
+def test_machines_that_share_a_network_file_system_ask_the_same(
+    ready: Project, ledger: Ledger, apart: Path
+) -> None:
+    whole = generated(ready, "one", LAUNCHER="local")
+    ready.set(teacher_shards=SHARDS)
+    env = {"LAUNCHER": "slurm", "SLURM_CONF": str(apart)}
+    assert generated(ready, "two", **env) == whole
+    assert set(ledger.asked.values()) == {2}
+    assert len(list(Path("two/toy.writers").glob("*.jsonl"))) == SHARDS + 1
+    assert not Path("two/toy.jsonl").read_bytes()  # where locks are not seen, nobody writes there
 
 
 @pytest.mark.slow
