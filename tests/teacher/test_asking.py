@@ -18,6 +18,7 @@ from potstill.core import jsonl, params
 from potstill.core.errors import UserError
 from potstill.task import settings
 from potstill.teacher import asking, client, endpoint, refusal
+from potstill.teacher.journal import Journal
 from stages import generate
 from tests.conftest import KEY, ROOT, Body, FakeTeacher, Project, completion
 
@@ -46,7 +47,7 @@ def test_an_answer_that_is_not_to_be_seen_ends_the_stage(
 ) -> None:
     """It is no row without an answer: the next run has it from the journal."""
     with monkeypatch.context() as blind:
-        blind.setattr(asking.Journal, "find", lambda self, key, max_tokens: None)
+        blind.setattr(Journal, "find", lambda self, key, max_tokens: None)
         with pytest.raises(UserError, match=r"toy.jsonl: no answer to row r0, which the teacher"):
             ask(3, teacher_params)
     assert [row["error"] for row in ask(3, teacher_params)] == [None] * 3
