@@ -162,7 +162,7 @@ def test_retry_after_holds_everybody_back_and_narrows_the_window(
             return busy(429, **{"Retry-After": "3"})
         while len(ledger.calls) < CONCURRENCY:  # fills the window, however busy the machine is
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2 if call.n > N - 300 else 0.02)  # slow enough to fill it again
+        await asyncio.sleep(0.5 if call.n > N - 300 else 0.02)  # slow enough to fill it again
         return None
 
     ledger = Ledger(fake, limit)
