@@ -22,6 +22,7 @@ from potstill.task import settings
 from potstill.task.settings import Task
 
 USERS = (8, 32)
+COUNTED = ("potstill_captured_total", "potstill_dropped_total")
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def rows(url: str) -> str:
     auth = {"Authorization": f"Bearer {bench.KEY}"}
     with urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", headers=auth)) as reply:
         lines = reply.read().decode().splitlines()
-    return "\n".join(line for line in lines if line.startswith("potstill_capture"))
+    return "\n".join(line for line in lines if line.startswith(COUNTED))
 
 
 def main(rounds: int = 3) -> None:
