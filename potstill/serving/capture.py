@@ -43,6 +43,7 @@ QUEUE = 256  # answers that wait for the thread
 IDLE = 8  # with more waiting, an answer that is not to be kept is not judged either
 MOST_REPLY = 1 << 20  # bytes of a reply that are looked at
 REST = 50  # times as long as a row took the thread rests: it has 1/51 of one core
+MOST_REST = 5.0  # seconds; a virtual machine may count its own standstill as the thread's time
 LAST = 10.0  # seconds for what waits when the server ends
 DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\dZ)?)?")
 
@@ -107,7 +108,7 @@ class Recorder:
         while (item := self._queue.get()) is not None:
             start = time.thread_time()
             self._do(*item)
-            self._ending.wait(REST * (time.thread_time() - start))
+            self._ending.wait(min(REST * (time.thread_time() - start), MOST_REST))
 
     def _do(self, served: Served, keep: bool) -> None:
         """One answer. Whatever goes wrong with it is counted, said once, and no more."""

@@ -235,9 +235,9 @@ def test_the_input_alone_gets_an_answer_of_the_schema(server: Server) -> None:
     )
     assert whole.usage and whole.usage.prompt_tokens < 40  # the short prompt
     assert [model.id for model in ours.models.list()] == ["toy"]
-    folder, deadline = server.project.dir / "data/captured", time.monotonic() + 30
+    folder, deadline = server.project.dir / "data/captured", time.monotonic() + 120
     while len(kept := [x for path in folder.iterdir() for x in path.open()]) < 10:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, (kept, server.log.read_text()[-3000:])
         time.sleep(0.1)
     row, streamed = (json.loads(kept[i]) for i in (8, 9))
     assert (row["answer"], row["by"]) == (whole.choices[0].message.content, "canary")
@@ -300,7 +300,7 @@ def test_a_thousand_queued_requests_and_clients_that_go_away(server: Server) -> 
         for _ in range(5):
             with client.stream("POST", "/v1/chat/completions", json=endless()) as stream:
                 next(stream.iter_lines())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while running := sum(
             float(line.split()[-1])
             for line in client.get("/metrics").text.splitlines()
@@ -375,14 +375,14 @@ def test_sigterm_lets_the_answers_under_way_end(server: Server) -> None:
         lines = stream.iter_lines()
         next(lines)
         server.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while client.post("/v1/chat/completions", json={"input": "too late"}).status_code != 503:
             assert time.monotonic() < deadline
         rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
     assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
     assert server.process.wait(60) == 0, server.log.read_text()[-3000:]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while server.family():
         assert time.monotonic() < deadline, server.family()
         time.sleep(0.2)

@@ -122,7 +122,7 @@ def test_missing_data_and_a_missing_model_are_named(ready: Project) -> None:
 
 def test_a_second_training_of_the_same_waits_for_nobody(ready: Project) -> None:
     first = ready.start(*SFT, PYTHONPATH=os.environ["PYTHONPATH"], FAKE_SWIFT="sleep")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not [path for path in Path(".cache").glob("sft/*/pid") if path.read_text()]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
