@@ -33,7 +33,7 @@ OLDER = {"x86_64": ("2014", "2010", "1"), "aarch64": ("2014",)}  # names of many
 def main() -> None:
     """Writes every lock file anew. Ends with a UserError when uv or a target finds no version."""
     former: dict[str, dict[str, str]] = {}
-    for name in ("cpu", "cuda", "dev", "quantize", "ray"):  # these hold to those before
+    for name in ("cpu", "cuda", "dev", "quantize", "ray", "mlflow"):  # these hold to those before
         path = setup.LOCKS / f"{name}.lock"
         former |= read(path) if path.is_file() else {}
         text = "".join(entry(found, former, name) for found in resolve(name))

@@ -2,14 +2,7 @@
 
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,6 +14,7 @@ from potstill.commands import track
 from potstill.core.errors import UserError
 from potstill.core.jsonl import write_json
 from potstill.task import settings
+from tests import tracking
 from tests.conftest import Project
 
 LOCK = """schema: '2.0'
@@ -185,30 +179,13 @@ def test_no_server_is_one_sentence(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("mlflow"), reason="needs MLflow: `pip install mlflow`")
 def test_a_real_server(scored: settings.Task, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    command = ["mlflow", "server", "--port", str(port), "--workers", "1", *store]
-    server = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 240
-        while time.monotonic() < end and server.poll() is None:
-            with suppress(OSError):
-                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-                break
-            time.sleep(0.5)
+    with tracking.served(tmp_path) as (uri, _):
         assert track.push(scored, uri).endswith(": 9 metrics, 7 parameters")
         assert track.push(scored, uri).endswith("has this dvc.lock already: nothing was sent")
         found = track.Server(uri)("/runs/search", experiment_ids=["1"])["runs"]
-        assert len(found) == 1
-        data = {row["key"]: row["value"] for row in found[0]["data"]["metrics"]}
-        assert data["sft/accuracy"] == 0.9
-        assert data["train_loss"] == 0.25  # the last of the curve
-        assert {"key": "lora_rank", "value": "16"} in found[0]["data"]["params"]
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)  # its workers and its job runner, too
-        server.wait(60)
+    assert len(found) == 1
+    data = {row["key"]: row["value"] for row in found[0]["data"]["metrics"]}
+    assert data["sft/accuracy"] == 0.9
+    assert data["train_loss"] == 0.25  # the last of the curve
+    assert {"key": "lora_rank", "value": "16"} in found[0]["data"]["params"]

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from potstill.commands import track
 from potstill.core import jsonl, lockfile, params
 from potstill.core.errors import UserError
 from potstill.training import model_folder, run, swift
-from tests import fakes
+from tests import fakes, tracking
 from tests.conftest import ROOT, Project
 
 MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -304,6 +307,28 @@ def test_equal_trainings_are_equal_and_a_killed_one_ends_where_an_undisturbed_on
     assert resumed == first
     [events] = Path(".cache/runs").glob("sft-*/events.out.tfevents.*")
     assert b"train/loss" in events.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_curves_go_to_a_real_mlflow_while_it_trains(
+    real: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with tracking.served(tmp_path_factory.mktemp("mlflow")) as (uri, path):
+        monkeypatch.setenv("PYTHONPATH", path)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("REPORT_TO", "mlflow")
+        losses = [
+            row["loss"]
+            for row in map(json.loads, train_for_real(real)["logging.jsonl"].splitlines())
+            if "loss" in row
+        ]
+        [sent] = track.Server(uri)("/runs/search", experiment_ids=["0"])["runs"]
+        given = {"run_id": sent["info"]["run_id"], "metric_key": "loss"}
+        query = urllib.parse.urlencode(given | {"max_results": 1000})
+        with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/metrics/get-history?{query}") as reply:
+            curve = [point["value"] for point in json.load(reply)["metrics"]]
+    assert sent["info"]["status"] == "FINISHED"
+    assert len(losses) > 5 and curve == pytest.approx(losses)
 
 
 @pytest.mark.slow
