@@ -8,6 +8,7 @@ stage that pays runs the rest before its first call (`--paid`): nothing is paid 
 
 import asyncio
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from potstill.core import params, preflight, project, weights
 from potstill.core.errors import UserError
 from potstill.core.jsonl import Row
 from potstill.dataset import expand, filtering, lengths, own_rows, reviews, split
+from potstill.inference import gap
 from potstill.task import settings
 from potstill.task.settings import Task
 from potstill.teacher import asking, batch_api, local
@@ -187,31 +189,32 @@ def near_duplicates(at: Looked) -> Findings:
 
 
 def model(at: Looked) -> Findings:
-    """Whether the student is there, reads as much as it must, has a chat template, and fits into
-    memory."""
+    """Whether the student is there, reads as much as it must, has a chat template and the tokens of
+    gkd.teacher, and fits into memory."""
     p = at.p
     if model_folder.at_hub(p.model):
         return
     folder = model_folder.local(p.model)
+    if taught := params.open_teacher():
+        weights.prepare(*taught)
+        gap.check_vocabulary(folder, *taught)
     limit = model_folder.check_folder(folder).get("max_position_embeddings")
-    for name, wanted in (
-        ("predict.max_model_len", p.predict.max_model_len),
-        ("max_length", p.max_length),
-    ):
+    needed = {"predict.max_model_len": p.predict.max_model_len, "max_length": p.max_length}
+    for name, wanted in needed.items():
         if limit and wanted > limit:
             yield Finding(
                 True, f"params.yaml: {name} is {wanted}, but {p.model} reads at most {limit} tokens"
             )
-    weights = parameters(folder)
+    size = parameters(folder)
     full, cuda = p.tuner_type == "full", model_folder.on_cuda()
-    training = weights * ((2 if cuda else 4) + (14 if full and cuda else 12 if full else 0))
+    training = size * ((2 if cuda else 4) + (14 if full and cuda else 12 if full else 0))
     width = 4 if p.predict.dtype == "float32" else 2
-    need = max(training, weights * width + (0 if cuda else KV_CACHE)) + RUNTIME
+    need = max(training, size * width + (0 if cuda else KV_CACHE)) + RUNTIME
     total = memory(cuda)
     if need > total:
         yield Finding(
             True,
-            f"params.yaml: {p.model} has {weights / 1e6:,.0f} M parameters and needs some "
+            f"params.yaml: {p.model} has {size / 1e6:,.0f} M parameters and needs some "
             f"{need / 2**30:.1f} GB of {'GPU ' if cuda else ''}memory, and there are "
             f"{total / 2**30:.1f}: take a smaller model or a larger machine",
         )
@@ -223,11 +226,8 @@ def parameters(folder: Path) -> int:
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, tensor in head.items():
-            size = 1
-            for length in tensor["shape"] if name != "__metadata__" else [0]:
-                size *= length
-            count += size
+        head.pop("__metadata__", None)
+        count += sum(math.prod(tensor["shape"]) for tensor in head.values())
     return count
 
 

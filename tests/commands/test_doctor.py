@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from potstill.commands import doctor, experiments
-from potstill.core import jsonl
+from potstill.core import jsonl, weights
 from potstill.core import project as core_project
 from potstill.core.errors import UserError
 from potstill.dataset import lengths
-from tests.conftest import KEY, FakeTeacher, Project
+from tests.conftest import KEY, ROOT, FakeTeacher, Project
 
 CASES = [
     ({"text": f"Order {1000 + 7 * i}: the driver left the parcel at the neighbour's door, please "
@@ -108,6 +108,23 @@ def test_a_model_that_does_not_fit_is_said(
     assert "0.0 GB free, and a run needs some 0.5" in fatal[1]
     project.set(model="models/none")
     assert [text for text in said()[0] if "models/none" in text]
+
+
+def test_a_teacher_of_gkd_with_other_tokens_is_said_before_anything_is_trained(
+    project: Project,
+) -> None:
+    project.seeds(2, alike=False)
+    folder = Path(shutil.copytree(ROOT / "models/tiny-base", "models/larger"))
+    given = {"models": ["base", "sft", "gkd"], "gkd_teacher": str(folder)}
+    project.set(gkd_teacher_revision=weights.folder_sha256(folder), **given)
+    assert said()[0] == []
+    words = json.loads((folder / "tokenizer.json").read_text())
+    words["model"]["vocab"]["and another word"] = len(words["model"]["vocab"])
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    project.set(gkd_teacher_revision=weights.folder_sha256(folder))
+    [found] = said()[0]
+    assert found.startswith("params.yaml: gkd.teacher models/larger has ")
+    assert "expected the" in found and found.endswith("of the same family, or null")
 
 
 def test_near_duplicates_are_said_and_priced_before_anything_is_paid(

@@ -1,7 +1,6 @@
 """`make track`: a run's record to MLflow, once, by its REST API."""
 
 import json
-import os
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
