@@ -48,7 +48,7 @@ def served(t: Task, place: Path, part: str | None) -> Iterator[str]:
     """The URL of the task's server with that part, from a copy of the task in `place`."""
     folder = place / str(part)
     parts = [name for name in TASK if name != "params.yaml"]
-    link(folder, *parts, t.models / "student", t.data / "4-test.jsonl", t.reports)
+    link(folder, *parts, "teacher", t.models / "student", t.data / "4-test.jsonl", t.reports)
     text = Path("params.yaml").read_text(encoding="utf-8")
     share = int(part == "capture")
     text, count = re.subn(r"(?m)^  capture: 0\b", f"  capture: {share}", text)
