@@ -15,15 +15,16 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from bench.poisoned import TASK, link
-from potstill.core import jsonl, project
+from potstill.core import jsonl, lockfile, project
 from potstill.core.jsonl import row_id
 from potstill.evaluation import compare, score, statistics
 from potstill.inference import predictions
@@ -53,15 +54,12 @@ def prompt(shown: list[labels.Row]) -> str:
 
 def parameters(changes: dict[str, object]) -> str:
     """params.yaml with other values, by dotted names."""
-    text = Path("params.yaml").read_text(encoding="utf-8")
+    found = lockfile.read_yaml(Path("params.yaml"))
     for name, value in changes.items():
         *section, key = name.split(".")
-        start = text.index(f"\n{section[0]}:") if section else 0
-        indent = "  " * len(section)
-        found = re.compile(rf"(?m)^{indent}{key}: *[^ \n#]+(?: [^ \n#]+)*").search(text, start)
-        assert found, name
-        text = f"{text[: found.start()]}{indent}{key}: {json.dumps(value)}{text[found.end() :]}"
-    return text
+        place = found[section[0]] if section else found
+        place[key] = value
+    return yaml.safe_dump(found, sort_keys=False)
 
 
 def main() -> None:
@@ -80,8 +78,8 @@ def main() -> None:
             used = [name for name in TASK if name not in ("params.yaml", "prompts")]
             link(folder, *used, "teacher", "prompts/student.md", "data/gold.jsonl")
             (folder / "prompts/teacher.md").write_text(prompt(shown), encoding="utf-8")
-            seeds = ({"id": row_id(input), **input} for row in asked
-                     for input in [{"text": row.line.text}])  # fmt: skip
+            inputs = ({"text": row.line.text} for row in asked)
+            seeds = ({"id": row_id(input), **input} for input in inputs)
             jsonl.write_jsonl(folder / "data/seeds.jsonl", seeds)
         common = {"teacher.model": f"local:{given.model}", "num_train_epochs": given.epochs}
         common |= {"generate.samples": given.samples, "generate.good_share": 0}
