@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from potstill.commands import uv
 from potstill.core import jsonl
 from tests.fake_batches import FakeBatches, right
 from tests.fake_batches import completion as completion
@@ -47,6 +48,14 @@ def answer(messages, seed):
     word = messages[-1]["content"].split()[-1]
     return json.dumps({"length": len(word), "word": word}, ensure_ascii=False)
 """
+
+
+def install(lock: str, folder: Path) -> None:
+    """The packages of requirements/LOCK.lock, which are no part of the environment, in a folder."""
+    options, env = uv.settings(sys.executable)
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", *options]
+    command += ["--require-hashes", "-r", str(ROOT / f"requirements/{lock}.lock")]
+    subprocess.run([*command, "--target", str(folder)], env=env, check=True)
 
 
 class Project:

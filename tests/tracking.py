@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from potstill.commands import uv
-from tests.conftest import ROOT
+from tests.conftest import ROOT, install
 
 BEHIND = "import sys; sys.path.append({!r})\n"  # what the environment has itself goes first
 
@@ -21,10 +20,7 @@ BEHIND = "import sys; sys.path.append({!r})\n"  # what the environment has itsel
 def served(folder: Path) -> Iterator[tuple[str, str]]:
     """The server's address, and a PYTHONPATH with which MLflow can be imported in the product's own
     environment."""
-    packages, options, env = folder / "packages", *uv.settings(sys.executable)
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", *options]
-    command += ["--require-hashes", "-r", str(ROOT / "requirements/mlflow.lock")]
-    subprocess.run([*command, "--target", str(packages)], env=env, check=True)
+    install("mlflow", packages := folder / "packages")
     (folder / "site").mkdir()
     (folder / "site/sitecustomize.py").write_text(BEHIND.format(str(packages)), encoding="utf-8")
     with socket.socket() as free:

@@ -21,12 +21,11 @@ from typing import Any
 
 import pytest
 
-from potstill.commands import uv
 from potstill.core import jsonl, launch, shards
 from potstill.core.errors import UserError
 from potstill.inference import engine, parity, sharded
 from tests import fakes, remotes
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, install
 
 ROWS, SHARDS = 20, 2
 PARTS = Path(".cache/shards/predict-sft")
@@ -456,10 +455,7 @@ def test_machines_that_share_a_network_file_system_make_the_same_bytes(
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A cluster of Ray, with a head that does no work. Ray is no part of the environment: it is
     installed for this process and those it starts."""
-    options, env = uv.settings(sys.executable)
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", *options]
-    command += ["--require-hashes", "-r", str(ROOT / "requirements/ray.lock")]
-    subprocess.run([*command, "--target", str(tmp_path / "ray")], env=env, check=True)
+    install("ray", tmp_path / "ray")
     monkeypatch.syspath_prepend(tmp_path / "ray")
     found = os.pathsep.join([os.environ.get("PYTHONPATH", str(ROOT)), str(tmp_path / "ray")])
     monkeypatch.setenv("PYTHONPATH", found)
